@@ -1,0 +1,14 @@
+"""GET and POST /embed-to-db-similar: the recorded incidents most like a CLS vector. Loads no model."""
+
+from typing import Any
+
+from similarity import parameters
+from similarity.proxy import Request, endpoint
+from similarity.service import answer, service
+
+
+@endpoint
+def handler(request: Request) -> dict[str, Any]:
+    vector = parameters.embed(request, service().dimension())
+    num, metric = parameters.num(request), parameters.metric(request)
+    return answer(service().similar_to_vector(vector, num, metric))

@@ -1,0 +1,15 @@
+"""GET and POST /similar: the recorded incidents most like a text."""
+
+from typing import Any
+
+from similarity import parameters
+from similarity.proxy import Request, endpoint
+from similarity.service import answer, service
+
+
+@endpoint
+def handler(request: Request) -> dict[str, Any]:
+    text, num, metric = parameters.text(request), parameters.num(request), parameters.metric(request)
+    matches, warnings = service().similar_to_text(text, num, metric)
+    request.warnings += warnings
+    return answer(matches)

@@ -1,0 +1,36 @@
+"""The errors that reach a caller. Each knows its HTTP status and says what happened in one sentence.
+
+What the caller may not see (file names, causes) goes into `detail`, which `similarity.proxy` writes to the log.
+"""
+
+
+class SimilarityError(Exception):
+    """Base of all of them. `str(error)` is the sentence for the caller; `detail` is for the log."""
+
+    status = 500
+
+    def __init__(self, message: str, *, detail: str = "") -> None:
+        super().__init__(message)
+        self.detail = detail
+
+
+class RequestError(SimilarityError):
+    """The caller sent something we can't answer."""
+
+    status = 400
+
+
+class ModelError(SimilarityError):
+    """The model's files are missing, broken or of a kind this project can't run."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("Error! The model could not be loaded on our side; the cause is in our log.", detail=detail)
+
+
+class StateError(SimilarityError):
+    """The incident state is missing, broken, or made with another model than the one loaded."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(
+            "Error! The incident state could not be loaded on our side; the cause is in our log.", detail=detail
+        )

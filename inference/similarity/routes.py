@@ -1,0 +1,79 @@
+"""The shape of the HTTP API: its routes and who may call them from a browser.
+
+`app.py` and the local server both ask here, so they can't disagree. Handler files are read as text, not imported:
+finding them needs neither their packages nor their weights.
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+
+METHODS = ("GET", "POST")
+DEFAULT_ALLOWED_ORIGINS = ("http://localhost:3000",)
+ALLOWED_HEADERS = ("Content-Type", "X-Amz-Date", "Authorization", "X-Api-Key")
+
+
+class HandlerFileError(ValueError):
+    """A file in the handlers' folder that can't be read as a handler, in one sentence."""
+
+
+@dataclass(frozen=True)
+class HandlerFile:
+    """One Lambda: `similar.py` is the module `similar`, the route `/similar` and the command `similar.handler`."""
+
+    path: Path
+
+    @property
+    def module(self) -> str:
+        return self.path.stem
+
+    @property
+    def route(self) -> str:
+        return "/" + self.path.stem.replace("_", "-")
+
+    @property
+    def command(self) -> str:
+        return f"{self.path.stem}.handler"
+
+
+def find_handlers(folder: Path) -> list[HandlerFile]:
+    """The `*.py` files directly in `folder` that define `handler` at their top level, by name.
+
+    Raises HandlerFileError for a file that is no Python and for two files that would share a route.
+    """
+    found: dict[str, HandlerFile] = {}
+    for path in sorted(folder.glob("*.py")):
+        if not _defines_handler(path):
+            continue
+        candidate = HandlerFile(path)
+        if candidate.route in found:
+            raise HandlerFileError(
+                f"{found[candidate.route].path.name} and {path.name} would both answer {candidate.route}: rename one."
+            )
+        found[candidate.route] = candidate
+    return list(found.values())
+
+
+def _defines_handler(path: Path) -> bool:
+    try:
+        tree = ast.parse(path.read_bytes(), filename=str(path))
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None)
+        place = f"{path.name}, line {line}" if line else path.name
+        raise HandlerFileError(f"{place} is not valid Python: {getattr(error, 'msg', error)}.") from error
+    return any("handler" in _names_bound(statement) for statement in tree.body)
+
+
+def _names_bound(statement: ast.stmt) -> set[str]:
+    match statement:
+        case ast.FunctionDef(name=name):
+            return {name}
+        case ast.Import(names=names) | ast.ImportFrom(names=names):
+            return {alias.asname or alias.name for alias in names}
+        case ast.Assign(targets=targets):
+            return {target.id for target in targets if isinstance(target, ast.Name)}
+        case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr()):
+            return {name}
+    return set()

@@ -1,0 +1,93 @@
+"""The encoder and the incident state of this process, and the answers made with them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from torch import Tensor
+
+from similarity.encoder import Encoder, Encoding
+from similarity.errors import RequestError
+from similarity.model_files import ModelFiles
+from similarity.ranking import Match, Metric, most_similar
+from similarity.reloading import FromFiles
+from similarity.settings import Settings
+from similarity.state import IncidentState
+from similarity.tokens import transliterate
+
+CITE_URL = "https://incidentdatabase.ai/cite/"
+
+
+class Service:
+    """Answers for one pair of model and state. Each is loaded when the first request needs it."""
+
+    def __init__(self, settings: Settings) -> None:
+        files = ModelFiles(settings.model_dir, settings.model_filename)
+        self._model_uri = settings.model_uri
+        self._encoder = FromFiles(files.paths, lambda: Encoder.load(settings.model_dir, settings.model_filename))
+        self._state = FromFiles([settings.state_path], lambda: IncidentState.load(settings.state_path))
+        self._pair = FromFiles([*files.paths, settings.state_path], self._load_pair)
+
+    def _load_pair(self) -> tuple[Encoder, IncidentState]:
+        encoder, state = self._encoder.get(), self._state.get()
+        state.require_made_by(encoder, encoder.name or self._model_uri)
+        return encoder, state
+
+    def dimension(self) -> int:
+        """How many numbers a vector to compare has. Raises StateError where there is no state to be had."""
+        return self._state.get().dimension
+
+    def similar_to_text(self, text: str, num: int, metric: Metric) -> tuple[list[Match], list[str]]:
+        """The incidents most like a text, and warnings. Raises RequestError, ModelError or StateError."""
+        encoder, state = self._pair.get()
+        encoding = _encode(encoder, text)
+        return most_similar(encoding.vector, state, num, metric), encoding.tokens.warnings()
+
+    def similar_to_vector(self, vector: Tensor, num: int, metric: Metric) -> list[Match]:
+        """The incidents most like a CLS vector (hidden,). Loads no model. Raises StateError."""
+        return most_similar(vector, self._state.get(), num, metric)
+
+    def embedding(self, text: str) -> tuple[dict[str, Any], list[str]]:
+        """A text's CLS vector with the SHA-1 of the transliterated text, and warnings.
+
+        Raises RequestError or ModelError.
+        """
+        encoding = _encode(self._encoder.get(), text)
+        digest = hashlib.sha1(transliterate(text).encode(), usedforsecurity=False).hexdigest()
+        return {"vector": encoding.vector.tolist(), "from_text_hash": digest}, encoding.tokens.warnings()
+
+
+def _encode(encoder: Encoder, text: str) -> Encoding:
+    encoding = encoder.encode(text)
+    if encoding.tokens.is_blank:  # emoji alone, say, which have no transliteration
+        raise RequestError("Error! Valid input text not provided!")
+    return encoding
+
+
+def answer(matches: Sequence[Match]) -> dict[str, Any]:
+    """The fields in which a caller gets matches: `msg`, `best_url`, `incidents`.
+
+    `msg` stays what callers have always parsed: a Python literal that becomes JSON when its parentheses are replaced.
+    """
+    return {
+        "msg": str([(match.similarity, match.incident_id) for match in matches]),
+        "best_url": f"{CITE_URL}{matches[0].incident_id}" if matches else None,
+        "incidents": [
+            {
+                "incident_id": match.incident_id,
+                "similarity": match.similarity,
+                "title": match.title or None,
+                "url": f"{CITE_URL}{match.incident_id}",
+            }
+            for match in matches
+        ],
+    }
+
+
+@cache
+def service() -> Service:
+    """The service of this process, as its environment variables say."""
+    return Service(Settings.from_environment())

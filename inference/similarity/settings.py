@@ -1,0 +1,43 @@
+"""Names and defaults of the environment variables that the handlers read. `app.py` sets them on the Lambdas."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+HANDLERS_DIR = Path(__file__).resolve().parent.parent
+
+DEFAULT_MODEL_DIR = "model"
+DEFAULT_MODEL_FILENAME = "model.safetensors"
+DEFAULT_INCIDENTS_FILENAME = "incident_cls.pt"
+DEFAULT_MODEL_URI = "allenai/longformer-base-4096"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where model and state are.
+
+    model_dir: holds config.json, tokenizer.json and the weights. MODEL_DIR; a relative path counts from the handlers.
+    model_filename: the weights, safetensors. MODEL_FILENAME.
+    state_path: the incident state. INCIDENTS_FILENAME, relative to model_dir or absolute.
+    model_uri: what the model is called where its folder does not say. HF_MODEL_URI.
+    """
+
+    model_dir: Path
+    model_filename: str
+    state_path: Path
+    model_uri: str
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Settings of this process. An empty variable counts as one that is not set."""
+        given = os.environ if environment is None else environment
+        model_dir = HANDLERS_DIR / (given.get("MODEL_DIR") or DEFAULT_MODEL_DIR)
+        return cls(
+            model_dir=model_dir,
+            model_filename=given.get("MODEL_FILENAME") or DEFAULT_MODEL_FILENAME,
+            state_path=model_dir / (given.get("INCIDENTS_FILENAME") or DEFAULT_INCIDENTS_FILENAME),
+            model_uri=given.get("HF_MODEL_URI") or DEFAULT_MODEL_URI,
+        )

@@ -1,0 +1,14 @@
+"""GET and POST /text-to-embed: the CLS vector of a text."""
+
+from typing import Any
+
+from similarity import parameters
+from similarity.proxy import Request, endpoint
+from similarity.service import service
+
+
+@endpoint
+def handler(request: Request) -> dict[str, Any]:
+    embedding, warnings = service().embedding(parameters.text(request))
+    request.warnings += warnings
+    return {"embedding": embedding}
