@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+"""Build the incident state, incident_cls.pt: the mean CLS vector of the reports of every incident.
+
+SOURCE is one of
+    a snapshot of the AI Incident Database (folder, zip or tar with incidents.csv and reports.csv),
+    an incidents.csv alone (title and description stand in for the reports),
+    a state.csv of nlp-lambdas (vectors of allenai/longformer-base-4096; no model is run),
+    a state in the original's list form (no model is run).
+
+A build that was stopped resumes when the same command is given again: it keeps its vectors in OUT.partial.
+
+Example:
+    python scripts/build_state.py scripts/sample --model inference/model --out inference/model/incident_cls.pt
+"""
+
+from __future__ import annotations
+
+import argparse
+import sqlite3
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+import torch
+
+from _inference import INFERENCE_DIR
+from progress import progress_bar
+from similarity.encoder import Encoder
+from similarity.errors import ModelError
+from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_DIR
+from similarity.state import IncidentState
+from sources import (
+    Incident,
+    Problems,
+    SourceError,
+    TextMode,
+    has_vectors,
+    read_incidents,
+    read_original_state,
+    read_state_csv,
+)
+from vector_store import VectorStore
+
+
+def encode_incidents(incidents: Sequence[Incident], encoder: Encoder, store: VectorStore) -> IncidentState:
+    """The state of `incidents`. Every text's vector is in `store` as soon as it is there.
+
+    A text that is blank once transliterated (emoji alone, say) counts as no report; an incident that has only such
+    texts is left out.
+    """
+    kept, counts, means = [], [], []
+    total = sum(len(incident.texts) for incident in incidents)
+    with progress_bar(total, "reports") as progress:
+        for incident in incidents:
+            vectors = []
+            for text in incident.texts:
+                vector = store.get(text)
+                if vector is None:
+                    encoding = encoder.encode(text)
+                    vector = torch.empty(0) if encoding.tokens.is_blank else encoding.vector
+                    store.put(text, vector)
+                if len(vector):
+                    vectors.append(vector)
+                progress.update()
+            if vectors:
+                kept.append(incident)
+                counts.append(len(vectors))
+                # The mean in double precision does not depend on how many reports there are before it.
+                means.append(torch.stack(vectors).double().mean(dim=0).float())  # (reports, hidden) -> (hidden,)
+    if not kept:
+        raise SourceError("no incident has a text that can be encoded.")
+    return IncidentState(
+        incident_ids=torch.tensor([incident.incident_id for incident in kept]),
+        report_counts=torch.tensor(counts),
+        means=torch.stack(means),
+        titles=[incident.title for incident in kept],
+        model=encoder.name or "",
+        model_fingerprint=encoder.fingerprint,
+    )
+
+
+def build(source: Path, model_dir: Path, out: Path, problems: Problems, text: TextMode) -> IncidentState:
+    """Builds the state of `source` and saves it at `out`. Raises SourceError, ModelError, OSError or sqlite3.Error."""
+    if source.is_file() and source.suffix == ".csv" and has_vectors(source):
+        state = read_state_csv(source, problems)
+        state.save(out)
+        return state
+    if source.is_file() and source.suffix in (".pt", ".pth"):
+        state = read_original_state(source)
+        state.save(out)
+        return state
+    incidents = read_incidents(source, problems, text)
+    encoder = Encoder.load(model_dir)
+    partial = out.with_name(out.name + ".partial")
+    store = VectorStore(partial, encoder.fingerprint)
+    try:
+        state = encode_incidents(incidents, encoder, store)
+        state.save(out)
+    finally:
+        store.close()
+    partial.unlink(missing_ok=True)
+    return state
+
+
+def main(argv: list[str] | None = None) -> int:
+    summary, _, details = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    model_dir = INFERENCE_DIR / DEFAULT_MODEL_DIR
+    parser.add_argument("source", type=Path, help="what to build from, see below")
+    parser.add_argument("--model", type=Path, default=model_dir, help="model folder (default inference/model)")
+    parser.add_argument("--out", type=Path, help="file to write (default incident_cls.pt in the model folder)")
+    parser.add_argument(
+        "--text",
+        choices=get_args(TextMode),
+        default="title-and-description",
+        help="what of an incidents.csv alone stands in for reports",
+    )
+    parser.add_argument("--strict", action="store_true", help="exit 1 if any row was skipped")
+    args = parser.parse_args(argv)
+    out: Path = args.out or args.model / DEFAULT_INCIDENTS_FILENAME
+    if not args.source.exists():
+        parser.error(f"there is no {args.source}")
+    if not out.parent.is_dir():
+        parser.error(f"there is no folder {out.parent} to write to")
+    problems = Problems()
+    try:
+        state = build(args.source, args.model, out, problems, args.text)
+    except KeyboardInterrupt:
+        print("\nbuild_state: stopped; give the same command again to resume.", file=sys.stderr)
+        return 1
+    except ModelError as error:
+        print(f"build_state: the model can't be loaded: {error.detail}", file=sys.stderr)
+        return 1
+    except (SourceError, OSError) as error:
+        print(f"build_state: {error}", file=sys.stderr)
+        return 1
+    except sqlite3.Error as error:
+        print(f"build_state: {out}.partial: {error}; if it is broken, delete it to start afresh.", file=sys.stderr)
+        return 1
+    print(
+        f"{out}: {len(state)} incidents, {int(state.report_counts.sum())} reports, {state.dimension} dimensions, "
+        f"model {state.model or 'unknown'}"
+    )
+    if problems.count:
+        print(f"build_state: {problems.count} rows were skipped, see above.", file=sys.stderr)
+    return 1 if args.strict and problems.count else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""Serve the handlers on localhost, as API Gateway and Lambda would: the same routes, events and CORS.
+
+Without arguments it makes the quick-start model and the state of the sample snapshot, once, and keeps them in
+.quickstart/. Differences from AWS: one process serves all routes, nothing times out after 30 s, and a request may be
+larger than 6 MB.
+
+Example:
+    scripts/serve
+Example, with a model and a state of your own:
+    scripts/serve --model inference/model --state inference/model/incident_cls.pt
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import uvicorn
+
+from _inference import INFERENCE_DIR, ROOT
+from build_state import build
+from convert_encoder import ConversionError, make_quick_start_model
+from gateway import gateway
+from similarity.encoder import Encoder
+from similarity.errors import ModelError, StateError
+from similarity.model_files import ModelFiles
+from similarity.routes import DEFAULT_ALLOWED_ORIGINS, HandlerFileError, find_handlers
+from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_URI
+from similarity.state import IncidentState
+from sources import Problems, SourceError
+
+QUICK_START_DIR = ROOT / ".quickstart"
+SAMPLE_DIR = ROOT / "scripts" / "sample"
+
+
+def quick_start_model() -> Path:
+    """The folder of the quick-start model, made if it is not there. Raises ConversionError or OSError."""
+    folder = QUICK_START_DIR / "model"
+    if not all(path.exists() for path in ModelFiles(folder).paths):
+        print("Making the quick-start model, once ...", file=sys.stderr, flush=True)
+        make_quick_start_model(folder)
+    return folder
+
+
+def sample_state(model_dir: Path) -> Path:
+    """The state of the sample snapshot for a model, built if it is not there. Raises ModelError or OSError."""
+    digest = hashlib.sha256(ModelFiles(model_dir).fingerprint().encode())
+    for table in sorted(SAMPLE_DIR.glob("*.csv")):
+        digest.update(table.read_bytes())
+    path = QUICK_START_DIR / f"sample-{digest.hexdigest()[:16]}.pt"
+    if not path.exists():
+        print("Building the state of the sample snapshot, once ...", file=sys.stderr, flush=True)
+        path.parent.mkdir(exist_ok=True)
+        build(SAMPLE_DIR, model_dir, path, Problems(), "title-and-description")
+    return path
+
+
+def prepare(model_dir: Path | None, state_path: Path | None) -> None:
+    """Points the handlers' settings at model and state. Raises what is wrong with either before a request does."""
+    if model_dir is None:
+        model_dir = quick_start_model()
+    elif state_path is None and (model_dir / DEFAULT_INCIDENTS_FILENAME).exists():
+        state_path = model_dir / DEFAULT_INCIDENTS_FILENAME
+    state_path = state_path or sample_state(model_dir)
+    encoder, state = Encoder.load(model_dir), IncidentState.load(state_path)
+    state.require_made_by(encoder, encoder.name or os.environ.get("HF_MODEL_URI") or DEFAULT_MODEL_URI)
+    os.environ["MODEL_DIR"] = str(model_dir.resolve())
+    os.environ["INCIDENTS_FILENAME"] = str(state_path.resolve())
+    print(f"{len(state)} incidents, model {encoder.name or model_dir}", file=sys.stderr)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises OSError, e.g. where the port is in use."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    # Else a restart has to wait until the last connections of the run before are forgotten.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def main(argv: list[str] | None = None) -> int:
+    summary, _, details = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="scripts/serve", description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=3001, help="port to listen on, 0 for any free one (default 3001)")
+    parser.add_argument("--model", type=Path, help="model folder (default: the quick-start model)")
+    parser.add_argument(
+        "--state", type=Path, help="incident state (default: incident_cls.pt in MODEL, else of the sample snapshot)"
+    )
+    parser.add_argument(
+        "--allow-origin", action="append", metavar="ORIGIN", help="site whose pages may call (default localhost:3000)"
+    )
+    args = parser.parse_args(argv)
+    for path in (args.model, args.state):
+        if path is not None and not path.exists():
+            parser.error(f"there is no {path}")
+    try:
+        listener = listen(args.host, args.port)
+    except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "ports go from 0 to 65535"
+        print(f"scripts/serve: can't listen on {args.host}:{args.port}: {reason}", file=sys.stderr)
+        return 1
+    try:
+        prepare(args.model, args.state)
+        app = gateway(find_handlers(INFERENCE_DIR), args.allow_origin or DEFAULT_ALLOWED_ORIGINS)
+    except (ModelError, StateError) as error:
+        print(f"scripts/serve: {error.detail}", file=sys.stderr)
+        return 1
+    except (ConversionError, SourceError, HandlerFileError, OSError) as error:
+        print(f"scripts/serve: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 1
+    host, port = listener.getsockname()[:2]
+    print(f"Serving on http://{f'[{host}]' if ':' in host else host}:{port}/similar (Ctrl-C ends it)", flush=True)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="info", timeout_graceful_shutdown=5, lifespan="off"))
+    with suppress(KeyboardInterrupt):  # uvicorn has shut down in order and passes the signal on
+        server.run(sockets=[listener])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

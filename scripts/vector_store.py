@@ -1,0 +1,50 @@
+"""The vectors of the texts encoded so far, in a SQLite file, so that a build that was stopped resumes.
+
+SQLite makes each commit whole: a kill or a full disk loses the text in hand and nothing before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+class VectorStore:
+    """Maps texts to their CLS vectors, for one model: another model's vectors are dropped when the file is opened."""
+
+    def __init__(self, path: Path, fingerprint: str) -> None:
+        """Raises sqlite3.Error where `path` is no SQLite file, can't be written or is in use by another build."""
+        self._connection = sqlite3.connect(path)
+        with self._connection:
+            self._connection.execute("CREATE TABLE IF NOT EXISTS model (fingerprint TEXT NOT NULL)")
+            self._connection.execute("CREATE TABLE IF NOT EXISTS vectors (sha256 BLOB PRIMARY KEY, vector BLOB)")
+            if self._connection.execute("SELECT fingerprint FROM model").fetchall() != [(fingerprint,)]:
+                self._connection.execute("DELETE FROM vectors")
+                self._connection.execute("DELETE FROM model")
+                self._connection.execute("INSERT INTO model VALUES (?)", (fingerprint,))
+
+    def get(self, text: str) -> Tensor | None:
+        """The vector (hidden,) float32 of `text`, if it is there."""
+        row = self._connection.execute("SELECT vector FROM vectors WHERE sha256 = ?", (_key(text),)).fetchone()
+        if row is None:
+            return None
+        # frombuffer refuses an empty buffer, which is what a blank text leaves.
+        return torch.frombuffer(bytearray(row[0]), dtype=torch.float32) if row[0] else torch.empty(0)
+
+    def put(self, text: str, vector: Tensor) -> None:
+        """Keeps the vector (hidden,) of `text`; it is on disk when this returns."""
+        with self._connection:
+            self._connection.execute(
+                "INSERT OR REPLACE INTO vectors VALUES (?, ?)", (_key(text), vector.float().numpy().tobytes())
+            )
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _key(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
