@@ -1,0 +1,303 @@
+#!/usr/bin/env python3
+"""The CDK app: VPC, EFS, HTTP API and a container-image Lambda with a route for every handler file in `inference/`.
+
+Reads the environment and `.env`; `.env.example` explains every variable. Importing this module synthesises nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# Read when aws_cdk is first imported; without it the two alpha packages print some 80 lines saying that they graduated.
+os.environ.setdefault("JSII_DEPRECATED", "quiet")
+
+import aws_cdk as cdk
+import jsii
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_ecr_assets as ecr_assets
+from aws_cdk import aws_efs as efs
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+
+# The one place that names the alpha packages. aws_cdk.aws_apigatewayv2 and .aws_apigatewayv2_integrations are the same
+# constructs under their graduated names; a test compares the templates.
+from aws_cdk import aws_apigatewayv2_alpha as apigatewayv2  # isort: skip
+from aws_cdk import aws_apigatewayv2_integrations_alpha as integrations  # isort: skip
+from constructs import Construct
+from dotenv import dotenv_values
+
+ROOT = Path(__file__).resolve().parent
+INFERENCE_DIR = ROOT / "inference"
+sys.path.insert(0, str(INFERENCE_DIR))
+
+from similarity.routes import (  # noqa: E402
+    ALLOWED_HEADERS,
+    DEFAULT_ALLOWED_ORIGINS,
+    METHODS,
+    HandlerFile,
+    HandlerFileError,
+    find_handlers,
+)
+from similarity.settings import (  # noqa: E402
+    DEFAULT_INCIDENTS_FILENAME,
+    DEFAULT_MODEL_DIR,
+    DEFAULT_MODEL_FILENAME,
+    DEFAULT_MODEL_URI,
+)
+
+STACK_NAME = "AiidSimilarIncidents"
+MOUNT_PATH = "/mnt/hf_models_cache"
+
+# https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+MEMORY_MIB_RANGE = (128, 10240)
+TIMEOUT_S_RANGE = (1, 900)
+
+ARCHITECTURES = {
+    "x86_64": (lambda_.Architecture.X86_64, ecr_assets.Platform.LINUX_AMD64),
+    "arm64": (lambda_.Architecture.ARM_64, ecr_assets.Platform.LINUX_ARM64),
+}
+
+
+class ConfigError(Exception):
+    """A variable that is missing or has a bad value, in one sentence."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a deployment can be told, each field from the variable of its name in capitals.
+
+    memory_mib and timeout_s are those of every Lambda (LAMBDA_MEMORY_MIB, LAMBDA_TIMEOUT_S), architecture is
+    LAMBDA_ARCHITECTURE, account and region are AWS_ACCOUNT_ID and AWS_REGION.
+    """
+
+    account: str
+    region: str
+    nat_gateway: bool = False
+    memory_mib: int = 8096
+    timeout_s: int = 600
+    architecture: str = "x86_64"
+    allowed_origins: tuple[str, ...] = DEFAULT_ALLOWED_ORIGINS
+    hf_model_uri: str = DEFAULT_MODEL_URI
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str | None]) -> Config:
+        """Raises ConfigError. An empty variable counts as one that is not set."""
+        given = _Variables(environment)
+        return cls(
+            account=given.matching("AWS_ACCOUNT_ID", r"[0-9]{12}", "the 12 digits of an AWS account"),
+            region=given.matching("AWS_REGION", r"[a-z]{2}(-[a-z]+)+-[0-9]", "an AWS region such as us-east-1"),
+            nat_gateway=given.one_of("NAT_GATEWAY", ("true", "false"), "false") == "true",
+            memory_mib=given.integer("LAMBDA_MEMORY_MIB", MEMORY_MIB_RANGE, cls.memory_mib),
+            timeout_s=given.integer("LAMBDA_TIMEOUT_S", TIMEOUT_S_RANGE, cls.timeout_s),
+            architecture=given.one_of("LAMBDA_ARCHITECTURE", tuple(ARCHITECTURES), cls.architecture),
+            allowed_origins=given.origins("ALLOWED_ORIGINS", cls.allowed_origins),
+            hf_model_uri=given.matching("HF_MODEL_URI", r"[\w.-]+(/[\w.-]+)?", "a model's name", cls.hf_model_uri),
+        )
+
+
+class _Variables:
+    """Environment variables, each read with its rule."""
+
+    def __init__(self, environment: Mapping[str, str | None]) -> None:
+        self._environment = environment
+
+    def _get(self, name: str) -> str:
+        return (self._environment.get(name) or "").strip()
+
+    def matching(self, name: str, pattern: str, meaning: str, default: str = "") -> str:
+        value = self._get(name) or default
+        if not value:
+            raise ConfigError(f"{name} is not set: give {meaning}, in the environment or in .env (see .env.example).")
+        if not re.fullmatch(pattern, value, re.ASCII):
+            raise ConfigError(f'{name} must be {meaning}, not "{value}".')
+        return value
+
+    def one_of(self, name: str, allowed: Sequence[str], default: str) -> str:
+        value = self._get(name) or default
+        if value not in allowed:
+            raise ConfigError(f'{name} must be {" or ".join(allowed)}, not "{value}".')
+        return value
+
+    def integer(self, name: str, limits: tuple[int, int], default: int) -> int:
+        value = self._get(name) or str(default)
+        low, high = limits
+        if not re.fullmatch(r"[0-9]{1,6}", value, re.ASCII) or not low <= int(value) <= high:
+            raise ConfigError(f'{name} must be a whole number from {low} to {high}, not "{value}".')
+        return int(value)
+
+    def origins(self, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
+        origins = tuple(origin.strip() for origin in self._get(name).split(",") if origin.strip()) or default
+        for origin in origins:
+            # API Gateway refuses "*" together with credentials, which the API allows; an origin has no path.
+            if not re.fullmatch(r"https?://[^\s/*]+", origin):
+                raise ConfigError(
+                    f'{name} must list origins such as https://example.org, without a path, not "{origin}".'
+                )
+        return origins
+
+
+class Network(Construct):
+    """The VPC: one public subnet at no cost, or two zones with private subnets behind a NAT gateway."""
+
+    def __init__(self, scope: Construct, construct_id: str, *, nat_gateway: bool) -> None:
+        super().__init__(scope, construct_id)
+        public = ec2.SubnetConfiguration(name="Public", subnet_type=ec2.SubnetType.PUBLIC, cidr_mask=24)
+        private = ec2.SubnetConfiguration(name="Private", subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS, cidr_mask=24)
+        self.vpc = ec2.Vpc(
+            self,
+            "Vpc",
+            ip_addresses=ec2.IpAddresses.cidr("10.0.0.0/16"),
+            max_azs=2 if nat_gateway else 1,
+            nat_gateways=1 if nat_gateway else 0,
+            subnet_configuration=[public, private] if nat_gateway else [public],
+        )
+        self.subnets = ec2.SubnetSelection(subnet_type=(private if nat_gateway else public).subnet_type)
+
+
+class ModelCache(Construct):
+    """The EFS file system that all Lambdas mount, and its access point."""
+
+    def __init__(self, scope: Construct, construct_id: str, *, network: Network) -> None:
+        super().__init__(scope, construct_id)
+        file_system = efs.FileSystem(
+            self,
+            "FileSystem",
+            vpc=network.vpc,
+            vpc_subnets=network.subnets,
+            encrypted=True,
+            # It holds copies only.
+            removal_policy=cdk.RemovalPolicy.DESTROY,
+            # Bursting credits grow with the data stored: a file system of 1 GB would be held to a fraction of 1 MiB/s.
+            throughput_mode=efs.ThroughputMode.ELASTIC,
+        )
+        self.access_point = file_system.add_access_point(
+            "AccessPoint",
+            path="/export/models",
+            create_acl=efs.Acl(owner_uid="1001", owner_gid="1001", permissions="750"),
+            posix_user=efs.PosixUser(uid="1001", gid="1001"),
+        )
+
+
+class HandlerFunction(Construct):
+    """The Lambda of one handler file. All of them run the same image; the command says which handler."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        handler: HandlerFile,
+        config: Config,
+        network: Network,
+        cache: ModelCache,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        architecture, platform = ARCHITECTURES[config.architecture]
+        self.function = lambda_.DockerImageFunction(
+            self,
+            "Function",
+            description=f"Answers {handler.route}",
+            code=lambda_.DockerImageCode.from_image_asset(
+                str(handler.path.parent), cmd=[handler.command], platform=platform
+            ),
+            architecture=architecture,
+            memory_size=config.memory_mib,
+            timeout=cdk.Duration.seconds(config.timeout_s),
+            vpc=network.vpc,
+            vpc_subnets=network.subnets,
+            # The Lambdas call nothing outside the VPC, which is all that a public subnet would not give them.
+            allow_public_subnet=True,
+            filesystem=lambda_.FileSystem.from_efs_access_point(cache.access_point, MOUNT_PATH),
+            # A group of the stack's own goes with the stack; the one that Lambda makes by itself stays for ever.
+            log_group=logs.LogGroup(
+                self, "Log", retention=logs.RetentionDays.ONE_MONTH, removal_policy=cdk.RemovalPolicy.DESTROY
+            ),
+            environment={
+                "MODEL_DIR": DEFAULT_MODEL_DIR,
+                "MODEL_FILENAME": DEFAULT_MODEL_FILENAME,
+                "INCIDENTS_FILENAME": DEFAULT_INCIDENTS_FILENAME,
+                "HF_MODEL_URI": config.hf_model_uri,
+                "HF_HOME": f"{MOUNT_PATH}/huggingface",
+                "INCIDENT_CACHE_DIR": f"{MOUNT_PATH}/incidents",
+            },
+        )
+
+
+class SimilarIncidentsStack(cdk.Stack):
+    """Everything there is, in one stack. `handlers_dir` holds the handler files and is the Docker build context."""
+
+    def __init__(
+        self, scope: Construct, construct_id: str, *, config: Config, handlers_dir: Path = INFERENCE_DIR
+    ) -> None:
+        super().__init__(
+            scope, construct_id, env=cdk.Environment(account=config.account, region=config.region),
+            description="Finds the recorded AI incidents most like a text",
+        )  # fmt: skip
+        network = Network(self, "Network", nat_gateway=config.nat_gateway)
+        cache = ModelCache(self, "ModelCache", network=network)
+        api = apigatewayv2.HttpApi(
+            self,
+            "Api",
+            description="AI incidents most like a text",
+            cors_preflight=apigatewayv2.CorsPreflightOptions(
+                allow_methods=[apigatewayv2.CorsHttpMethod[method] for method in METHODS],
+                allow_headers=list(ALLOWED_HEADERS),
+                allow_origins=list(config.allowed_origins),
+                allow_credentials=True,
+            ),
+        )
+        for handler in find_handlers(handlers_dir):
+            lambda_of_handler = HandlerFunction(
+                self, handler.module, handler=handler, config=config, network=network, cache=cache
+            )
+            api.add_routes(
+                path=handler.route,
+                methods=[apigatewayv2.HttpMethod[method] for method in METHODS],
+                integration=integrations.HttpLambdaIntegration(
+                    f"{handler.module}-integration", lambda_of_handler.function
+                ),
+            )
+        for name in (DEFAULT_MODEL_FILENAME, DEFAULT_INCIDENTS_FILENAME):
+            if not (handlers_dir / DEFAULT_MODEL_DIR / name).exists():
+                cdk.Annotations.of(self).add_warning_v2(
+                    f"similar-incidents:no-{name}",
+                    f"inference/{DEFAULT_MODEL_DIR}/{name} is not there, so the image can't be built: "
+                    "make it with scripts/fetch_model.py and scripts/build_state.py.",
+                )
+        cdk.CfnOutput(self, "apiUrl", value=api.url or "", description="URL of the API; add a route, e.g. similar")
+
+    @property
+    @jsii.member(jsii_name="availabilityZones")
+    def availability_zones(self) -> list[str]:
+        """The region's first two zones, named by CloudFormation at deployment: synthesis needs no credentials."""
+        return [cdk.Fn.select(index, cdk.Fn.get_azs()) for index in range(2)]
+
+
+def build_app(config: Config, *, handlers_dir: Path = INFERENCE_DIR, outdir: str | None = None) -> cdk.App:
+    """The app with its one stack, not yet synthesised. Raises HandlerFileError for a broken handler file."""
+    app = cdk.App(outdir=outdir)
+    SimilarIncidentsStack(app, STACK_NAME, config=config, handlers_dir=handlers_dir)
+    return app
+
+
+def main() -> int:
+    environment = {**dotenv_values(ROOT / ".env"), **os.environ}
+    try:
+        # The CDK's command line names the folder that it reads; by hand it is the one that it would name.
+        app = build_app(
+            Config.from_environment(environment), outdir=os.environ.get("CDK_OUTDIR", str(ROOT / "cdk.out"))
+        )
+    except (ConfigError, HandlerFileError) as error:
+        print(f"app.py: {error}", file=sys.stderr)
+        return 1
+    app.synth()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
