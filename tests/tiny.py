@@ -1,0 +1,88 @@
+"""What tests are made of: a tiny random Longformer with a real tokenizer, states for it, and where data is."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import torch
+from tokenizers import ByteLevelBPETokenizer, Tokenizer
+from tokenizers.processors import RobertaProcessing
+
+from similarity.encoder import Encoder
+from similarity.state import IncidentState
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLE_DIR = ROOT / "scripts" / "sample"
+AIID_DIR = ROOT.parent / "shared" / "aiid"
+LONGFORMER_DIR = ROOT.parent / "shared" / "longformer"
+
+TINY_WINDOW = 16
+TINY_MAX_TOKENS = 128
+
+
+def sample_texts() -> list[str]:
+    """The reports of the sample snapshot."""
+    with (SAMPLE_DIR / "reports.csv").open(encoding="utf-8", newline="") as file:
+        return [row["text"] for row in csv.DictReader(file)]
+
+
+def roberta_tokenizer() -> Tokenizer:
+    """A byte-level BPE tokenizer as RoBERTa's and Longformer's, with 600 tokens learned from the sample."""
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator(
+        sample_texts(), vocab_size=600, special_tokens=["<s>", "<pad>", "</s>", "<unk>"], show_progress=False
+    )
+    tokenizer = Tokenizer.from_str(bpe.to_str())
+    tokenizer.post_processor = RobertaProcessing(("</s>", 2), ("<s>", 0))
+    return tokenizer
+
+
+def write_tiny_longformer(folder: Path, *, seed: int = 0, hidden_size: int = 32, dtype: str = "float32") -> Path:
+    """A random Longformer of three layers whose windows differ, 128 tokens at most, saved by transformers."""
+    from transformers import LongformerConfig, LongformerModel
+
+    torch.manual_seed(seed)
+    config = LongformerConfig(
+        vocab_size=600,
+        hidden_size=hidden_size,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=48,
+        attention_window=[TINY_WINDOW, 2 * TINY_WINDOW, TINY_WINDOW],
+        max_position_embeddings=TINY_MAX_TOKENS + 2,
+        type_vocab_size=1,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
+        layer_norm_eps=1e-5,
+        # Ten times the usual spread, so that attention matters and a wrong mask shows.
+        initializer_range=0.2,
+    )
+    LongformerModel(config).to(getattr(torch, dtype)).save_pretrained(folder)
+    roberta_tokenizer().save(str(folder / "tokenizer.json"))
+    (folder / "provenance.json").write_text(json.dumps({"model": "tiny"}))
+    return folder
+
+
+def state_of_texts(encoder: Encoder, texts: dict[int, str]) -> IncidentState:
+    """A state in which each incident has one text, its title."""
+    ids = sorted(texts)
+    return IncidentState(
+        incident_ids=torch.tensor(ids),
+        report_counts=torch.ones(len(ids), dtype=torch.int64),
+        means=torch.stack([encoder.encode(texts[incident_id]).vector for incident_id in ids]),
+        titles=[texts[incident_id] for incident_id in ids],
+        model=encoder.name or "",
+        model_fingerprint=encoder.fingerprint,
+    )
+
+
+TINY_TEXTS = {
+    1: "A car without a driver hit a pedestrian",
+    4: "A chatbot learned to insult people",
+    7: "Risk scores of a court were biased",
+    10: "A trading program crashed the market",
+    23: "A robot in a warehouse hurt workers",
+}
