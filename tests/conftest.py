@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from similarity.encoder import Encoder
 from similarity.service import service
 from similarity.state import IncidentState
-from tiny import TINY_TEXTS, state_of_texts, write_tiny_longformer
+from tiny import TINY_TEXTS, Deployed, state_of_texts, write_tiny_longformer
 
 
 @pytest.fixture(scope="session")
@@ -37,14 +36,6 @@ def tiny_state_path(tiny_state: IncidentState, tmp_path_factory: pytest.TempPath
     path = tmp_path_factory.mktemp("tiny-state") / "incident_cls.pt"
     tiny_state.save(path)
     return path
-
-
-@dataclass(frozen=True)
-class Deployed:
-    """A model folder and a state file of a test's own, which the handlers of this process are set to."""
-
-    model_dir: Path
-    state_path: Path
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -86,3 +87,11 @@ TINY_TEXTS = {
     10: "A trading program crashed the market",
     23: "A robot in a warehouse hurt workers",
 }
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A model folder and a state file of a test's own, which the handlers of this process are set to."""
+
+    model_dir: Path
+    state_path: Path

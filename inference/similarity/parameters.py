@@ -19,6 +19,8 @@ _INTEGER = re.compile(r"\s*[+-]?[0-9]+\s*", re.ASCII)
 # Far more incidents than there will be; Python refuses to turn strings of over 4,300 digits into integers.
 _MAX_DIGITS = 18
 
+_MAX_FLOAT32 = torch.finfo(torch.float32).max
+
 
 def text(request: Request) -> str:
     """The text to compare. Raises RequestError where there is none."""
@@ -73,21 +75,18 @@ def embed(request: Request, dimension: int) -> Tensor:
         raise RequestError(f'Error! "embed" must be a JSON list of {dimension} numbers, got {got}.')
     if len(value) != dimension:
         raise RequestError(f'Error! "embed" must be a JSON list of {dimension} numbers, got {len(value)} entries.')
-    vector = _finite_vector(value)
-    if vector is None:
-        raise RequestError(
-            f'Error! "embed" must be a JSON list of {dimension} finite numbers, got something else in it.'
-        )
+    for place, entry in enumerate(value):
+        if not _is_float32(entry):
+            raise RequestError(
+                f'Error! "embed" must be a JSON list of {dimension} finite numbers, got {kind(entry)} at index {place} '
+                "that is not one."
+            )
+    vector = torch.tensor([float(entry) for entry in value], dtype=torch.float32)
     if not vector.any():
         raise RequestError('Error! "embed" must have a number other than 0 in it, got only zeros.')
     return vector
 
 
-def _finite_vector(values: list[Any]) -> Tensor | None:
-    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        return None
-    try:
-        vector = torch.tensor([float(value) for value in values], dtype=torch.float64).float()
-    except OverflowError:  # an integer beyond the range of floats
-        return None
-    return vector if bool(torch.isfinite(vector).all()) else None
+def _is_float32(value: Any) -> bool:
+    """Whether a JSON value is a number that float32 can hold; NaN is not, nor what would become infinite."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MAX_FLOAT32

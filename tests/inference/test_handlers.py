@@ -1,0 +1,272 @@
+"""The four handlers end to end, on a tiny model and state: events in, envelopes out, broken files in between."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib
+import json
+import os
+import pickle
+import subprocess
+import sys
+from ast import literal_eval
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from unidecode import unidecode
+
+from similarity.encoder import Encoder
+from similarity.state import IncidentState
+from tiny import ROOT, TINY_MAX_TOKENS, TINY_TEXTS, Deployed, roberta_tokenizer, write_tiny_longformer
+
+EVENTS = Path(__file__).resolve().parent.parent / "events"
+HANDLERS = ("similar", "text_to_db_similar", "embed_to_db_similar", "text_to_embed")
+
+
+def invoke(module: str, event: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Status and body of the answer to an event of any kind."""
+    answer = importlib.import_module(module).handler(event, None)
+    envelope = json.loads(answer["body"]) if isinstance(answer["body"], str) else answer
+    return envelope["statusCode"], envelope["body"]
+
+
+def reference_ranking(vector: torch.Tensor, state: IncidentState) -> list[tuple[float, int]]:
+    cosines = torch.nn.functional.cosine_similarity(vector.double(), state.means.double(), dim=-1)
+    return sorted(zip(cosines.tolist(), state.incident_ids.tolist(), strict=True), reverse=True)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted(EVENTS.glob("similar_*.json"))])
+@pytest.mark.parametrize("module", ["similar", "text_to_db_similar"])
+def test_every_kind_of_event_gets_the_same_answer(
+    name: str, module: str, deployed: Deployed, tiny_encoder: Encoder, tiny_state: IncidentState
+) -> None:
+    status, body = invoke(module, json.loads((EVENTS / f"{name}.json").read_text()))
+    if name == "similar_get_nothing_v2":
+        assert (status, body) == (400, {"warnings": [], "msg": "Error! Valid input text not provided!"})
+        return
+    expected = reference_ranking(tiny_encoder.encode(TINY_TEXTS[1]).vector, tiny_state)[:2]
+    assert status == 200
+    assert set(body) == {"warnings", "msg", "best_url", "incidents"}
+    assert body["warnings"] == []
+    assert body["best_url"] == "https://incidentdatabase.ai/cite/1"
+    pairs = literal_eval(body["msg"])
+    assert [number for _, number in pairs] == [number for _, number in expected]
+    assert [cosine for cosine, _ in pairs] == pytest.approx([cosine for cosine, _ in expected], abs=1e-6)
+    assert body["incidents"] == [
+        {
+            "incident_id": number,
+            "similarity": similarity,
+            "title": TINY_TEXTS[number],
+            "url": f"https://incidentdatabase.ai/cite/{number}",
+        }
+        for similarity, number in pairs
+    ]
+
+
+def as_the_aiid_site_reads(msg: str) -> list[list[float]]:
+    """JSON.parse(msg.replace(/\\(/g,'[').replace(/\\)/g,']'))"""
+    pairs: list[list[float]] = json.loads(msg.replace("(", "[").replace(")", "]"))
+    return pairs
+
+
+@pytest.mark.parametrize("metric", ["cosine", "centered"])
+@pytest.mark.parametrize("num", [-1, 0, 1, 3, 99])
+def test_msg_is_read_by_the_aiid_site_and_by_python(num: int, metric: str, deployed: Deployed) -> None:
+    _, body = invoke("similar", {"text": "robots", "num": num, "metric": metric})
+    pairs = as_the_aiid_site_reads(body["msg"])
+    assert [tuple(pair) for pair in pairs] == literal_eval(body["msg"])
+    assert [pair[1] for pair in pairs] == [incident["incident_id"] for incident in body["incidents"]]
+    assert len(pairs) == {-1: 5, 0: 0, 1: 1, 3: 3, 99: 5}[num]
+
+
+def test_num_0_has_no_best(deployed: Deployed) -> None:
+    status, body = invoke("similar", {"text": "robots", "num": 0})
+    assert status == 200
+    assert body == {
+        "warnings": ['Zero results requested with the "num" value of 0. Use value <0 for maximum possible.'],
+        "msg": "[]",
+        "best_url": None,
+        "incidents": [],
+    }
+
+
+def test_a_state_without_titles_gives_none(deployed: Deployed, tiny_state: IncidentState) -> None:
+    torch.save([mean.unsqueeze(0) for mean in tiny_state.means], deployed.state_path)
+    _, body = invoke("similar", {"text": "robots", "num": 1})
+    assert body["incidents"][0]["title"] is None
+
+
+def test_text_to_embed_and_back(deployed: Deployed, tiny_encoder: Encoder) -> None:
+    text = "Résumé robots “hire”"
+    status, body = invoke("text_to_embed", {"text": text})
+    assert status == 200
+    assert set(body) == {"warnings", "embedding"}
+    assert body["embedding"]["from_text_hash"] == hashlib.sha1(unidecode(text).encode()).hexdigest()
+    assert body["embedding"]["vector"] == tiny_encoder.encode(text).vector.tolist()
+    similar = invoke("similar", {"text": text, "num": -1})
+    for embed in (body["embedding"]["vector"], json.dumps(body["embedding"]["vector"])):
+        assert invoke("embed_to_db_similar", {"embed": embed, "num": -1}) == similar
+
+
+def test_embed_to_db_similar_needs_no_model(deployed: Deployed) -> None:
+    for path in deployed.model_dir.iterdir():
+        if path != deployed.state_path:
+            path.unlink()
+    assert invoke("embed_to_db_similar", {"embed": [1.0] * 32})[0] == 200
+    assert invoke("similar", {"text": "robots"})[0] == 500
+
+
+def test_a_text_that_is_cut_is_answered_with_a_warning(deployed: Deployed) -> None:
+    text = "robots " * 200
+    came = len(roberta_tokenizer().encode(text).ids)
+    for module in ("similar", "text_to_embed"):
+        status, body = invoke(module, {"text": text})
+        assert status == 200
+        assert body["warnings"] == [f'Provided value for "text" has {came} tokens, using the first {TINY_MAX_TOKENS}.']
+
+
+def test_ten_megabytes_are_cut_and_answered(deployed: Deployed) -> None:
+    status, body = invoke("similar", {"text": "rövers " * 1_500_000})
+    assert status == 200
+    assert body["warnings"][0].startswith('Provided value for "text" has more than ')
+
+
+@pytest.mark.parametrize("text", ["\x00\x01\x1b[31m", "a\ud800b\udfff", "\u202e\ufeff\u0000robots", "]]>'\";--"])
+def test_odd_characters_are_answered(text: str, deployed: Deployed) -> None:
+    for module in ("similar", "text_to_embed"):
+        status, body = invoke(module, {"requestContext": {}, "body": json.dumps({"text": text})})
+        assert status == 200, body
+
+
+@pytest.mark.parametrize("text", ["😀", "\ud800", "\u200b"])
+def test_a_text_without_transliteration_is_no_text(text: str, deployed: Deployed) -> None:
+    for module in ("similar", "text_to_embed"):
+        assert invoke(module, {"text": text}) == (
+            400,
+            {"warnings": [], "msg": "Error! Valid input text not provided!"},
+        )
+
+
+POST = {"requestContext": {"http": {"method": "POST"}}}
+BAD_REQUESTS: list[tuple[str, dict[str, Any], str]] = [
+    ("similar", {}, "Valid input text not provided!"),
+    ("similar", {"text": ["a"]}, '"text" must be a string, not an array of 1.'),
+    ("similar", {"text": "a", "metric": "x"}, '"metric" must be "cosine" or "centered", not a string of 1 characters.'),
+    ("similar", {**POST, "body": "text=a"}, "The body must be a JSON object, got 6 characters that are none."),
+    ("similar", {**POST, "body": "%", "isBase64Encoded": True}, "The body must be valid base64, got 1 characters."),
+    ("text_to_embed", {"text": " "}, "Valid input text not provided!"),
+    ("embed_to_db_similar", {}, '"embed" must be a JSON list of 32 numbers, got nothing.'),
+    ("embed_to_db_similar", {"embed": [1.0]}, '"embed" must be a JSON list of 32 numbers, got 1 entries.'),
+    (
+        "embed_to_db_similar",
+        {"embed": [1.0] * 31 + [float("nan")]},
+        '"embed" must be a JSON list of 32 finite numbers, got a number at index 31 that is not one.',
+    ),
+]
+
+
+@pytest.mark.parametrize(("module", "event", "message"), BAD_REQUESTS, ids=range(len(BAD_REQUESTS)))
+def test_bad_requests(module: str, event: dict[str, Any], message: str, deployed: Deployed) -> None:
+    assert invoke(module, event) == (400, {"warnings": [], "msg": f"Error! {message}"})
+
+
+class RunsCode:
+    """A pickle of this would make a file where it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return os.system, (f"touch {self.path}",)
+
+
+def other_model(deployed: Deployed, **options: Any) -> None:
+    folder = deployed.model_dir.parent / "other"
+    folder.mkdir()
+    write_tiny_longformer(folder, **options)
+    for path in folder.iterdir():
+        path.replace(deployed.model_dir / path.name)
+
+
+def cut(path: Path) -> None:
+    """As a copy that was broken off: a file of its own, because the one before may still be mapped."""
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[: len(content) // 2])
+
+
+BREAKS: dict[str, tuple[Callable[[Deployed], object], str]] = {
+    "state is missing": (lambda d: d.state_path.unlink(), "incident state"),
+    "state is cut": (lambda d: cut(d.state_path), "incident state"),
+    "state runs code": (
+        lambda d: d.state_path.write_bytes(pickle.dumps(RunsCode(d.model_dir / "ran"))),
+        "incident state",
+    ),
+    "state has another dimension": (lambda d: torch.save([torch.ones(1, 5)], d.state_path), "incident state"),
+    "model is another": (lambda d: other_model(d, seed=1), "incident state"),
+    "model has another dimension": (lambda d: other_model(d, hidden_size=64), "incident state"),
+    "weights are missing": (lambda d: (d.model_dir / "model.safetensors").unlink(), "model"),
+    "weights are cut": (lambda d: cut(d.model_dir / "model.safetensors"), "model"),
+    "config is missing": (lambda d: (d.model_dir / "config.json").unlink(), "model"),
+    "tokenizer is cut": (lambda d: cut(d.model_dir / "tokenizer.json"), "model"),
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_broken_files_are_our_error_until_good_ones_come(
+    name: str, deployed: Deployed, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = {path: path.read_bytes() for path in deployed.model_dir.iterdir()}
+    break_it, what = BREAKS[name]
+    break_it(deployed)
+    status, body = invoke("similar", {"text": "robots"})
+    assert (status, body) == (
+        500,
+        {"warnings": [], "msg": f"Error! The {what} could not be loaded on our side; the cause is in our log."},
+    )
+    assert caplog.records
+    assert not (deployed.model_dir / "ran").exists()
+    for path, content in good.items():
+        new = path.with_suffix(".new")
+        new.write_bytes(content)
+        new.replace(path)
+    assert invoke("similar", {"text": "robots"})[0] == 200
+
+
+def test_a_good_state_serves_on_while_another_models_is_there(deployed: Deployed, tiny_state: IncidentState) -> None:
+    before = invoke("similar", {"text": "robots"})
+    torch.save([torch.ones(1, 5)], deployed.state_path)
+    assert invoke("similar", {"text": "robots"}) == before
+    tiny_state.save(deployed.state_path)
+    assert invoke("similar", {"text": "robots"}) == before
+
+
+@pytest.mark.parametrize("module", HANDLERS)
+def test_importing_a_handler_needs_no_weights_and_no_network(module: str, tmp_path: Path) -> None:
+    program = f"""
+import socket, sys
+def refuse(*args, **kwargs): raise AssertionError("network")
+socket.socket.connect = refuse
+import {module}
+assert callable({module}.handler)
+assert "transformers" not in sys.modules
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT / "inference",
+        env={**os.environ, "MODEL_DIR": str(tmp_path / "nowhere"), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_base64_body_of_a_handler(deployed: Deployed) -> None:
+    body = base64.b64encode(b'{"embed": [' + b"1," * 31 + b"1]}").decode()
+    event = {"requestContext": {"http": {"method": "POST"}}, "body": body, "isBase64Encoded": True}
+    assert invoke("embed_to_db_similar", event)[0] == 200

@@ -1,0 +1,31 @@
+"""Settings: what the environment variables mean and what they default to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from similarity.settings import Settings
+from tiny import ROOT
+
+
+def test_the_defaults_are_the_folder_beside_the_handlers() -> None:
+    settings = Settings.from_environment({"MODEL_DIR": "", "HF_MODEL_URI": ""})
+    assert settings == Settings(
+        model_dir=ROOT / "inference" / "model",
+        model_filename="model.safetensors",
+        state_path=ROOT / "inference" / "model" / "incident_cls.pt",
+        model_uri="allenai/longformer-base-4096",
+    )
+
+
+def test_every_variable_counts() -> None:
+    settings = Settings.from_environment(
+        {"MODEL_DIR": "/m", "MODEL_FILENAME": "w.safetensors", "INCIDENTS_FILENAME": "/s/i.pt", "HF_MODEL_URI": "a/b"}
+    )
+    assert settings == Settings(Path("/m"), "w.safetensors", Path("/s/i.pt"), "a/b")
+
+
+def test_names_of_files_are_relative_to_the_model_folder() -> None:
+    assert Settings.from_environment({"MODEL_DIR": "m", "INCIDENTS_FILENAME": "i.pt"}).state_path == (
+        ROOT / "inference" / "m" / "i.pt"
+    )

@@ -1,0 +1,192 @@
+"""The incident state: both forms load, whatever else is refused, and nothing is lost when saving fails."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import resource
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from similarity.encoder import Encoder
+from similarity.errors import StateError
+from similarity.state import IncidentState
+from tiny import write_tiny_longformer
+
+
+def make_state(incidents: int = 3, **changes: Any) -> IncidentState:
+    fields: dict[str, Any] = {
+        "incident_ids": torch.arange(1, incidents + 1) * 10,
+        "report_counts": torch.arange(1, incidents + 1),
+        "means": torch.arange(incidents * 4, dtype=torch.float32).reshape(incidents, 4) + 1,
+        "titles": [f"Incident {number} — ünïcode" for number in range(incidents)],
+        "model": "a/model",
+        "model_fingerprint": "f" * 64,
+        "precision": "float32",
+    }
+    return IncidentState(**{**fields, **changes})
+
+
+def test_saving_and_loading_gives_the_same(tmp_path: Path) -> None:
+    state = make_state()
+    state.save(tmp_path / "s.pt")
+    again = IncidentState.load(tmp_path / "s.pt")
+    assert torch.equal(again.incident_ids, state.incident_ids)
+    assert torch.equal(again.report_counts, state.report_counts)
+    assert torch.equal(again.means, state.means)
+    assert (again.titles, again.model, again.model_fingerprint, again.precision) == (
+        state.titles,
+        "a/model",
+        "f" * 64,
+        "float32",
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["s.pt"]
+
+
+def test_a_saved_state_is_what_the_module_docstring_says(tmp_path: Path) -> None:
+    make_state().save(tmp_path / "s.pt")
+    content = torch.load(tmp_path / "s.pt", weights_only=True)
+    assert {name: type(value) for name, value in content.items()} == {
+        "format": str,
+        "version": int,
+        "incident_ids": torch.Tensor,
+        "report_counts": torch.Tensor,
+        "means": torch.Tensor,
+        "titles": list,
+        "model": str,
+        "model_fingerprint": str,
+        "precision": str,
+    }
+    assert content["format"] == "incident-state"
+    assert content["version"] == 1
+
+
+def test_the_file_can_be_read_by_other_users(tmp_path: Path) -> None:
+    make_state().save(tmp_path / "s.pt")
+    assert (tmp_path / "s.pt").stat().st_mode & 0o777 == 0o644
+
+
+def test_the_original_list_form_loads(tmp_path: Path) -> None:
+    torch.save([torch.tensor([[1.0, 2.0], [3.0, 6.0]]), None, torch.tensor([[5.0, 5.0]])], tmp_path / "s.pt")
+    state = IncidentState.load(tmp_path / "s.pt")
+    assert state.incident_ids.tolist() == [1, 3]
+    assert state.report_counts.tolist() == [2, 1]
+    assert state.means.tolist() == [[2.0, 4.0], [5.0, 5.0]]
+    assert list(state.titles) == ["", ""]
+
+
+class RunsCode:
+    """A pickle of this would make a file where it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return os.system, (f"touch {self.path}",)
+
+
+def save_dict(path: Path, **changes: Any) -> None:
+    make_state().save(path)
+    content = {**torch.load(path, weights_only=True), **changes}
+    torch.save({name: value for name, value in content.items() if value is not None}, path)
+
+
+def rewrite(path: Path, change: Callable[[bytes], bytes]) -> None:
+    make_state().save(path)
+    path.write_bytes(change(path.read_bytes()))
+
+
+BROKEN: dict[str, Callable[[Path], object]] = {
+    "missing": lambda path: None,
+    "a folder": lambda path: path.mkdir(),
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_text("<html>404</html>"),
+    "cut in half": lambda path: rewrite(path, lambda content: content[: len(content) // 2]),
+    "cut by a byte": lambda path: rewrite(path, lambda content: content[:-1]),
+    "a pickle that runs code": lambda path: path.write_bytes(pickle.dumps(RunsCode(path.with_name("ran")))),
+    "torch's own form of it": lambda path: torch.save({"x": RunsCode(path.with_name("ran"))}, path),
+    "a number": lambda path: torch.save(3, path),
+    "an empty list": lambda path: torch.save([], path),
+    "a list of numbers": lambda path: torch.save([1.0, 2.0], path),
+    "a list of flat tensors": lambda path: torch.save([torch.ones(3)], path),
+    "a list of tensors of several sizes": lambda path: torch.save([torch.ones(1, 3), torch.ones(1, 4)], path),
+    "another format": lambda path: save_dict(path, format="something"),
+    "a later version": lambda path: save_dict(path, version=2),
+    "no means": lambda path: save_dict(path, means=None),
+    "means in half precision": lambda path: save_dict(path, means=torch.ones(3, 4, dtype=torch.float16)),
+    "a mean too few": lambda path: save_dict(path, means=torch.ones(2, 4)),
+    "means that are NaN": lambda path: save_dict(path, means=torch.full((3, 4), torch.nan)),
+    "means that are a list": lambda path: save_dict(path, means=[[1.0] * 4] * 3),
+    "titles that are numbers": lambda path: save_dict(path, titles=[1, 2, 3]),
+    "a title too few": lambda path: save_dict(path, titles=["a", "b"]),
+    "an id twice": lambda path: save_dict(path, incident_ids=torch.tensor([1, 1, 2])),
+    "ids out of order": lambda path: save_dict(path, incident_ids=torch.tensor([2, 1, 3])),
+    "ids that are floats": lambda path: save_dict(path, incident_ids=torch.tensor([1.0, 2.0, 3.0])),
+    "a count of 0": lambda path: save_dict(path, report_counts=torch.tensor([0, 1, 1])),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_state_is_a_state_error(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "s.pt"
+    BROKEN[name](path)
+    with pytest.raises(StateError) as caught:
+        IncidentState.load(path)
+    assert str(path) in caught.value.detail
+    assert str(path) not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_full_disk_leaves_the_old_state(tmp_path: Path) -> None:
+    path = tmp_path / "s.pt"
+    make_state().save(path)
+    before = path.read_bytes()
+    child = os.fork()
+    if child == 0:
+        # A limit on a file's size fails a write as a full disk does, at a byte that the test chooses.
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        try:
+            make_state(means=torch.ones(3, 4096)).save(path)
+        except OSError:
+            os._exit(7)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert path.read_bytes() == before
+    assert [found.name for found in tmp_path.iterdir()] == ["s.pt"]
+
+
+def test_a_state_of_another_model_is_refused(tmp_path: Path, tiny_encoder: Encoder, tiny_state: IncidentState) -> None:
+    tiny_state.require_made_by(tiny_encoder, "tiny")
+    other = Encoder.load(write_tiny_longformer(tmp_path, seed=1))
+    with pytest.raises(StateError, match="could not be loaded") as caught:
+        tiny_state.require_made_by(other, "other")
+    assert "made with another model (tiny) than other" in caught.value.detail
+
+
+def test_a_state_of_another_dimension_is_refused(tiny_encoder: Encoder) -> None:
+    with pytest.raises(StateError) as caught:
+        make_state().require_made_by(tiny_encoder, "tiny")
+    assert "4 dimensions, the model 32" in caught.value.detail
+
+
+def test_a_state_without_fingerprint_goes_by_the_model_name(tiny_encoder: Encoder) -> None:
+    state = make_state(means=torch.ones(3, 32), model_fingerprint="", model="a/model")
+    state.require_made_by(tiny_encoder, "a/model")
+    with pytest.raises(StateError):
+        state.require_made_by(tiny_encoder, "another/model")
+
+
+def test_the_original_form_names_no_model_and_goes_by_its_dimension(tiny_encoder: Encoder, tmp_path: Path) -> None:
+    torch.save([torch.ones(1, 32)], tmp_path / "s.pt")
+    IncidentState.load(tmp_path / "s.pt").require_made_by(tiny_encoder, "anything")
+
+
+def test_the_center_counts_each_incident_once() -> None:
+    state = make_state(2, means=torch.tensor([[1.0, 0, 0, 0], [3.0, 4, 0, 0]]), report_counts=torch.tensor([1, 9]))
+    assert state.center.tolist() == [2.0, 2.0, 0.0, 0.0]
