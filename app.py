@@ -157,6 +157,18 @@ class Network(Construct):
             subnet_configuration=[public, private] if nat_gateway else [public],
         )
         self.subnets = ec2.SubnetSelection(subnet_type=(private if nat_gateway else public).subnet_type)
+        # One for all functions. Without a NAT gateway nothing outside can be reached anyway; EFS adds its own rule.
+        self.functions_security_group = ec2.SecurityGroup(
+            self,
+            "FunctionsSecurityGroup",
+            vpc=self.vpc,
+            description="Lambdas: file system, and the internet where there is a NAT gateway",
+            allow_all_outbound=nat_gateway,
+        )
+        # With all outbound traffic allowed that rule is superfluous, of which the CDK would warn.
+        cdk.Annotations.of(self.functions_security_group).acknowledge_warning(
+            "@aws-cdk/aws-ec2:ipv4IgnoreEgressRule", "EFS adds a rule that is covered already"
+        )
 
 
 class ModelCache(Construct):
@@ -210,6 +222,7 @@ class HandlerFunction(Construct):
             timeout=cdk.Duration.seconds(config.timeout_s),
             vpc=network.vpc,
             vpc_subnets=network.subnets,
+            security_groups=[network.functions_security_group],
             # The Lambdas call nothing outside the VPC, which is all that a public subnet would not give them.
             allow_public_subnet=True,
             filesystem=lambda_.FileSystem.from_efs_access_point(cache.access_point, MOUNT_PATH),
