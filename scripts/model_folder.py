@@ -50,4 +50,6 @@ def write_model(
         (new / PROVENANCE_FILENAME).write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
         (new / CONFIG_FILENAME).write_text(json.dumps(dict(config), indent=2) + "\n", encoding="utf-8")
         for path in new.iterdir():
+            # safetensors makes files that only their owner can read; in the image another user does.
+            path.chmod(0o644)
             path.replace(folder / path.name)

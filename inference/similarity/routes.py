@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
+from importlib.util import decode_source
 from pathlib import Path
 
 METHODS = ("GET", "POST")
@@ -45,7 +46,8 @@ def find_handlers(folder: Path) -> list[HandlerFile]:
     """
     found: dict[str, HandlerFile] = {}
     for path in sorted(folder.glob("*.py")):
-        if not _defines_handler(path):
+        # Hidden files are an editor's or the system's; Emacs locks a file with a link that leads nowhere.
+        if path.name.startswith(".") or not path.is_file() or not _defines_handler(path):
             continue
         candidate = HandlerFile(path)
         if candidate.route in found:
@@ -58,7 +60,8 @@ def find_handlers(folder: Path) -> list[HandlerFile]:
 
 def _defines_handler(path: Path) -> bool:
     try:
-        tree = ast.parse(path.read_bytes(), filename=str(path))
+        # Decoded first, as an import does: ast lets bytes of a wrong encoding pass where they stand in a comment.
+        tree = ast.parse(decode_source(path.read_bytes()), filename=str(path))
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None)
         place = f"{path.name}, line {line}" if line else path.name

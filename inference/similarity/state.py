@@ -135,7 +135,9 @@ class IncidentState:
             content = torch.load(path, map_location="cpu", weights_only=True)
             return cls._from_dict(content) if isinstance(content, dict) else cls._from_original(content)
         except Exception as error:  # depending on where it is broken, torch raises nearly anything
-            raise StateError(f"{path}: {type(error).__name__}: {error}") from error
+            # Behind its first sentence torch goes on for a page, which advises to load the file without protection.
+            reason = str(error).partition("\n")[0].partition(". ")[0]
+            raise StateError(f"{path}: {type(error).__name__}: {reason}") from error
 
     @classmethod
     def _from_dict(cls, content: dict[str, Any]) -> IncidentState:
