@@ -264,9 +264,11 @@ class SimilarIncidentsStack(cdk.Stack):
                 allow_credentials=True,
             ),
         )
+        # A scope of their own keeps handlers' names apart from those of the stack's other parts.
+        functions = Construct(self, "Functions")
         for handler in find_handlers(handlers_dir):
             lambda_of_handler = HandlerFunction(
-                self, handler.module, handler=handler, config=config, network=network, cache=cache
+                functions, handler.module, handler=handler, config=config, network=network, cache=cache
             )
             api.add_routes(
                 path=handler.route,
@@ -299,7 +301,11 @@ def build_app(config: Config, *, handlers_dir: Path = INFERENCE_DIR, outdir: str
 
 
 def main() -> int:
-    environment = {**dotenv_values(ROOT / ".env"), **os.environ}
+    # A variable that is empty in the shell counts as not set there, so it doesn't hide the line in .env.
+    environment = {
+        **dotenv_values(ROOT / ".env"),
+        **{name: value for name, value in os.environ.items() if value.strip()},
+    }
     try:
         # The CDK's command line names the folder that it reads; by hand it is the one that it would name.
         app = build_app(

@@ -42,6 +42,8 @@ def gateway(handlers: Iterable[HandlerFile], allowed_origins: Sequence[str]) -> 
         Route(found.route, _endpoint(importlib.import_module(found.module).handler), methods=list(METHODS))
         for found in handlers
     ]
+    for route in routes:
+        route.methods = set(METHODS)  # Starlette adds HEAD to GET; API Gateway does not.
     cors = Middleware(
         CORSMiddleware,
         allow_origins=list(allowed_origins),
@@ -51,7 +53,10 @@ def gateway(handlers: Iterable[HandlerFile], allowed_origins: Sequence[str]) -> 
     )
     # API Gateway answers a route it does not know and a method it does not know alike.
     not_found = {404: _not_found, 405: _not_found}
-    return Starlette(routes=routes, middleware=[cors], exception_handlers=not_found)
+    app = Starlette(routes=routes, middleware=[cors], exception_handlers=not_found)
+    # To API Gateway /similar/ is another route than /similar.
+    app.router.redirect_slashes = False
+    return app
 
 
 def _endpoint(handler: Handler) -> Callable[[Request], Any]:
@@ -123,6 +128,8 @@ def to_response(answer: Any) -> Response:
 
     Raises ValueError or TypeError where it would give up: a body that is no string, a status that is no number.
     """
+    if isinstance(answer, str):
+        return Response(answer, media_type="application/json")
     if not isinstance(answer, dict) or "statusCode" not in answer:
         return JSONResponse(answer)
     content = answer.get("body", "")

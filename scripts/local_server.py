@@ -116,6 +116,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         prepare(args.model, args.state)
         app = gateway(find_handlers(INFERENCE_DIR), args.allow_origin or DEFAULT_ALLOWED_ORIGINS)
+        listener.listen()  # Else a request that follows on the next line would be refused until uvicorn is up.
     except (ModelError, StateError) as error:
         print(f"scripts/serve: {error.detail}", file=sys.stderr)
         return 1

@@ -50,6 +50,8 @@ def find_handlers(folder: Path) -> list[HandlerFile]:
         if path.name.startswith(".") or not path.is_file() or not _defines_handler(path):
             continue
         candidate = HandlerFile(path)
+        if "." in candidate.module:
+            raise HandlerFileError(f"{path.name} can't be imported: a module's name has no dot in it.")
         if candidate.route in found:
             raise HandlerFileError(
                 f"{found[candidate.route].path.name} and {path.name} would both answer {candidate.route}: rename one."

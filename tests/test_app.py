@@ -1,0 +1,724 @@
+"""The CDK app: what would be deployed, what the image is made of, and what is said of settings that can't be.
+
+Templates are synthesised from a copy of inference/ without the model, so that neither a model on this machine nor its
+size matters. Properties and sets are compared, never logical ids.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aws_cdk as cdk
+import pytest
+from aws_cdk import aws_apigatewayv2, aws_apigatewayv2_integrations
+from aws_cdk import aws_ecr_assets as ecr_assets
+from aws_cdk.assertions import Annotations, Match, Template
+
+import app
+from app import Config, ConfigError
+from tiny import ROOT
+
+ACCOUNT, REGION = "123456789012", "eu-central-1"
+REQUIRED = {"AWS_ACCOUNT_ID": ACCOUNT, "AWS_REGION": REGION}
+SYNTHESIS_S = 120.0
+
+OTHER = Config(
+    account="210987654321",
+    region="us-gov-west-1",
+    nat_gateway=True,
+    memory_mib=3008,
+    timeout_s=30,
+    architecture="arm64",
+    allowed_origins=("https://incidentdatabase.ai", "http://localhost:8000"),
+    hf_model_uri="some/model",
+)
+
+
+def copy_inference(folder: Path) -> Path:
+    shutil.copytree(ROOT / "inference", folder, ignore=shutil.ignore_patterns("model", "__pycache__"))
+    return folder
+
+
+@dataclass(frozen=True)
+class Synthesised:
+    """A template, the parts of it that tests ask for, and the folder of the cloud assembly."""
+
+    template: Template
+    outdir: Path
+    handlers_dir: Path
+
+    def resources(self, kind: str) -> dict[str, dict[str, Any]]:
+        return dict(self.template.find_resources(kind))
+
+    def properties(self, kind: str) -> list[dict[str, Any]]:
+        return [resource["Properties"] for resource in self.resources(kind).values()]
+
+    @property
+    def functions(self) -> list[dict[str, Any]]:
+        return self.properties("AWS::Lambda::Function")
+
+    def subnets(self, kind: str) -> set[str]:
+        """Logical ids of the subnets tagged "Public" or "Private"."""
+        tag = {"Key": "aws-cdk:subnet-type", "Value": kind}
+        return {
+            id_ for id_, subnet in self.resources("AWS::EC2::Subnet").items() if tag in subnet["Properties"]["Tags"]
+        }
+
+    def docker_images(self) -> list[dict[str, Any]]:
+        (path,) = self.outdir.glob("*.assets.json")
+        return list(json.loads(path.read_text())["dockerImages"].values())
+
+    def manifest(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((self.outdir / "manifest.json").read_text())
+        return content
+
+
+def synthesise(config: Config, folder: Path) -> Synthesised:
+    handlers_dir = copy_inference(folder / "inference")
+    made = app.build_app(config, handlers_dir=handlers_dir, outdir=str(folder / "cdk.out"))
+    stack = made.node.find_child(app.STACK_NAME)
+    assert isinstance(stack, cdk.Stack)
+    return Synthesised(Template.from_stack(stack), folder / "cdk.out", handlers_dir)
+
+
+@pytest.fixture(scope="module")
+def default(tmp_path_factory: pytest.TempPathFactory) -> Synthesised:
+    """With the two required settings only."""
+    return synthesise(Config(account=ACCOUNT, region=REGION), tmp_path_factory.mktemp("default"))
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Synthesised:
+    """With every setting changed."""
+    return synthesise(OTHER, tmp_path_factory.mktemp("other"))
+
+
+@pytest.fixture(params=["default", "other"])
+def each(request: pytest.FixtureRequest) -> Synthesised:
+    """What holds whatever the settings are."""
+    synthesised = request.getfixturevalue(request.param)
+    assert isinstance(synthesised, Synthesised)
+    return synthesised
+
+
+def only(found: list[dict[str, Any]]) -> dict[str, Any]:
+    assert len(found) == 1
+    return found[0]
+
+
+HANDLERS = {"similar", "text_to_db_similar", "embed_to_db_similar", "text_to_embed"}
+
+
+def test_every_handler_file_is_a_function(each: Synthesised) -> None:
+    assert {path.stem for path in each.handlers_dir.glob("*.py")} == HANDLERS
+    assert sorted(function["ImageConfig"]["Command"] for function in each.functions) == sorted(
+        [f"{module}.handler"] for module in HANDLERS
+    )
+
+
+def test_every_handler_file_has_a_route_for_get_and_post_that_leads_to_its_function(each: Synthesised) -> None:
+    functions = each.resources("AWS::Lambda::Function")
+    integrations = each.resources("AWS::ApiGatewayV2::Integration")
+    leads_to = {}
+    for route in each.properties("AWS::ApiGatewayV2::Route"):
+        (integration,) = [part["Ref"] for part in route["Target"]["Fn::Join"][1] if isinstance(part, dict)]
+        function, _ = integrations[integration]["Properties"]["IntegrationUri"]["Fn::GetAtt"]
+        leads_to[route["RouteKey"]] = functions[function]["Properties"]["ImageConfig"]["Command"]
+    assert leads_to == {
+        f"{method} /{module.replace('_', '-')}": [f"{module}.handler"]
+        for module in HANDLERS
+        for method in ("GET", "POST")
+    }
+
+
+def test_functions_get_events_of_format_2(each: Synthesised) -> None:
+    assert {found["PayloadFormatVersion"] for found in each.properties("AWS::ApiGatewayV2::Integration")} == {"2.0"}
+
+
+def test_the_api_may_call_each_function_by_its_route_only(each: Synthesised) -> None:
+    functions = each.resources("AWS::Lambda::Function")
+    allowed = set()
+    for permission in each.properties("AWS::Lambda::Permission"):
+        assert permission["Principal"] == "apigateway.amazonaws.com"
+        command = functions[permission["FunctionName"]["Fn::GetAtt"][0]]["Properties"]["ImageConfig"]["Command"][0]
+        path = permission["SourceArn"]["Fn::Join"][1][-1].rpartition("/")[2]
+        allowed.add((command, path))
+    assert allowed == {(f"{module}.handler", module.replace("_", "-")) for module in HANDLERS}
+
+
+def test_a_new_handler_file_is_a_new_function_and_a_helper_is_none(tmp_path: Path) -> None:
+    handlers_dir = copy_inference(tmp_path / "inference")
+    (handlers_dir / "sentiment_of_text.py").write_text("def handler(event, context): ...\n")
+    (handlers_dir / "helper.py").write_text("def help(): ...\n")
+    made = app.build_app(Config(ACCOUNT, REGION), handlers_dir=handlers_dir, outdir=str(tmp_path / "cdk.out"))
+    functions = [found for found in made.node.find_all() if isinstance(found, app.lambda_.DockerImageFunction)]
+    assert len(functions) == 5
+    assert "sentiment_of_text" in {function.node.path.split("/")[2] for function in functions}
+
+
+@pytest.mark.parametrize("name", ["Api", "Network", "ModelCache", "Functions"])
+def test_a_handler_may_be_called_like_a_part_of_the_stack(name: str, tmp_path: Path) -> None:
+    handlers_dir = copy_inference(tmp_path / "inference")
+    (handlers_dir / f"{name}.py").write_text("def handler(event, context): ...\n")
+    made = app.build_app(Config(ACCOUNT, REGION), handlers_dir=handlers_dir, outdir=str(tmp_path / "cdk.out"))
+    assert sum(isinstance(found, app.lambda_.DockerImageFunction) for found in made.node.find_all()) == 5
+
+
+def test_all_functions_share_one_image_built_from_the_handlers_folder(each: Synthesised) -> None:
+    image = only(each.docker_images())
+    assert len({json.dumps(function["Code"]["ImageUri"]) for function in each.functions}) == 1
+    (destination,) = image["destinations"].values()
+    assert f":{destination['imageTag']}" in json.dumps(each.functions[0]["Code"]["ImageUri"])
+    built_from = each.outdir / image["source"]["directory"]
+    assert {path.name for path in built_from.iterdir() if path.suffix == ".py"} == {f"{name}.py" for name in HANDLERS}
+    assert (built_from / "similarity" / "encoder.py").is_file()
+    assert (built_from / "requirements.txt").is_file()
+
+
+def test_functions_have_8096_mib_600_s_and_x86_64_by_default(default: Synthesised) -> None:
+    assert {(f["MemorySize"], f["Timeout"], *f["Architectures"]) for f in default.functions} == {(8096, 600, "x86_64")}
+    assert only(default.docker_images())["source"]["platform"] == "linux/amd64"
+
+
+def test_memory_timeout_and_architecture_can_be_set(other: Synthesised) -> None:
+    assert {(f["MemorySize"], f["Timeout"], *f["Architectures"]) for f in other.functions} == {(3008, 30, "arm64")}
+    assert only(other.docker_images())["source"]["platform"] == "linux/arm64"
+
+
+@pytest.mark.parametrize(
+    ("synthesised", "model"), [("default", "allenai/longformer-base-4096"), ("other", "some/model")]
+)
+def test_functions_find_model_state_and_cache_by_their_environment(
+    synthesised: str, model: str, request: pytest.FixtureRequest
+) -> None:
+    for function in request.getfixturevalue(synthesised).functions:
+        assert function["Environment"]["Variables"] == {
+            "MODEL_DIR": "model",
+            "MODEL_FILENAME": "model.safetensors",
+            "INCIDENTS_FILENAME": "incident_cls.pt",
+            "HF_MODEL_URI": model,
+            "HF_HOME": "/mnt/hf_models_cache/huggingface",
+            "INCIDENT_CACHE_DIR": "/mnt/hf_models_cache/incidents",
+        }
+
+
+def test_every_function_mounts_the_access_point_and_waits_for_the_mount_targets(each: Synthesised) -> None:
+    (access_point,) = each.resources("AWS::EFS::AccessPoint")
+    mount_targets = set(each.resources("AWS::EFS::MountTarget"))
+    for function in each.resources("AWS::Lambda::Function").values():
+        mount = only(function["Properties"]["FileSystemConfigs"])
+        assert mount["LocalMountPath"] == "/mnt/hf_models_cache"
+        assert {"Ref": access_point} in mount["Arn"]["Fn::Join"][1]
+        # A function that is made before them can't start.
+        assert mount_targets <= set(function["DependsOn"])
+
+
+def test_every_function_can_reach_the_file_system_over_nfs(each: Synthesised) -> None:
+    groups = {only(function["VpcConfig"]["SecurityGroupIds"])["Fn::GetAtt"][0] for function in each.functions}
+    rules = each.properties("AWS::EC2::SecurityGroupIngress")
+    assert {rule["SourceSecurityGroupId"]["Fn::GetAtt"][0] for rule in rules} == groups
+    assert {(rule["IpProtocol"], rule["FromPort"], rule["ToPort"]) for rule in rules} == {("tcp", 2049, 2049)}
+    protected = {
+        group["Fn::GetAtt"][0] for t in each.properties("AWS::EFS::MountTarget") for group in t["SecurityGroups"]
+    }
+    assert {rule["GroupId"]["Fn::GetAtt"][0] for rule in rules} == protected
+
+
+def test_the_file_system_is_encrypted_elastic_and_goes_with_the_stack(each: Synthesised) -> None:
+    (file_system,) = each.resources("AWS::EFS::FileSystem").values()
+    assert file_system["Properties"]["Encrypted"] is True
+    assert file_system["Properties"]["ThroughputMode"] == "elastic"
+    assert file_system["DeletionPolicy"] == "Delete"
+
+
+def test_the_access_point_makes_its_folder_for_the_user_of_the_image(each: Synthesised) -> None:
+    access_point = only(each.properties("AWS::EFS::AccessPoint"))
+    assert access_point["PosixUser"] == {"Uid": "1001", "Gid": "1001"}
+    assert access_point["RootDirectory"] == {
+        "Path": "/export/models",
+        "CreationInfo": {"OwnerUid": "1001", "OwnerGid": "1001", "Permissions": "750"},
+    }
+    assert "USER 1001:1001" in (ROOT / "inference" / "Dockerfile").read_text()
+
+
+def test_every_function_logs_to_a_group_of_its_own_that_goes_with_the_stack(each: Synthesised) -> None:
+    groups = each.resources("AWS::Logs::LogGroup")
+    used = [function["LoggingConfig"]["LogGroup"]["Ref"] for function in each.functions]
+    assert sorted(used) == sorted(groups)
+    for group in groups.values():
+        assert group["DeletionPolicy"] == "Delete"
+        assert group["Properties"]["RetentionInDays"] == 30
+
+
+def test_nothing_is_kept_when_the_stack_is_destroyed(each: Synthesised) -> None:
+    resources = each.template.to_json()["Resources"].values()
+    policies = {
+        resource.get(key, "Delete") for resource in resources for key in ("DeletionPolicy", "UpdateReplacePolicy")
+    }
+    assert policies == {"Delete"}
+
+
+def test_by_default_there_is_one_public_subnet_and_no_nat_gateway(default: Synthesised) -> None:
+    assert only(default.properties("AWS::EC2::VPC"))["CidrBlock"] == "10.0.0.0/16"
+    subnet = only(default.properties("AWS::EC2::Subnet"))
+    assert subnet["CidrBlock"] == "10.0.0.0/24"
+    assert len(default.subnets("Public")) == 1
+    default.template.resource_count_is("AWS::EC2::NatGateway", 0)
+    default.template.resource_count_is("AWS::EC2::EIP", 0)
+
+
+def test_by_default_functions_and_mount_target_are_in_the_public_subnet(default: Synthesised) -> None:
+    for function in default.functions:
+        assert {subnet["Ref"] for subnet in function["VpcConfig"]["SubnetIds"]} == default.subnets("Public")
+    mount_targets = default.properties("AWS::EFS::MountTarget")
+    assert {target["SubnetId"]["Ref"] for target in mount_targets} == default.subnets("Public")
+
+
+def test_with_a_nat_gateway_there_are_two_zones_with_a_public_and_a_private_subnet_each(other: Synthesised) -> None:
+    assert only(other.properties("AWS::EC2::VPC"))["CidrBlock"] == "10.0.0.0/16"
+    subnets = other.resources("AWS::EC2::Subnet")
+    for kind in ("Public", "Private"):
+        zones = {json.dumps(subnets[subnet]["Properties"]["AvailabilityZone"]) for subnet in other.subnets(kind)}
+        assert len(other.subnets(kind)) == len(zones) == 2
+    assert len(subnets) == 4
+    blocks = {subnet["Properties"]["CidrBlock"] for subnet in subnets.values()}
+    assert blocks == {f"10.0.{number}.0/24" for number in range(4)}
+
+
+def test_with_a_nat_gateway_the_private_subnets_reach_the_internet_through_it(other: Synthesised) -> None:
+    ((gateway, found),) = other.resources("AWS::EC2::NatGateway").items()
+    assert found["Properties"]["SubnetId"]["Ref"] in other.subnets("Public")
+    tables = {
+        association["RouteTableId"]["Ref"]
+        for association in other.properties("AWS::EC2::SubnetRouteTableAssociation")
+        if association["SubnetId"]["Ref"] in other.subnets("Private")
+    }
+    through_it = {
+        route["RouteTableId"]["Ref"]
+        for route in other.properties("AWS::EC2::Route")
+        if route.get("NatGatewayId") == {"Ref": gateway} and route["DestinationCidrBlock"] == "0.0.0.0/0"
+    }
+    assert len(tables) == 2
+    assert tables == through_it
+
+
+def test_with_a_nat_gateway_functions_and_mount_targets_are_in_the_private_subnets(other: Synthesised) -> None:
+    for function in other.functions:
+        assert {subnet["Ref"] for subnet in function["VpcConfig"]["SubnetIds"]} == other.subnets("Private")
+    mount_targets = other.properties("AWS::EFS::MountTarget")
+    assert {target["SubnetId"]["Ref"] for target in mount_targets} == other.subnets("Private")
+
+
+@pytest.mark.parametrize(
+    ("synthesised", "origins"),
+    [
+        ("default", ["http://localhost:3000"]),
+        ("other", ["https://incidentdatabase.ai", "http://localhost:8000"]),
+    ],
+)
+def test_allowed_origins_may_call_from_a_browser(
+    synthesised: str, origins: list[str], request: pytest.FixtureRequest
+) -> None:
+    api = only(request.getfixturevalue(synthesised).properties("AWS::ApiGatewayV2::Api"))
+    assert api["ProtocolType"] == "HTTP"
+    assert api["CorsConfiguration"] == {
+        "AllowMethods": ["GET", "POST"],
+        "AllowHeaders": ["Content-Type", "X-Amz-Date", "Authorization", "X-Api-Key"],
+        "AllowOrigins": origins,
+        "AllowCredentials": True,
+    }
+
+
+def test_the_url_of_the_api_is_put_out(each: Synthesised) -> None:
+    (api,) = each.resources("AWS::ApiGatewayV2::Api")
+    output = each.template.to_json()["Outputs"]
+    assert set(output) == {"apiUrl"}
+    assert output["apiUrl"]["Value"]["Fn::Join"][1][:2] == ["https://", {"Ref": api}]
+
+
+def test_the_graduated_modules_give_the_same_template(
+    default: Synthesised, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "apigatewayv2", aws_apigatewayv2)
+    monkeypatch.setattr(app, "integrations", aws_apigatewayv2_integrations)
+    graduated = synthesise(Config(account=ACCOUNT, region=REGION), tmp_path)
+    assert graduated.template.to_json() == default.template.to_json()
+
+
+def test_synthesis_needs_to_look_up_nothing(each: Synthesised) -> None:
+    assert "missing" not in each.manifest()
+
+
+def test_the_stack_goes_to_the_account_and_region_that_were_set(each: Synthesised) -> None:
+    expected = {"default": f"aws://{ACCOUNT}/{REGION}", "other": "aws://210987654321/us-gov-west-1"}
+    stack = each.manifest()["artifacts"]["AiidSimilarIncidents"]
+    assert stack["environment"] == expected["other" if len(each.subnets("Private")) else "default"]
+
+
+def warnings_of(folder: Path, *, files: tuple[str, ...]) -> list[str]:
+    handlers_dir = copy_inference(folder / "inference")
+    (handlers_dir / "model").mkdir()
+    for name in files:
+        (handlers_dir / "model" / name).write_bytes(b"a file")
+    made = app.build_app(Config(ACCOUNT, REGION), handlers_dir=handlers_dir, outdir=str(folder / "cdk.out"))
+    stack = made.node.find_child(app.STACK_NAME)
+    assert isinstance(stack, cdk.Stack)
+    return [str(found.entry.data) for found in Annotations.from_stack(stack).find_warning("*", Match.any_value())]
+
+
+def test_a_missing_model_or_state_is_a_warning(tmp_path: Path) -> None:
+    missing_both = warnings_of(tmp_path / "neither", files=())
+    assert len(missing_both) == 2
+    assert any("model/model.safetensors is not there" in warning for warning in missing_both)
+    assert any("model/incident_cls.pt is not there" in warning for warning in missing_both)
+
+
+def test_a_model_with_its_state_gives_no_warning(tmp_path: Path) -> None:
+    assert warnings_of(tmp_path, files=("model.safetensors", "incident_cls.pt")) == []
+
+
+def asset_hash(handlers_dir: Path, outdir: Path) -> str:
+    made = app.build_app(Config(ACCOUNT, REGION), handlers_dir=handlers_dir, outdir=str(outdir))
+    (hash_,) = {found.asset_hash for found in made.node.find_all() if isinstance(found, ecr_assets.DockerImageAsset)}
+    return hash_
+
+
+def write_model(handlers_dir: Path) -> None:
+    (handlers_dir / "model").mkdir()
+    for name in ("config.json", "tokenizer.json", "provenance.json", "model.safetensors", "incident_cls.pt"):
+        (handlers_dir / "model" / name).write_text(f"content of {name}")
+
+
+@pytest.fixture(scope="module")
+def clean_hash(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("clean")
+    write_model(copy_inference(folder / "inference"))
+    return asset_hash(folder / "inference", folder / "cdk.out")
+
+
+def test_the_same_files_give_the_same_image(clean_hash: str, tmp_path: Path) -> None:
+    write_model(copy_inference(tmp_path / "inference"))
+    assert asset_hash(tmp_path / "inference", tmp_path / "cdk.out") == clean_hash
+
+
+CLUTTER = (
+    "__pycache__/similar.cpython-311.pyc",
+    "similarity/__pycache__/encoder.cpython-311.pyc",
+    "similar.pyc",
+    "tests/test_similar.py",
+    ".venv/lib/similar.py",
+    ".git/HEAD",
+    ".DS_Store",
+    "similarity/.DS_Store",
+    "model/.DS_Store",
+    "._similar.py",
+    "similarity/._encoder.py",
+    ".env",
+    "notes.txt",
+    "README.md",
+    "cdk.out/manifest.json",
+    "model/model.safetensors.partial",
+    "model/incident_cls.pt.abc.tmp",
+    "model/.cache/huggingface/lock",
+)
+
+
+def test_clutter_beside_the_handlers_does_not_change_the_image(clean_hash: str, tmp_path: Path) -> None:
+    handlers_dir = copy_inference(tmp_path / "inference")
+    write_model(handlers_dir)
+    for name in CLUTTER:
+        (handlers_dir / name).parent.mkdir(parents=True, exist_ok=True)
+        (handlers_dir / name).write_bytes(b"\x00\x05\x16\x07")
+    (handlers_dir / ".#similar.py").symlink_to("someone@somewhere.1234")
+    found = asset_hash(handlers_dir, tmp_path / "cdk.out")
+    (staged,) = (tmp_path / "cdk.out").glob("asset.*")
+    assert {str(path.relative_to(staged)) for path in staged.rglob("*")}.isdisjoint(CLUTTER)
+    assert found == clean_hash
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "similar.py",
+        "similarity/encoder.py",
+        "requirements.txt",
+        "Dockerfile",
+        "model/incident_cls.pt",
+        "model/model.safetensors",
+        "model/config.json",
+        "model/tokenizer.json",
+        "model/provenance.json",
+    ],
+)
+def test_a_change_of_what_the_image_holds_changes_it(name: str, clean_hash: str, tmp_path: Path) -> None:
+    handlers_dir = copy_inference(tmp_path / "inference")
+    write_model(handlers_dir)
+    with (handlers_dir / name).open("a", encoding="utf-8") as file:
+        file.write("\n# changed\n")
+    assert asset_hash(handlers_dir, tmp_path / "cdk.out") != clean_hash
+
+
+def test_only_account_and_region_are_required() -> None:
+    assert Config.from_environment(REQUIRED) == Config(
+        account=ACCOUNT,
+        region=REGION,
+        nat_gateway=False,
+        memory_mib=8096,
+        timeout_s=600,
+        architecture="x86_64",
+        allowed_origins=("http://localhost:3000",),
+        hf_model_uri="allenai/longformer-base-4096",
+    )
+
+
+def test_every_setting_can_be_set() -> None:
+    environment = {
+        "AWS_ACCOUNT_ID": "210987654321",
+        "AWS_REGION": "us-gov-west-1",
+        "NAT_GATEWAY": "true",
+        "LAMBDA_MEMORY_MIB": "3008",
+        "LAMBDA_TIMEOUT_S": "30",
+        "LAMBDA_ARCHITECTURE": "arm64",
+        "ALLOWED_ORIGINS": "https://incidentdatabase.ai,http://localhost:8000",
+        "HF_MODEL_URI": "some/model",
+    }
+    assert Config.from_environment(environment) == OTHER
+
+
+def test_every_setting_is_in_the_example_with_its_default() -> None:
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    example = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    assert set(example) == {
+        "AWS_ACCOUNT_ID",
+        "AWS_REGION",
+        "NAT_GATEWAY",
+        "LAMBDA_MEMORY_MIB",
+        "LAMBDA_TIMEOUT_S",
+        "LAMBDA_ARCHITECTURE",
+        "ALLOWED_ORIGINS",
+        "HF_MODEL_URI",
+    }
+    assert Config.from_environment({**example, **REQUIRED}) == Config(account=ACCOUNT, region=REGION)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "field", "expected"),
+    [
+        ("AWS_ACCOUNT_ID", " 000000000001 ", "account", "000000000001"),
+        ("AWS_REGION", "us-east-1", "region", "us-east-1"),
+        ("AWS_REGION", "ap-southeast-4", "region", "ap-southeast-4"),
+        ("AWS_REGION", "us-iso-east-1", "region", "us-iso-east-1"),
+        ("NAT_GATEWAY", "false", "nat_gateway", False),
+        ("LAMBDA_MEMORY_MIB", "128", "memory_mib", 128),
+        ("LAMBDA_MEMORY_MIB", "10240", "memory_mib", 10240),
+        ("LAMBDA_TIMEOUT_S", "1", "timeout_s", 1),
+        ("LAMBDA_TIMEOUT_S", "900", "timeout_s", 900),
+        ("LAMBDA_ARCHITECTURE", "x86_64", "architecture", "x86_64"),
+        ("ALLOWED_ORIGINS", "https://a.example", "allowed_origins", ("https://a.example",)),
+        (
+            "ALLOWED_ORIGINS",
+            " https://a.example , http://b:1 ,",
+            "allowed_origins",
+            ("https://a.example", "http://b:1"),
+        ),
+        ("HF_MODEL_URI", "gpt2", "hf_model_uri", "gpt2"),
+    ],
+)
+def test_good_values(name: str, value: str, field: str, expected: object) -> None:
+    assert getattr(Config.from_environment({**REQUIRED, name: value}), field) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AWS_ACCOUNT_ID", "12345678901"),
+        ("AWS_ACCOUNT_ID", "1234567890123"),
+        ("AWS_ACCOUNT_ID", "1234-5678-9012"),
+        ("AWS_ACCOUNT_ID", "١٢٣٤٥٦٧٨٩٠١٢"),
+        ("AWS_REGION", "Frankfurt"),
+        ("AWS_REGION", "us-east"),
+        ("AWS_REGION", "us-east-1a"),
+        ("AWS_REGION", "US-EAST-1"),
+        ("NAT_GATEWAY", "yes"),
+        ("NAT_GATEWAY", "True"),
+        ("NAT_GATEWAY", "1"),
+        ("LAMBDA_MEMORY_MIB", "127"),
+        ("LAMBDA_MEMORY_MIB", "10241"),
+        ("LAMBDA_MEMORY_MIB", "8 GB"),
+        ("LAMBDA_MEMORY_MIB", "2048.5"),
+        ("LAMBDA_MEMORY_MIB", "-2048"),
+        ("LAMBDA_MEMORY_MIB", "9" * 5000),
+        ("LAMBDA_TIMEOUT_S", "0"),
+        ("LAMBDA_TIMEOUT_S", "901"),
+        ("LAMBDA_TIMEOUT_S", "10m"),
+        ("LAMBDA_ARCHITECTURE", "amd64"),
+        ("LAMBDA_ARCHITECTURE", "ARM64"),
+        ("ALLOWED_ORIGINS", "*"),
+        ("ALLOWED_ORIGINS", "https://*.example"),
+        ("ALLOWED_ORIGINS", "incidentdatabase.ai"),
+        ("ALLOWED_ORIGINS", "https://incidentdatabase.ai/"),
+        ("ALLOWED_ORIGINS", "https://incidentdatabase.ai/discover"),
+        ("ALLOWED_ORIGINS", "ftp://incidentdatabase.ai"),
+        ("HF_MODEL_URI", "a/b/c"),
+        ("HF_MODEL_URI", "some model"),
+        ("HF_MODEL_URI", "https://models.example/a"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_variable_in_one_line(name: str, value: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.from_environment({**REQUIRED, name: value})
+    message = str(caught.value)
+    assert message.startswith(name)
+    assert f'"{value}"' in message
+    assert "\n" not in message
+
+
+def test_of_several_origins_the_bad_one_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"https://b\.example/path") as caught:
+        Config.from_environment({**REQUIRED, "ALLOWED_ORIGINS": "https://a.example,https://b.example/path"})
+    assert "https://a.example" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+@pytest.mark.parametrize("value", [None, "", "  "])
+def test_a_required_setting_that_is_missing_or_empty_is_named(name: str, value: str | None) -> None:
+    for environment in (
+        {**REQUIRED, name: value},
+        {other_name: REQUIRED[other_name] for other_name in REQUIRED if other_name != name},
+    ):
+        with pytest.raises(ConfigError, match=f"^{name} is not set"):
+            Config.from_environment(environment)
+
+
+@pytest.mark.parametrize("value", [None, "", "  "])
+def test_an_optional_setting_that_is_empty_counts_as_not_set(value: str | None) -> None:
+    names = (
+        "NAT_GATEWAY",
+        "LAMBDA_MEMORY_MIB",
+        "LAMBDA_TIMEOUT_S",
+        "LAMBDA_ARCHITECTURE",
+        "ALLOWED_ORIGINS",
+        "HF_MODEL_URI",
+    )
+    empty = {**REQUIRED, **dict.fromkeys(names, value)}
+    assert Config.from_environment(empty) == Config(account=ACCOUNT, region=REGION)
+
+
+@dataclass(frozen=True)
+class Project:
+    """A copy of the project in a folder of its own, on a machine without AWS credentials and without Docker."""
+
+    folder: Path
+    home: Path
+    programs: Path
+
+    @property
+    def outdir(self) -> Path:
+        return self.folder.parent / "assembly"
+
+    def run(self, *command: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+        environment = {
+            "PATH": str(self.programs),
+            "HOME": str(self.home),
+            "CDK_OUTDIR": str(self.outdir),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            # As the CDK's command line hands the context of cdk.json on.
+            "CDK_CONTEXT_JSON": json.dumps(json.loads((self.folder / "cdk.json").read_text())["context"]),
+            **variables,
+        }
+        assert shutil.which("docker", path=environment["PATH"]) is None
+        return subprocess.run(
+            [sys.executable, *command],
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=self.folder,
+            timeout=SYNTHESIS_S,
+        )
+
+    def template(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((self.outdir / "AiidSimilarIncidents.template.json").read_text())
+        return content
+
+    def files(self) -> set[Path]:
+        return set(self.folder.rglob("*"))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty home; shared, because the CDK's bridge to Node unpacks its packages into it at the first run."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def project(tmp_path: Path, home: Path) -> Project:
+    folder, programs = tmp_path / "project", tmp_path / "programs"
+    copy_inference(folder / "inference")
+    for name in ("app.py", "cdk.json"):
+        shutil.copy(ROOT / name, folder)
+    node = shutil.which("node", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    assert node, "the CDK needs Node; requirements.txt installs it"
+    programs.mkdir()
+    (programs / "node").symlink_to(node)
+    return Project(folder, home, programs)
+
+
+def assert_one_line(ended: subprocess.CompletedProcess[str], *parts: str) -> None:
+    assert (ended.returncode, ended.stdout) == (1, "")
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("app.py: ")
+    for part in parts:
+        assert part in line
+
+
+def test_it_synthesises_without_credentials_and_without_docker(project: Project) -> None:
+    ended = project.run("app.py", **REQUIRED)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert len([r for r in project.template()["Resources"].values() if r["Type"] == "AWS::Lambda::Function"]) == 4
+    manifest = json.loads((project.outdir / "manifest.json").read_text())
+    assert "missing" not in manifest
+    assert manifest["artifacts"]["AiidSimilarIncidents"]["environment"] == f"aws://{ACCOUNT}/{REGION}"
+
+
+def test_settings_come_from_the_env_file_and_the_environment_wins(project: Project) -> None:
+    (project.folder / ".env").write_text(
+        f"# settings\nAWS_ACCOUNT_ID={ACCOUNT}\nAWS_REGION={REGION}\n"
+        "LAMBDA_MEMORY_MIB=1024\nLAMBDA_TIMEOUT_S='77'\nHF_MODEL_URI=\n"
+    )
+    # An empty variable counts as one that is not set, so it hides no line of the file.
+    ended = project.run("app.py", LAMBDA_MEMORY_MIB="2048", AWS_REGION="")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    functions = [
+        r["Properties"] for r in project.template()["Resources"].values() if r["Type"] == "AWS::Lambda::Function"
+    ]
+    assert {(f["MemorySize"], f["Timeout"]) for f in functions} == {(2048, 77)}
+    assert {f["Environment"]["Variables"]["HF_MODEL_URI"] for f in functions} == {"allenai/longformer-base-4096"}
+
+
+def test_without_any_setting_it_says_what_is_missing_in_one_line(project: Project) -> None:
+    assert_one_line(project.run("app.py"), "AWS_ACCOUNT_ID is not set")
+    assert not project.outdir.exists()
+
+
+def test_a_bad_setting_is_one_line(project: Project) -> None:
+    assert_one_line(project.run("app.py", **REQUIRED, LAMBDA_MEMORY_MIB="8 GB"), "LAMBDA_MEMORY_MIB", '"8 GB"')
+
+
+def test_a_handler_with_a_syntax_error_is_one_line(project: Project) -> None:
+    (project.folder / "inference" / "broken.py").write_text("import json\ndef handler(event, context:\n    return 1\n")
+    assert_one_line(project.run("app.py", **REQUIRED), "broken.py, line 2", "is not valid Python")
+
+
+def test_importing_it_synthesises_nothing(project: Project) -> None:
+    before = project.files()
+    ended = project.run("-c", "import sys; sys.path.insert(0, '.'); import app; print(app.STACK_NAME)")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "AiidSimilarIncidents\n", "")
+    assert project.files() == before
+    assert not project.outdir.exists()
