@@ -61,6 +61,7 @@ class TextTokenizer:
         tokenizer.no_padding()
         self._tokenizer: Any = tokenizer
         self.max_tokens = max_tokens
+        self.vocabulary_size: int = tokenizer.get_vocab_size()
         self._max_content = max_tokens - tokenizer.num_special_tokens_to_add(is_pair=False)
 
     @classmethod

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import LongformerConfig, LongformerModel
 
@@ -162,6 +163,12 @@ def edit_config(folder: Path, **values: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
+def add_token(path: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.add_tokens(["robot"])
+    tokenizer.save(str(path))
+
+
 BREAKS = {
     "no config": lambda d: (d / "config.json").unlink(),
     "config is no JSON": lambda d: (d / "config.json").write_text("{"),
@@ -175,6 +182,7 @@ BREAKS = {
     "another size": lambda d: edit_config(d, hidden_size=64),
     "no tokenizer": lambda d: (d / "tokenizer.json").unlink(),
     "tokenizer is cut": lambda d: (d / "tokenizer.json").write_bytes((d / "tokenizer.json").read_bytes()[:500]),
+    "more tokens than words": lambda d: add_token(d / "tokenizer.json"),
     "no weights": lambda d: (d / "model.safetensors").unlink(),
     "weights are cut": lambda d: break_weights(d, (d / "model.safetensors").read_bytes()[:-1000]),
     "weights are empty": lambda d: break_weights(d, b""),
@@ -203,3 +211,20 @@ def test_a_fingerprint_tells_models_apart(tmp_path: Path, tiny_encoder: Encoder)
     assert same.fingerprint == tiny_encoder.fingerprint
     assert other.fingerprint != tiny_encoder.fingerprint
     assert same.name == "tiny"
+
+
+def test_texts_in_one_pass_get_what_each_gets_alone(tmp_path: Path) -> None:
+    model, encoder = save_longformer(tmp_path, num_hidden_layers=3, attention_window=[16, 8, 4])
+    texts = [random_ids(tokens, seed=tokens) for tokens in (1, 2, 200, 5, 8, 9, 17, 64, 3)]
+    together = encoder.cls_vectors(texts)
+    assert together.shape == (len(texts), 32)
+    for ids, vector in zip(texts, together, strict=True):
+        assert (vector - reference(model, ids)).abs().max() <= TOLERANCE, f"{len(ids)} tokens"
+
+
+def test_without_packed_weights_the_vector_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("similarity.layers._ONEDNN", None)
+    model, encoder = save_longformer(tmp_path, hidden_act="gelu_new")
+    for tokens in (1, 40, 600):
+        ids = random_ids(tokens)
+        assert (encoder.cls_vector(ids) - reference(model, ids)).abs().max() <= TOLERANCE
