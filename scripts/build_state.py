@@ -32,14 +32,13 @@ from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_DIR
 from similarity.state import IncidentState
 from sources import (
     Incident,
-    Problems,
-    SourceError,
     TextMode,
     has_vectors,
     read_incidents,
     read_original_state,
     read_state_csv,
 )
+from tables import Problems, SourceError
 from vector_store import VectorStore
 
 

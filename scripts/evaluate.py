@@ -23,7 +23,8 @@ from similarity.errors import ModelError, StateError
 from similarity.ranking import METRICS, Metric, most_similar
 from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_DIR, DEFAULT_MODEL_URI
 from similarity.state import IncidentState
-from sources import Incident, Problems, SourceError, read_incidents
+from sources import Incident, read_incidents
+from tables import Problems, SourceError
 
 RANKS = (1, 3, 10)
 

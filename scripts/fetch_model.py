@@ -23,21 +23,17 @@ from pathlib import Path
 
 import httpx2
 import torch
-from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RevisionResolutionError,
-)
+from huggingface_hub import HfApi, hf_hub_url
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.file_download import http_get
 from huggingface_hub.hf_api import RepoSibling
+from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # listed for lazy import only
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from _inference import INFERENCE_DIR
 from model_folder import sha256_of, write_model
-from similarity.encoder import Encoder
 from similarity.errors import ModelError
 from similarity.model_files import CONFIG_FILENAME, TOKENIZER_FILENAME
 from similarity.settings import DEFAULT_MODEL_DIR, DEFAULT_MODEL_FILENAME, DEFAULT_MODEL_URI
@@ -69,15 +65,39 @@ def download(model: str, revision: str, folder: Path) -> None:
             raise FetchError(f"{model} has no {' and no '.join(absent) or 'weights that torch reads'}.")
         for name in (CONFIG_FILENAME, TOKENIZER_FILENAME, weights):
             # Names the commit, so that a branch which moves meanwhile gives no mixture.
-            path = Path(hf_hub_download(model, name, revision=info.sha or revision, local_dir=folder))
-            if not _is_what_the_hub_says(path, files[name]):
-                path.unlink()
-                raise FetchError(f"{name} arrived damaged (its checksum differs from the hub's); try again.")
+            url = hf_hub_url(model, name, revision=info.sha or revision)
+            _download_file(url, files[name], folder / name)
     except HFValidationError as error:
         raise FetchError(f"{model!r} is no model name: {error}") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, httpx2.HTTPError, RevisionResolutionError) as error:
+    except (HfHubHTTPError, httpx2.HTTPError, ValueError) as error:  # ValueError: the answer of what is no hub
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise FetchError(f"{model} at {revision} could not be downloaded: {reason}\n{ADVICE}") from error
+
+
+def _download_file(url: str, file: RepoSibling, path: Path) -> None:
+    """Brings what is missing of the file to `path`. Raises FetchError, HfHubHTTPError, httpx2.HTTPError or OSError.
+
+    What has arrived stays beside it when this is stopped, under the file's id; `hf_hub_download` would throw it away.
+    """
+    if path.exists() and _is_what_the_hub_says(path, file):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{file.blob_id}.part")
+    if part.exists() and part.stat().st_size > (file.size or 0):  # a page of some proxy, say
+        part.unlink()
+    with part.open("ab") as content:
+        http_get(
+            url,
+            content,
+            resume_size=content.tell(),
+            headers=build_hf_headers(),
+            expected_size=file.size,
+            displayed_filename=path.name,
+        )
+    if not _is_what_the_hub_says(part, file):
+        part.unlink()
+        raise FetchError(f"{path.name} arrived damaged (its checksum differs from the hub's); try again.")
+    part.replace(path)
 
 
 def _is_what_the_hub_says(path: Path, file: RepoSibling) -> bool:
@@ -98,7 +118,9 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         else:
             weights = torch.load(pickled, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise FetchError(f"the weights in {folder} can't be read: {error}") from error
+        # Behind its first sentence torch goes on for a page, which advises to load the file without protection.
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise FetchError(f"the weights in {folder} can't be read: {reason}") from error
     prefix = "longformer." if any(name.startswith("longformer.") for name in weights) else ""
     # The head of a masked language model, the pooler and the position counters have no part in a CLS vector.
     return {
@@ -109,21 +131,20 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def install(source: Path, out: Path, *, model: str, revision: str) -> None:
-    """Puts the model in `source` into `out`, as safetensors, and loads it once. Raises FetchError or OSError."""
+    """Puts the model in `source` into `out`, as safetensors, if it can be used. Raises FetchError or OSError."""
     try:
         config = json.loads((source / CONFIG_FILENAME).read_bytes())
         tokenizer = (source / TOKENIZER_FILENAME).read_bytes()
     except (OSError, ValueError) as error:
         raise FetchError(f"{source} holds no model: {error}") from error
-    write_model(
-        out,
-        config=config,
-        tokenizer_json=tokenizer,
-        weights=read_weights(source),
-        source={"model": model, "revision": revision, "made_by": "fetch_model.py"},
-    )
     try:
-        Encoder.load(out).encode("a first text")
+        write_model(
+            out,
+            config=config,
+            tokenizer_json=tokenizer,
+            weights=read_weights(source),
+            source={"model": model, "revision": revision, "made_by": "fetch_model.py"},
+        )
     except ModelError as error:
         raise FetchError(f"{model} is no Longformer that can be used here: {error.detail}") from error
 

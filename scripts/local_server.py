@@ -33,7 +33,7 @@ from similarity.model_files import ModelFiles
 from similarity.routes import DEFAULT_ALLOWED_ORIGINS, HandlerFileError, find_handlers
 from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_URI
 from similarity.state import IncidentState
-from sources import Problems, SourceError
+from tables import Problems, SourceError
 
 QUICK_START_DIR = ROOT / ".quickstart"
 SAMPLE_DIR = ROOT / "scripts" / "sample"

@@ -19,6 +19,13 @@ class VectorStore:
     def __init__(self, path: Path, fingerprint: str) -> None:
         """Raises sqlite3.Error where `path` is no SQLite file, can't be written or is in use by another build."""
         self._connection = sqlite3.connect(path)
+        try:
+            self._prepare(fingerprint)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _prepare(self, fingerprint: str) -> None:
         with self._connection:
             self._connection.execute("CREATE TABLE IF NOT EXISTS model (fingerprint TEXT NOT NULL)")
             self._connection.execute("CREATE TABLE IF NOT EXISTS vectors (sha256 BLOB PRIMARY KEY, vector BLOB)")

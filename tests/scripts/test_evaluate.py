@@ -1,0 +1,182 @@
+"""The scores of evaluate.py are those worked out by hand on a state whose ranks are known."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from evaluate import Scores, evaluate, main
+from similarity.encoder import Encoder
+from similarity.state import IncidentState
+from sources import Incident
+from tiny import write_tiny_longformer
+
+TITLES = ["A car hit a man", "A chatbot lied", "Courts used biased scores", "A plane fell", "A robot hurt a worker"]
+
+
+def vector(encoder: Encoder, text: str) -> torch.Tensor:
+    return encoder.encode(text).vector
+
+
+@pytest.fixture
+def ranked(tiny_encoder: Encoder) -> tuple[list[Incident], IncidentState]:
+    """Five queries and a state in which their incidents come at the ranks 1, 2, 4, 1 and 5.
+
+    The scalar product of query q and the mean of incident i is what PRODUCTS says, and all means are equally long: the
+    cosines of a query are in the same order.
+    """
+    queries = [Incident(number, title, (title,)) for number, title in enumerate(TITLES, start=1)]
+    vectors = torch.stack([vector(tiny_encoder, title) for title in TITLES]).double()
+    # dual[i] @ vectors[q] = 1 where i = q, else 0.
+    dual = torch.linalg.pinv(vectors).T
+    means = torch.tensor(PRODUCTS).double().T @ dual
+    # What is added is orthogonal to all queries and makes each mean sqrt(2) times as long as the longest was.
+    _, _, basis = torch.linalg.svd(vectors, full_matrices=True)
+    lengths = means.norm(dim=1)
+    means += basis[len(TITLES) :][: len(TITLES)] * (2 * lengths.max() ** 2 - lengths**2).sqrt().unsqueeze(1)
+    state = IncidentState(
+        incident_ids=torch.arange(1, 6),
+        report_counts=torch.ones(5, dtype=torch.int64),
+        means=means.float(),
+        titles=TITLES,
+        model=tiny_encoder.name or "",
+        model_fingerprint=tiny_encoder.fingerprint,
+    )
+    return queries, state
+
+
+# Row q, column i: how like query q is to incident i. The right answers stand on the diagonal.
+PRODUCTS = [
+    [0.9, 0.1, 0.2, 0.3, 0.4],
+    [0.9, 0.8, 0.1, 0.2, 0.3],
+    [0.9, 0.8, 0.3, 0.7, 0.1],
+    [0.1, 0.2, 0.3, 0.9, 0.4],
+    [0.5, 0.6, 0.7, 0.8, 0.1],
+]
+
+
+def test_scores_are_the_shares_of_known_ranks(
+    ranked: tuple[list[Incident], IncidentState], tiny_encoder: Encoder
+) -> None:
+    queries, state = ranked
+    # Ranks 1, 2, 4, 1, 5.
+    found = evaluate(queries, tiny_encoder, state, ("cosine",))["cosine"]
+    assert found.queries == 5
+    assert found.recall == {1: 2 / 5, 3: 3 / 5, 10: 1.0}
+    assert found.mean_reciprocal_rank == pytest.approx((1 + 1 / 2 + 1 / 4 + 1 + 1 / 5) / 5)
+
+
+def test_every_metric_is_scored_by_its_own_ranks(tiny_encoder: Encoder) -> None:
+    query = vector(tiny_encoder, TITLES[0])
+    # Orthogonal to the query and as long.
+    across = torch.stack([-query[1::2], query[0::2]], dim=1).flatten()
+    assert abs(float(query @ across)) < 1e-3
+    # By the cosine the second is nearer: it is 1, the first's 0.995. Less the center, 0.55 query + 0.05 across, the
+    # first is 0.45 query + 0.05 across, the second its opposite, and what is asked for 0.45 query - 0.05 across.
+    state = IncidentState(
+        incident_ids=torch.tensor([1, 2]),
+        report_counts=torch.ones(2, dtype=torch.int64),
+        means=torch.stack([query + 0.1 * across, 0.1 * query]),
+        titles=["", ""],
+    )
+    assert evaluate([Incident(1, "", (TITLES[0],))], tiny_encoder, state, ("cosine", "centered")) == {
+        "cosine": Scores(queries=1, recall={1: 0.0, 3: 1.0, 10: 1.0}, mean_reciprocal_rank=0.5),
+        "centered": Scores(queries=1, recall={1: 1.0, 3: 1.0, 10: 1.0}, mean_reciprocal_rank=1.0),
+    }
+
+
+def test_queries_of_incidents_that_the_state_lacks_are_left_out(
+    ranked: tuple[list[Incident], IncidentState], tiny_encoder: Encoder
+) -> None:
+    queries, state = ranked
+    scores = evaluate([queries[0], Incident(99, "", ("Unknown",))], tiny_encoder, state, ("cosine",))["cosine"]
+    assert scores == Scores(queries=1, recall={1: 1.0, 3: 1.0, 10: 1.0}, mean_reciprocal_rank=1.0)
+
+
+def test_no_query_at_all_scores_nothing(ranked: tuple[list[Incident], IncidentState], tiny_encoder: Encoder) -> None:
+    scores = evaluate([], tiny_encoder, ranked[1], ("cosine",))["cosine"]
+    assert scores == Scores(queries=0, recall={1: 0.0, 3: 0.0, 10: 0.0}, mean_reciprocal_rank=0.0)
+
+
+def write_incidents(path: Path, titles: list[str]) -> Path:
+    lines = [f"{number},{title},About it.\n" for number, title in enumerate(titles, start=1)]
+    path.write_text("incident_id,title,description\n" + "".join(lines))
+    return path
+
+
+def test_the_command_prints_a_table(
+    tiny_model_dir: Path, tiny_encoder: Encoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Two incidents with each other's vectors: each comes second. The state lacks the other three. Titles as they are
+    # read from a table end with a full stop.
+    IncidentState(
+        incident_ids=torch.tensor([1, 2]),
+        report_counts=torch.ones(2, dtype=torch.int64),
+        means=torch.stack([vector(tiny_encoder, f"{TITLES[1]}."), vector(tiny_encoder, f"{TITLES[0]}.")]),
+        titles=["", ""],
+        model_fingerprint=tiny_encoder.fingerprint,
+    ).save(tmp_path / "state.pt")
+    incidents = write_incidents(tmp_path / "incidents.csv", TITLES)
+    assert main([str(incidents), "--model", str(tiny_model_dir), "--state", str(tmp_path / "state.pt")]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "metric    queries  first 1   first 3   first 10  mean 1/rank",
+        "cosine    2        0.000     1.000     1.000     0.500",
+        "centered  2        0.000     1.000     1.000     0.500",
+    ]
+
+
+def test_descriptions_can_be_asked_for(
+    ranked: tuple[list[Incident], IncidentState],
+    tiny_model_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # All descriptions are alike, so all queries are, and each incident has another rank: 1 to 5.
+    ranked[1].save(tmp_path / "state.pt")
+    incidents = write_incidents(tmp_path / "incidents.csv", TITLES)
+    arguments = [str(incidents), "--model", str(tiny_model_dir), "--state", str(tmp_path / "state.pt")]
+    assert main([*arguments, "--query", "description"]) == 0
+    _, *rows = capsys.readouterr().out.splitlines()
+    # (1 + 1/2 + 1/3 + 1/4 + 1/5) / 5 = 0.45667
+    assert [row.split() for row in rows] == [
+        [metric, "5", "0.200", "0.600", "1.000", "0.457"] for metric in ("cosine", "centered")
+    ]
+
+
+@pytest.mark.parametrize("broken", ["another model", "no model", "no state", "a broken state", "no incidents"])
+def test_what_can_not_be_evaluated_is_told_in_one_line(
+    broken: str,
+    ranked: tuple[list[Incident], IncidentState],
+    tiny_model_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model_dir = tmp_path / "model"
+    if broken == "another model":
+        write_tiny_longformer(model_dir, seed=2)
+    elif broken != "no model":
+        shutil.copytree(tiny_model_dir, model_dir)
+    else:
+        model_dir.mkdir()
+    state_path = model_dir / "incident_cls.pt"
+    if broken == "a broken state":
+        state_path.write_bytes(b"no state")
+    elif broken != "no state":
+        ranked[1].save(state_path)
+    capsys.readouterr()  # transformers' progress
+    incidents = write_incidents(tmp_path / "incidents.csv", [] if broken == "no incidents" else TITLES)
+    assert main([str(incidents), "--model", str(model_dir)]) == 1
+    output = capsys.readouterr()
+    [line] = output.err.splitlines()
+    assert line.startswith("evaluate: ")
+    assert output.out == ""
+
+
+def test_a_source_that_is_no_table_exits_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main([str(tmp_path)])
+    assert exit_.value.code == 2
+    assert "is no .csv file" in capsys.readouterr().err
