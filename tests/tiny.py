@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
@@ -95,3 +98,13 @@ class Deployed:
 
     model_dir: Path
     state_path: Path
+
+
+class RunsCode:
+    """Unpickling this makes the file `path`, unless what unpickles refuses to run code."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return os.system, (f"touch {self.path}",)

@@ -21,7 +21,7 @@ from unidecode import unidecode
 
 from similarity.encoder import Encoder
 from similarity.state import IncidentState
-from tiny import ROOT, TINY_MAX_TOKENS, TINY_TEXTS, Deployed, roberta_tokenizer, write_tiny_longformer
+from tiny import ROOT, TINY_MAX_TOKENS, TINY_TEXTS, Deployed, RunsCode, roberta_tokenizer, write_tiny_longformer
 
 EVENTS = Path(__file__).resolve().parent.parent / "events"
 HANDLERS = ("similar", "text_to_db_similar", "embed_to_db_similar", "text_to_embed")
@@ -172,16 +172,6 @@ BAD_REQUESTS: list[tuple[str, dict[str, Any], str]] = [
 @pytest.mark.parametrize(("module", "event", "message"), BAD_REQUESTS, ids=range(len(BAD_REQUESTS)))
 def test_bad_requests(module: str, event: dict[str, Any], message: str, deployed: Deployed) -> None:
     assert invoke(module, event) == (400, {"warnings": [], "msg": f"Error! {message}"})
-
-
-class RunsCode:
-    """A pickle of this would make a file where it is loaded."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return os.system, (f"touch {self.path}",)
 
 
 def other_model(deployed: Deployed, **options: Any) -> None:
