@@ -144,7 +144,7 @@ def main(argv: list[str] | None = None) -> int:
         f"model {state.model or 'unknown'}"
     )
     if problems.count:
-        print(f"build_state: {problems.count} rows were skipped, see above.", file=sys.stderr)
+        print(f"build_state: rows skipped: {problems.count}, see above.", file=sys.stderr)
     return 1 if args.strict and problems.count else 0
 
 

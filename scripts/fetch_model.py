@@ -3,7 +3,8 @@
 
 Files are checked against the hub's checksums. A download that was stopped resumes when the same command is given again.
 If the hub can't be reached from here: set HF_ENDPOINT to a mirror, or copy the model's folder from a machine that
-reaches it and give it with --from; or use the quick-start model (scripts/convert_encoder.py --quick-start).
+reaches it and give it with --from; or use the quick-start model
+(python scripts/convert_encoder.py --quick-start --out inference/model).
 
 Example:
     python scripts/fetch_model.py
@@ -46,7 +47,7 @@ PICKLED_WEIGHTS = "pytorch_model.bin"
 ADVICE = (
     "If the hub can't be reached from here, set HF_ENDPOINT to a mirror, or copy the model's folder from a machine "
     "that reaches it and give it with --from, or make the quick-start model: "
-    "scripts/convert_encoder.py --quick-start --out inference/model"
+    "python scripts/convert_encoder.py --quick-start --out inference/model"
 )
 
 

@@ -2,8 +2,8 @@
 """Serve the handlers on localhost, as API Gateway and Lambda would: the same routes, events and CORS.
 
 Without arguments it makes the quick-start model and the state of the sample snapshot, once, and keeps them in
-.quickstart/. Differences from AWS: one process serves all routes, nothing times out after 30 s, and a request may be
-larger than 6 MB.
+.quickstart/. Differences from AWS: one process serves all routes, nothing times out after 30 s, a URL may be longer
+than API Gateway takes and a body larger than Lambda's 6 MB.
 
 Example:
     scripts/serve
@@ -54,7 +54,9 @@ def sample_state(model_dir: Path) -> Path:
     for table in sorted(SAMPLE_DIR.glob("*.csv")):
         digest.update(table.read_bytes())
     path = QUICK_START_DIR / f"sample-{digest.hexdigest()[:16]}.pt"
-    if not path.exists():
+    try:
+        IncidentState.load(path)
+    except StateError:  # not there yet, or broken
         print("Building the state of the sample snapshot, once ...", file=sys.stderr, flush=True)
         path.parent.mkdir(exist_ok=True)
         build(SAMPLE_DIR, model_dir, path, Problems(), "title-and-description")

@@ -90,12 +90,12 @@ def error_table() -> list[tuple[str, int, str]]:
 
 
 def event_of(request: str) -> dict[str, Any]:
-    if request.startswith("`{"):
-        return {"body": request.strip("`")}
+    if body := re.match(r"`(\{.*\})`", request):
+        return {"body": body[1]}
     bodies = {
-        "no `text`, or a blank one": "{}",
+        "no `text`, a blank one, or emoji alone": "{}",
         "a body of `text=a`": "text=a",
-        "any, with a broken state": '{"text": "a"}',
+        "`/similar` without a state that can be loaded": '{"text": "a"}',
     }
     return {"body": bodies[request]}
 

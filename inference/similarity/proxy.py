@@ -114,7 +114,7 @@ def _read_body(body: Any, *, is_base64: bool) -> Mapping[str, Any]:
         # json gives up on text that is no JSON, on too many digits (both ValueError) and on too many brackets.
         except (ValueError, RecursionError) as error:
             raise RequestError(
-                f"Error! The body must be a JSON object, got {len(body)} characters that are none."
+                f"Error! The body must be a JSON object, got {len(content)} characters that are none."
             ) from error
     if not isinstance(content, Mapping):
         raise RequestError(f"Error! The body must be a JSON object, not {kind(content)}.")

@@ -137,7 +137,7 @@ class IncidentState:
         except Exception as error:  # depending on where it is broken, torch raises nearly anything
             # Behind its first sentence torch goes on for a page, which advises to load the file without protection.
             reason = str(error).partition("\n")[0].partition(". ")[0]
-            raise StateError(f"{path}: {type(error).__name__}: {reason}") from error
+            raise StateError(f"{path} can't be read as an incident state: {type(error).__name__}: {reason}") from error
 
     @classmethod
     def _from_dict(cls, content: dict[str, Any]) -> IncidentState:

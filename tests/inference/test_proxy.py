@@ -113,6 +113,12 @@ def test_bad_base64_is_the_callers_error(body: str) -> None:
     assert answer["msg"].startswith("Error! The body must be ")
 
 
+def test_what_came_is_counted_as_the_caller_sent_it() -> None:
+    # curl -d text=a says that it is a form, which API Gateway hands on as base64.
+    event = proxy_event(body=base64.b64encode(b"text=a").decode(), isBase64Encoded=True)
+    assert answer_to(event)[1]["msg"] == "Error! The body must be a JSON object, got 6 characters that are none."
+
+
 @pytest.mark.parametrize("event", [None, [], "text", 3])
 def test_an_event_that_is_no_object_is_the_callers_error(event: object) -> None:
     envelope = echo(event, None)

@@ -211,7 +211,7 @@ def test_skipped_rows_are_told_and_fail_a_strict_build(
         "reports.csv, line 8: not valid UTF-8; skipped",
         "incidents.csv, line 5: incident_id is no integer; skipped",
         "incidents.csv, line 6: incident 41: no usable report 999; skipped",
-        "build_state: 3 rows were skipped, see above.",
+        "build_state: rows skipped: 3, see above.",
     ):
         assert line in said.splitlines()
 

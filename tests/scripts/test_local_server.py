@@ -27,6 +27,7 @@ import pytest
 import requests
 import torch
 
+import local_server
 from similarity.encoder import Encoder
 from similarity.state import IncidentState
 from tiny import ROOT, TINY_TEXTS, state_of_texts, write_tiny_longformer
@@ -339,3 +340,18 @@ def test_the_command_passes_its_arguments_on_from_any_folder(tmp_path: Path) -> 
     # The first run sets up the venv and says so; from then on there is nothing to do.
     assert "Setting up .venv" in first.stderr
     assert "Setting up .venv" not in second.stderr
+
+
+def test_a_broken_state_of_the_sample_is_built_again(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_server, "QUICK_START_DIR", tmp_path)
+    path = local_server.sample_state(tiny_model_dir)
+    built = IncidentState.load(path)
+    assert len(built) > 40
+    path.write_bytes(path.read_bytes()[:1000])
+    assert local_server.sample_state(tiny_model_dir) == path
+    assert torch.equal(IncidentState.load(path).means, built.means)
+    before = path.stat().st_mtime_ns
+    local_server.sample_state(tiny_model_dir)
+    assert path.stat().st_mtime_ns == before

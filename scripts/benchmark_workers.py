@@ -1,0 +1,132 @@
+"""What `benchmark.py` compares, each in a process of its own: threads of one would spin into the time of the next.
+
+A worker is a function that loads its backend and returns what a request asks of it; the driver sends requests to all
+workers in turn, so that what else the machine does strikes all of them alike.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import _inference  # noqa: F401  (makes `similarity` importable)
+from similarity.encoder import Encoder
+from similarity.model_files import LongformerConfig
+
+Answer = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What a worker answered, and how long that took it."""
+
+    seconds: float
+    answer: Any
+
+
+def ours(model_dir: Path) -> Answer:
+    """Token ids -> CLS vector as a list, by `similarity.encoder`."""
+    encoder = Encoder.load(model_dir)
+    return lambda ids: encoder.cls_vector(torch.tensor(ids)).tolist()
+
+
+def by_transformers(model_dir: Path) -> Answer:
+    """The same by transformers' LongformerModel, as the original service calls it."""
+    from transformers import LongformerModel
+
+    model = LongformerModel.from_pretrained(model_dir, dtype=torch.float32).eval()  # type: ignore[no-untyped-call]
+
+    def encode(ids: list[int]) -> list[float]:
+        with torch.inference_mode():
+            vector: torch.Tensor = model(torch.tensor([ids])).last_hidden_state[0, 0]
+        return vector.tolist()
+
+    return encode
+
+
+def gemm(model_dir: Path) -> Answer:
+    """FLOP/s of the fastest float32 product with the weights of a layer, plain or packed, for several sizes."""
+    del model_dir
+    from similarity.layers import Linear
+
+    weight, bias = torch.randn(3072, 768), torch.zeros(3072)
+    packed = Linear(weight, bias)
+
+    def best(rounds: int) -> float:
+        fastest = 0.0
+        with torch.inference_mode():
+            for rows in (256, 512, 1024):
+                x = torch.randn(rows, 768)
+                for product in (packed, lambda x: torch.nn.functional.linear(x, weight, bias)):
+                    for _ in range(rounds):
+                        start = time.perf_counter()
+                        product(x)
+                        fastest = max(fastest, 2 * rows * weight.numel() / (time.perf_counter() - start))
+        return fastest
+
+    return best
+
+
+BACKENDS: dict[str, Callable[[Path], Answer]] = {"ours": ours, "transformers": by_transformers, "gemm": gemm}
+
+
+def _serve(connection: Connection, name: str, model_dir: Path) -> None:
+    answer = BACKENDS[name](model_dir)
+    connection.send(None)
+    while (request := connection.recv()) is not None:
+        start = time.perf_counter()
+        result = answer(request)
+        connection.send(Timed(time.perf_counter() - start, result))
+
+
+class Worker:
+    """A backend in a process of its own. A context manager; its process ends with it."""
+
+    # Time for the last worker's threads to stop waiting busily for more work.
+    SETTLE_S = 0.25
+
+    def __init__(self, name: str, model_dir: Path) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, name, model_dir), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def __enter__(self) -> Worker:
+        self._connection.recv()
+        return self
+
+    def ask(self, request: object) -> Timed:
+        """Raises EOFError where the worker's process died."""
+        time.sleep(self.SETTLE_S)
+        self._connection.send(request)
+        timed: Timed = self._connection.recv()
+        return timed
+
+    def __exit__(self, *error: object) -> None:
+        self._connection.close()
+        self._process.terminate()
+        self._process.join()
+
+
+def arithmetic(tokens: int, config: LongformerConfig, intermediate_size: int) -> float:
+    """FLOP that the CLS vector of `tokens` tokens takes: two for each product and sum that can't be left out."""
+    from similarity.encoder import inputs_needed
+
+    needed = inputs_needed(tokens, config.attention_window)
+    hidden, total = config.hidden_size, 0.0
+    for window, inputs, outputs in zip(config.attention_window, needed, needed[1:], strict=False):
+        reach = window // 2
+        pairs = sum(min(inputs, query + reach + 1) - max(0, query - reach) for query in range(outputs))
+        total += 2 * inputs * 2 * hidden * hidden  # keys and values
+        total += 2 * outputs * 2 * hidden * hidden  # queries and what follows attention
+        total += 2 * 2 * pairs * hidden  # scores and weighted values, over all heads
+        total += 2 * 2 * outputs * hidden * intermediate_size
+    return total

@@ -1,0 +1,87 @@
+"""The benchmark: its count of the arithmetic against one by hand, and that each kind runs and says what it promises."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmark import main
+from benchmark_workers import arithmetic
+from similarity.model_files import LongformerConfig
+
+
+def config(windows: tuple[int, ...], hidden_size: int = 4) -> LongformerConfig:
+    return LongformerConfig(
+        hidden_size=hidden_size,
+        num_hidden_layers=len(windows),
+        num_attention_heads=2,
+        attention_window=windows,
+        hidden_act="gelu",
+        layer_norm_eps=1e-5,
+        pad_token_id=1,
+        max_position_embeddings=66,
+    )
+
+
+def test_arithmetic_of_one_layer_is_that_counted_by_hand() -> None:
+    # Half a window of 2: the CLS token sees 3 of 10 positions. Keys and values: 3 positions x 2 products of 4 x 4.
+    # Query and output: 1 x 2 x 4 x 4. Scores and values: 1 x 3 pairs x 4, twice. Feed-forward: 1 x 4 x 5, twice.
+    products = 3 * 2 * 16 + 1 * 2 * 16 + 2 * 3 * 4 + 2 * 20
+    assert arithmetic(10, config((4,)), 5) == 2 * products
+
+
+def test_arithmetic_of_two_layers_adds_the_positions_that_the_last_one_needs() -> None:
+    # The last layer needs positions 0 to 2 of the first, which need 0 to 4: queries 0, 1, 2 see 3, 4 and 5 of them.
+    first = 5 * 2 * 16 + 3 * 2 * 16 + 2 * (3 + 4 + 5) * 4 + 2 * 3 * 20
+    last = arithmetic(10, config((4,)), 5) / 2
+    assert arithmetic(10, config((4, 4)), 5) == 2 * (first + last)
+
+
+def test_short_texts_have_no_more_positions_than_tokens() -> None:
+    products = 2 * 2 * 16 + 1 * 2 * 16 + 2 * 2 * 4 + 2 * 20
+    assert arithmetic(2, config((4,)), 5) == 2 * products
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, float]]:
+    assert main([*arguments, "--rounds", "1", "--json"]) == 0
+    rows: list[dict[str, float]] = json.loads(capsys.readouterr().out)
+    return rows
+
+
+def test_encoder_compares_with_transformers(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = run(capsys, "encoder", "--size", "small", "--tokens", "5", "300")
+    assert [row["tokens"] for row in rows] == [5, 300]
+    for row in rows:
+        assert 0 < row["largest error"] < 1e-5
+        assert row["ratio"] == pytest.approx(row["transformers s"] / row["ours s"])
+        assert 0 < row["share"] == pytest.approx(row["GFLOP/s"] / row["best GEMM"])
+
+
+def test_cold_start_compares_with_transformers(capsys: pytest.CaptureFixture[str]) -> None:
+    [row] = run(capsys, "coldstart", "--size", "small")
+    assert row["ratio"] == pytest.approx(row["transformers s"] / row["ours s"])
+
+
+def test_ranking_compares_with_the_original_and_with_numpy(capsys: pytest.CaptureFixture[str]) -> None:
+    small, large = run(capsys, "ranking", "--incidents", "20", "10001")
+    assert small["original / ours"] == pytest.approx(small["original ms"] / small["ours ms"])
+    assert "original ms" not in large
+    assert large["numpy / ours"] > 0
+
+
+def test_the_table_has_every_column(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ranking", "--incidents", "10001", "20", "--rounds", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len({line.count("|") for line in lines}) == 1
+    assert "original ms" in lines[0]
+    assert lines[2].count("–") == 2  # noqa: RUF001
+
+
+@pytest.mark.parametrize(
+    "arguments", [["encoder", "--rounds", "0"], ["ranking", "--incidents", "3"], ["encoder", "--model", "nowhere"]]
+)
+def test_bad_arguments_exit_with_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
