@@ -14,11 +14,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import _inference  # noqa: F401  (makes `similarity` importable)
-from similarity.encoder import Encoder
+from similarity.encoder import Encoder, inputs_needed
+from similarity.layers import Linear
 from similarity.model_files import LongformerConfig
+from similarity.ranking import most_similar
+from similarity.state import IncidentState
 
 Answer = Callable[[Any], Any]
 
@@ -31,13 +35,13 @@ class Timed:
     answer: Any
 
 
-def ours(model_dir: Path) -> Answer:
+def encode_ours(model_dir: Path) -> Answer:
     """Token ids -> CLS vector as a list, by `similarity.encoder`."""
     encoder = Encoder.load(model_dir)
     return lambda ids: encoder.cls_vector(torch.tensor(ids)).tolist()
 
 
-def by_transformers(model_dir: Path) -> Answer:
+def encode_by_transformers(model_dir: Path) -> Answer:
     """The same by transformers' LongformerModel, as the original service calls it."""
     from transformers import LongformerModel
 
@@ -51,11 +55,8 @@ def by_transformers(model_dir: Path) -> Answer:
     return encode
 
 
-def gemm(model_dir: Path) -> Answer:
+def gemm(_: object) -> Answer:
     """FLOP/s of the fastest float32 product with the weights of a layer, plain or packed, for several sizes."""
-    del model_dir
-    from similarity.layers import Linear
-
     weight, bias = torch.randn(3072, 768), torch.zeros(3072)
     packed = Linear(weight, bias)
 
@@ -74,11 +75,64 @@ def gemm(model_dir: Path) -> Answer:
     return best
 
 
-BACKENDS: dict[str, Callable[[Path], Answer]] = {"ours": ours, "transformers": by_transformers, "gemm": gemm}
+def _vectors(incidents: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Means (incidents, 768) and a vector (768,), random, the same in every worker."""
+    means = torch.randn(incidents, 768, generator=torch.Generator().manual_seed(0))
+    return means, torch.randn(768, generator=torch.Generator().manual_seed(1))
 
 
-def _serve(connection: Connection, name: str, model_dir: Path) -> None:
-    answer = BACKENDS[name](model_dir)
+def rank_ours(incidents: int) -> Answer:
+    """num -> the ids of the first so many, by `similarity.ranking`."""
+    means, vector = _vectors(incidents)
+    ids = torch.arange(1, incidents + 1)
+    state = IncidentState(ids, torch.ones_like(ids), means, [""] * incidents)
+    return lambda num: [match.incident_id for match in most_similar(vector, state, num)]
+
+
+def rank_as_original(incidents: int) -> Answer:
+    """The same by the loop of the original service, a cosine at a time."""
+    means, vector = _vectors(incidents)
+
+    def rank(num: int) -> list[int]:
+        cosine = torch.nn.functional.cosine_similarity
+        pairs = [(cosine(vector, means[row], dim=-1).item(), row + 1) for row in range(incidents)]
+        return [number for _, number in sorted(pairs, reverse=True)[:num]]
+
+    return rank
+
+
+def rank_by_numpy(incidents: int) -> Answer:
+    """The same by a product and a partition of numpy."""
+    means, vector = _vectors(incidents)
+    unit, query = (means / means.norm(dim=1, keepdim=True)).numpy(), (vector / vector.norm()).numpy()
+
+    def rank(num: int) -> list[int]:
+        similarities = unit @ query
+        best = np.argpartition(-similarities, num)[:num]
+        return [int(row) + 1 for row in best[np.argsort(-similarities[best])]]
+
+    return rank
+
+
+def read_once(incidents: int) -> Answer:
+    """The sum of all vectors: what reading them from memory takes."""
+    means, _ = _vectors(incidents)
+    return lambda _: means.sum().item()
+
+
+BACKENDS: dict[str, Callable[[Any], Answer]] = {
+    "encode ours": encode_ours,
+    "encode transformers": encode_by_transformers,
+    "gemm": gemm,
+    "rank ours": rank_ours,
+    "rank original": rank_as_original,
+    "rank numpy": rank_by_numpy,
+    "read once": read_once,
+}
+
+
+def _serve(connection: Connection, name: str, subject: object) -> None:
+    answer = BACKENDS[name](subject)
     connection.send(None)
     while (request := connection.recv()) is not None:
         start = time.perf_counter()
@@ -87,15 +141,15 @@ def _serve(connection: Connection, name: str, model_dir: Path) -> None:
 
 
 class Worker:
-    """A backend in a process of its own. A context manager; its process ends with it."""
+    """A backend in a process of its own, which gets its model folder or its number of incidents. A context manager."""
 
     # Time for the last worker's threads to stop waiting busily for more work.
     SETTLE_S = 0.25
 
-    def __init__(self, name: str, model_dir: Path) -> None:
+    def __init__(self, name: str, subject: object) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, name, model_dir), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, name, subject), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -118,8 +172,6 @@ class Worker:
 
 def arithmetic(tokens: int, config: LongformerConfig, intermediate_size: int) -> float:
     """FLOP that the CLS vector of `tokens` tokens takes: two for each product and sum that can't be left out."""
-    from similarity.encoder import inputs_needed
-
     needed = inputs_needed(tokens, config.attention_window)
     hidden, total = config.hidden_size, 0.0
     for window, inputs, outputs in zip(config.attention_window, needed, needed[1:], strict=False):
