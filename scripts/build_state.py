@@ -18,11 +18,12 @@ from __future__ import annotations
 import argparse
 import sqlite3
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
 import torch
+from torch import Tensor
 
 from _inference import INFERENCE_DIR
 from progress import progress_bar
@@ -41,32 +42,57 @@ from sources import (
 from tables import Problems, SourceError
 from vector_store import VectorStore
 
+# Characters of the texts that are encoded in one pass, some 4,096 tokens: as many as the longest text has.
+BATCH_CHARS = 16_384
+
+
+def batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """The texts, each once, longest first, in batches of one text or BATCH_CHARS characters at most.
+
+    The same texts always make the same batches, so a build that was resumed gives to the bit what one without a stop
+    gives.
+    """
+    batch: list[str] = []
+    for text in sorted(set(texts), key=lambda text: (-len(text), text)):
+        if batch and sum(map(len, batch)) + len(text) > BATCH_CHARS:
+            yield batch
+            batch = []
+        batch.append(text)
+    if batch:
+        yield batch
+
+
+def encode_batch(texts: Sequence[str], encoder: Encoder, store: VectorStore) -> dict[str, Tensor]:
+    """The vectors of `texts`, from the store where it has all of them; afterwards it does. Empty for a blank text."""
+    known = {text: vector for text in texts if (vector := store.get(text)) is not None}
+    if len(known) == len(texts):
+        return known
+    encodings = zip(texts, encoder.encode_batch(texts), strict=True)
+    vectors = {text: torch.empty(0) if each.tokens.is_blank else each.vector for text, each in encodings}
+    store.put(vectors)
+    return vectors
+
 
 def encode_incidents(incidents: Sequence[Incident], encoder: Encoder, store: VectorStore) -> IncidentState:
-    """The state of `incidents`. Every text's vector is in `store` as soon as it is there.
+    """The state of `incidents`. The vectors of a batch are in `store` as soon as they are there.
 
     A text that is blank once transliterated (emoji alone, say) counts as no report; an incident that has only such
     texts is left out.
     """
+    todo = list(batches(text for incident in incidents for text in incident.texts))
+    vector_of: dict[str, Tensor] = {}
+    with progress_bar(sum(map(len, todo)), "texts") as progress:
+        for batch in todo:
+            vector_of.update(encode_batch(batch, encoder, store))
+            progress.update(len(batch))
     kept, counts, means = [], [], []
-    total = sum(len(incident.texts) for incident in incidents)
-    with progress_bar(total, "reports") as progress:
-        for incident in incidents:
-            vectors = []
-            for text in incident.texts:
-                vector = store.get(text)
-                if vector is None:
-                    encoding = encoder.encode(text)
-                    vector = torch.empty(0) if encoding.tokens.is_blank else encoding.vector
-                    store.put(text, vector)
-                if len(vector):
-                    vectors.append(vector)
-                progress.update()
-            if vectors:
-                kept.append(incident)
-                counts.append(len(vectors))
-                # The mean in double precision does not depend on how many reports there are before it.
-                means.append(torch.stack(vectors).double().mean(dim=0).float())  # (reports, hidden) -> (hidden,)
+    for incident in incidents:
+        vectors = [vector_of[text] for text in incident.texts if len(vector_of[text])]
+        if vectors:
+            kept.append(incident)
+            counts.append(len(vectors))
+            # The mean in double precision does not depend on how many reports there are before it.
+            means.append(torch.stack(vectors).double().mean(dim=0).float())  # (reports, hidden) -> (hidden,)
     if not kept:
         raise SourceError("no incident has a text that can be encoded.")
     return IncidentState(

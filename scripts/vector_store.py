@@ -1,12 +1,13 @@
 """The vectors of the texts encoded so far, in a SQLite file, so that a build that was stopped resumes.
 
-SQLite makes each commit whole: a kill or a full disk loses the text in hand and nothing before it.
+SQLite makes each commit whole: a kill or a full disk loses the texts in hand and nothing before them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -42,12 +43,11 @@ class VectorStore:
         # frombuffer refuses an empty buffer, which is what a blank text leaves.
         return torch.frombuffer(bytearray(row[0]), dtype=torch.float32) if row[0] else torch.empty(0)
 
-    def put(self, text: str, vector: Tensor) -> None:
-        """Keeps the vector (hidden,) of `text`; it is on disk when this returns."""
+    def put(self, vectors: Mapping[str, Tensor]) -> None:
+        """Keeps the vectors (hidden,) of texts, all or none of them; they are on disk when this returns."""
+        rows = [(_key(text), vector.float().numpy().tobytes()) for text, vector in vectors.items()]
         with self._connection:
-            self._connection.execute(
-                "INSERT OR REPLACE INTO vectors VALUES (?, ?)", (_key(text), vector.float().numpy().tobytes())
-            )
+            self._connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
 
     def close(self) -> None:
         self._connection.close()
