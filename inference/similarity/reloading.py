@@ -13,8 +13,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Generic, TypeVar
 
-from similarity.errors import SimilarityError
-
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -34,11 +32,11 @@ class FromFiles(Generic[T]):
         self._lock = Lock()
         self._seen: tuple[_Stat, ...] | None = None
         self._value: T | None = None
-        self._error: SimilarityError | None = None
+        self._error: Exception | None = None
         self._failed_at = 0.0
 
     def get(self) -> T:
-        """The value of the newest files that could be loaded. Raises SimilarityError where none could be yet."""
+        """The value of the newest files that could be loaded. Raises what loading raised where none could be yet."""
         with self._lock:
             now = tuple(_stat(path) for path in self._paths)
             may_retry = self._error is not None and time.monotonic() - self._failed_at > RETRY_S
@@ -54,11 +52,12 @@ class FromFiles(Generic[T]):
         try:
             self._value = self._load()
             self._error = None
-        except SimilarityError as error:
+        except Exception as error:
             self._error = error
             self._failed_at = time.monotonic()
             if self._value is not None:
-                log.error("keeping what was loaded before: %s: %s", type(error).__name__, error.detail)
+                cause = getattr(error, "detail", error)
+                log.error("keeping what was loaded before: %s: %s", type(error).__name__, cause)
 
 
 def _stat(path: Path) -> _Stat:

@@ -116,3 +116,22 @@ def test_threads_wait_for_one_load(loader: Loader) -> None:
         release.set()
         assert [answer.result() for answer in answers] == ["one"] * 8
     assert loader.loads == 1
+
+
+def test_an_error_nobody_foresaw_is_raised_and_tried_again(loader: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, errors = [100.0], [MemoryError("for now")]
+    monkeypatch.setattr(reloading.time, "monotonic", lambda: clock[0])
+    loader.path.write_text("good")
+
+    def load() -> str:
+        if errors:
+            raise errors[0]
+        return loader()
+
+    value = FromFiles([loader.path], load)
+    for _ in range(2):
+        with pytest.raises(MemoryError, match="for now"):
+            value.get()
+    errors.clear()
+    clock[0] += reloading.RETRY_S + 0.1
+    assert value.get() == "good"
