@@ -17,7 +17,6 @@ Example:
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -37,6 +36,7 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from _inference import INFERENCE_DIR
 from benchmark_workers import Worker, arithmetic
+from command_line import argument_parser
 from similarity.encoder import Encoder
 from similarity.model_files import ModelFiles
 
@@ -176,10 +176,7 @@ def _cell(value: float | None) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    summary, _, details = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("what", choices=("encoder", "coldstart", "ranking"))
     parser.add_argument("--model", type=Path, help="model folder (default: random weights of --size)")
     parser.add_argument("--size", choices=("base", "small"), default="base", help="of random weights (default base)")

@@ -15,7 +15,6 @@ Example:
 
 from __future__ import annotations
 
-import argparse
 import sqlite3
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,6 +25,7 @@ import torch
 from torch import Tensor
 
 from _inference import INFERENCE_DIR
+from command_line import argument_parser
 from progress import progress_bar
 from similarity.encoder import Encoder
 from similarity.errors import ModelError
@@ -129,10 +129,7 @@ def build(source: Path, model_dir: Path, out: Path, problems: Problems, text: Te
 
 
 def main(argv: list[str] | None = None) -> int:
-    summary, _, details = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     model_dir = INFERENCE_DIR / DEFAULT_MODEL_DIR
     parser.add_argument("source", type=Path, help="what to build from, see below")
     parser.add_argument("--model", type=Path, default=model_dir, help="model folder (default inference/model)")

@@ -13,7 +13,6 @@ Example, an encoder of your own:
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from command_line import argument_parser
 from model_folder import sha256_of, write_model
 from similarity.errors import ModelError
 
@@ -157,10 +157,7 @@ def make_quick_start_model(out: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    summary, _, details = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument(
         "source", nargs="?", type=Path, help="folder with config.json, tokenizer.json, model.safetensors"
     )

@@ -11,12 +11,12 @@ Example: how well do titles find descriptions?
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from _inference import INFERENCE_DIR
+from command_line import argument_parser
 from progress import progress_bar
 from similarity.encoder import Encoder
 from similarity.errors import ModelError, StateError
@@ -65,10 +65,7 @@ def _scores(ranks: list[int]) -> Scores:
 
 
 def main(argv: list[str] | None = None) -> int:
-    summary, _, details = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("incidents", type=Path, help="an incidents.csv")
     parser.add_argument("--query", choices=("title", "description"), default="title", help="the text that is asked for")
     parser.add_argument("--model", type=Path, default=INFERENCE_DIR / DEFAULT_MODEL_DIR, help="model folder")

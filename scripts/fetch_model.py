@@ -14,7 +14,6 @@ Example, from a folder that holds config.json, tokenizer.json and weights:
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import pickle
@@ -34,12 +33,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from _inference import INFERENCE_DIR
+from command_line import argument_parser
 from model_folder import sha256_of, write_model
 from similarity.errors import ModelError
 from similarity.model_files import CONFIG_FILENAME, TOKENIZER_FILENAME
 from similarity.settings import DEFAULT_MODEL_DIR, DEFAULT_MODEL_FILENAME, DEFAULT_MODEL_URI
 
-# The main branch of allenai/longformer-base-4096 since 2023: a later push must not change what a state compares with.
+# A commit rather than a branch: a later push must not change what a state compares with.
 PINNED_REVISIONS = {DEFAULT_MODEL_URI: "301e6a42cb0d9976a6d6a26a079fef81c18aa895"}
 
 PICKLED_WEIGHTS = "pytorch_model.bin"
@@ -151,10 +151,7 @@ def install(source: Path, out: Path, *, model: str, revision: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    summary, _, details = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--model", default=DEFAULT_MODEL_URI, help=f"name on the hub (default {DEFAULT_MODEL_URI})")
     parser.add_argument("--revision", help="commit, tag or branch (default: the pinned commit, else main)")
     parser.add_argument("--from", dest="source", type=Path, help="folder that holds the model already")

@@ -13,7 +13,6 @@ Example, with a model and a state of your own:
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
 import socket
@@ -25,6 +24,7 @@ import uvicorn
 
 from _inference import INFERENCE_DIR, ROOT
 from build_state import build
+from command_line import argument_parser
 from convert_encoder import ConversionError, make_quick_start_model
 from gateway import gateway
 from similarity.encoder import Encoder
@@ -92,10 +92,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def main(argv: list[str] | None = None) -> int:
-    summary, _, details = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="scripts/serve", description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__, prog="scripts/serve")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, default=3001, help="port to listen on, 0 for any free one (default 3001)")
     parser.add_argument("--model", type=Path, help="model folder (default: the quick-start model)")
