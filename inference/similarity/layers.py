@@ -51,13 +51,13 @@ class Linear:
         """(rows, in) -> (rows, out)"""
         if _ONEDNN is None:
             return F.linear(x, self._weight, self._bias)
-        return self._run(x, "none", [], "")
+        return self._run(x, "none", "")
 
     def gelu(self, x: Tensor, approximation: Literal["none", "tanh"]) -> Tensor:
         """GELU of the product, (rows, in) -> (rows, out)."""
         if _ONEDNN is None:
             return F.gelu(F.linear(x, self._weight, self._bias), approximate=approximation)
-        return self._run(x, "gelu", [], approximation)
+        return self._run(x, "gelu", approximation)
 
     def add(self, x: Tensor, residual: Tensor) -> Tensor:
         """The product plus residual (rows, out), (rows, in) -> (rows, out)."""
@@ -66,8 +66,8 @@ class Linear:
         sum_: Tensor = _ONEDNN._linear_pointwise.binary(x, residual, self._weight, self._bias, "add")
         return sum_
 
-    def _run(self, x: Tensor, name: str, scalars: list[float], algorithm: str) -> Tensor:
-        product: Tensor = _ONEDNN._linear_pointwise(x, self._weight, self._bias, name, scalars, algorithm)
+    def _run(self, x: Tensor, activation: str, algorithm: str) -> Tensor:
+        product: Tensor = _ONEDNN._linear_pointwise(x, self._weight, self._bias, activation, [], algorithm)
         return product
 
 

@@ -22,7 +22,7 @@ CHARS_PER_TOKEN = 32
 def transliterate(text: str) -> str:
     """`text` in ASCII, exactly as `unidecode` gives it, but with lone surrogates dropped without a warning.
 
-    unidecode maps each character on its own, so it is asked once for each different one: 20 times faster on long texts.
+    unidecode maps each character on its own, so it is asked only once for each different one.
     """
     if text.isascii():
         return text
