@@ -92,11 +92,18 @@ def snapshot_opener(path: Path) -> Callable[[str], Content]:
         if path.is_dir():
             return lambda name: _only(sorted(path.rglob(name)), name, path).open("rb")
         if zipfile.is_zipfile(path):
-            archive = zipfile.ZipFile(path)
-            return lambda name: archive.open(_only([n for n in archive.namelist() if _is(n, name)], name, path))
+            return lambda name: _open_in_zip(path, name)
         if path.exists() and tarfile.is_tarfile(path):
             return lambda name: _open_in_tar(path, name)
     raise SourceError(f"{path} is no folder, zip, tar or .csv file.")
+
+
+@contextmanager
+def _open_in_zip(path: Path, name: str) -> Iterator[IO[bytes]]:
+    with zipfile.ZipFile(path) as archive:
+        member = _only([n for n in archive.namelist() if _is(n, name)], name, path)
+        with archive.open(member) as file:
+            yield file
 
 
 @contextmanager
