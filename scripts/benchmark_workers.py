@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 import _inference  # noqa: F401  (makes `similarity` importable)
-from similarity.encoder import Encoder, inputs_needed
+from similarity.encoder import Encoder
+from similarity.encoding import Vector, inputs_needed
 from similarity.layers import Linear
 from similarity.model_files import LongformerConfig
 from similarity.ranking import most_similar
@@ -75,23 +76,23 @@ def gemm(_: object) -> Answer:
     return best
 
 
-def _vectors(incidents: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _vectors(incidents: int) -> tuple[Vector, Vector]:
     """Means (incidents, 768) and a vector (768,), random, the same in every worker."""
-    means = torch.randn(incidents, 768, generator=torch.Generator().manual_seed(0))
-    return means, torch.randn(768, generator=torch.Generator().manual_seed(1))
+    choose = np.random.default_rng(0)
+    return choose.standard_normal((incidents, 768), np.float32), choose.standard_normal(768, np.float32)
 
 
 def rank_ours(incidents: int) -> Answer:
     """num -> the ids of the first so many, by `similarity.ranking`."""
     means, vector = _vectors(incidents)
-    ids = torch.arange(1, incidents + 1)
-    state = IncidentState(ids, torch.ones_like(ids), means, [""] * incidents)
+    ids = np.arange(1, incidents + 1)
+    state = IncidentState(ids, np.ones_like(ids), means, [""] * incidents)
     return lambda num: [match.incident_id for match in most_similar(vector, state, num)]
 
 
 def rank_as_original(incidents: int) -> Answer:
     """The same by the loop of the original service, a cosine at a time."""
-    means, vector = _vectors(incidents)
+    means, vector = (torch.from_numpy(each) for each in _vectors(incidents))
 
     def rank(num: int) -> list[int]:
         cosine = torch.nn.functional.cosine_similarity
@@ -104,7 +105,7 @@ def rank_as_original(incidents: int) -> Answer:
 def rank_by_numpy(incidents: int) -> Answer:
     """The same by a product and a partition of numpy."""
     means, vector = _vectors(incidents)
-    unit, query = (means / means.norm(dim=1, keepdim=True)).numpy(), (vector / vector.norm()).numpy()
+    unit, query = means / np.linalg.norm(means, axis=1, keepdims=True), vector / np.linalg.norm(vector)
 
     def rank(num: int) -> list[int]:
         similarities = unit @ query
@@ -116,7 +117,7 @@ def rank_by_numpy(incidents: int) -> Answer:
 
 def read_once(incidents: int) -> Answer:
     """The sum of all vectors: what reading them from memory takes."""
-    means, _ = _vectors(incidents)
+    means = torch.from_numpy(_vectors(incidents)[0])
     return lambda _: means.sum().item()
 
 
@@ -172,7 +173,7 @@ class Worker:
 
 def arithmetic(tokens: int, config: LongformerConfig, intermediate_size: int) -> float:
     """FLOP that the CLS vector of `tokens` tokens takes: two for each product and sum that can't be left out."""
-    needed = inputs_needed(tokens, config.attention_window)
+    needed = inputs_needed(tokens, config)
     hidden, total = config.hidden_size, 0.0
     for window, inputs, outputs in zip(config.attention_window, needed, needed[1:], strict=False):
         reach = window // 2

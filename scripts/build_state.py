@@ -21,15 +21,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from _inference import INFERENCE_DIR
 from command_line import argument_parser
 from progress import progress_bar
-from similarity.encoder import Encoder
+from similarity.encoding import TextEncoder, Vector, load_encoder
 from similarity.errors import ModelError
-from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_DIR
+from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_DIR, DEFAULT_PRECISION, Precision
 from similarity.state import IncidentState
 from sources import (
     Incident,
@@ -62,25 +61,25 @@ def batches(texts: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def encode_batch(texts: Sequence[str], encoder: Encoder, store: VectorStore) -> dict[str, Tensor]:
+def encode_batch(texts: Sequence[str], encoder: TextEncoder, store: VectorStore) -> dict[str, Vector]:
     """The vectors of `texts`, from the store where it has all of them; afterwards it does. Empty for a blank text."""
     known = {text: vector for text in texts if (vector := store.get(text)) is not None}
     if len(known) == len(texts):
         return known
     encodings = zip(texts, encoder.encode_batch(texts), strict=True)
-    vectors = {text: torch.empty(0) if each.tokens.is_blank else each.vector for text, each in encodings}
+    vectors = {text: np.empty(0, dtype=np.float32) if each.tokens.is_blank else each.vector for text, each in encodings}
     store.put(vectors)
     return vectors
 
 
-def encode_incidents(incidents: Sequence[Incident], encoder: Encoder, store: VectorStore) -> IncidentState:
+def encode_incidents(incidents: Sequence[Incident], encoder: TextEncoder, store: VectorStore) -> IncidentState:
     """The state of `incidents`. The vectors of a batch are in `store` as soon as they are there.
 
     A text that is blank once transliterated (emoji alone, say) counts as no report; an incident that has only such
     texts is left out.
     """
     todo = list(batches(text for incident in incidents for text in incident.texts))
-    vector_of: dict[str, Tensor] = {}
+    vector_of: dict[str, Vector] = {}
     with progress_bar(sum(map(len, todo)), "texts") as progress:
         for batch in todo:
             vector_of.update(encode_batch(batch, encoder, store))
@@ -92,20 +91,30 @@ def encode_incidents(incidents: Sequence[Incident], encoder: Encoder, store: Vec
             kept.append(incident)
             counts.append(len(vectors))
             # The mean in double precision does not depend on how many reports there are before it.
-            means.append(torch.stack(vectors).double().mean(dim=0).float())  # (reports, hidden) -> (hidden,)
+            means.append(
+                np.mean(vectors, axis=0, dtype=np.float64).astype(np.float32)
+            )  # (reports, hidden) -> (hidden,)
     if not kept:
         raise SourceError("no incident has a text that can be encoded.")
     return IncidentState(
-        incident_ids=torch.tensor([incident.incident_id for incident in kept]),
-        report_counts=torch.tensor(counts),
-        means=torch.stack(means),
+        incident_ids=np.array([incident.incident_id for incident in kept]),
+        report_counts=np.array(counts),
+        means=np.stack(means),
         titles=[incident.title for incident in kept],
         model=encoder.name or "",
         model_fingerprint=encoder.fingerprint,
+        precision=encoder.precision,
     )
 
 
-def build(source: Path, model_dir: Path, out: Path, problems: Problems, text: TextMode) -> IncidentState:
+def build(
+    source: Path,
+    model_dir: Path,
+    out: Path,
+    problems: Problems,
+    text: TextMode,
+    precision: Precision = DEFAULT_PRECISION,
+) -> IncidentState:
     """Builds the state of `source` and saves it at `out`. Raises SourceError, ModelError, OSError or sqlite3.Error."""
     if source.is_file() and source.suffix == ".csv" and has_vectors(source):
         state = read_state_csv(source, problems)
@@ -116,9 +125,9 @@ def build(source: Path, model_dir: Path, out: Path, problems: Problems, text: Te
         state.save(out)
         return state
     incidents = read_incidents(source, problems, text)
-    encoder = Encoder.load(model_dir)
+    encoder = load_encoder(model_dir, engine="torch", precision=precision)
     partial = out.with_name(out.name + ".partial")
-    store = VectorStore(partial, encoder.fingerprint)
+    store = VectorStore(partial, f"{encoder.fingerprint} {encoder.precision}")
     try:
         state = encode_incidents(incidents, encoder, store)
         state.save(out)
@@ -140,6 +149,12 @@ def main(argv: list[str] | None = None) -> int:
         default="title-and-description",
         help="what of an incidents.csv alone stands in for reports",
     )
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default=DEFAULT_PRECISION,
+        help="bfloat16 is quicker on CPUs that have products of it (default float32)",
+    )
     parser.add_argument("--strict", action="store_true", help="exit 1 if any row was skipped")
     args = parser.parse_args(argv)
     out: Path = args.out or args.model / DEFAULT_INCIDENTS_FILENAME
@@ -149,7 +164,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"there is no folder {out.parent} to write to")
     problems = Problems()
     try:
-        state = build(args.source, args.model, out, problems, args.text)
+        state = build(args.source, args.model, out, problems, args.text, args.precision)
     except KeyboardInterrupt:
         print("\nbuild_state: stopped; give the same command again to resume.", file=sys.stderr)
         return 1

@@ -18,7 +18,7 @@ from pathlib import Path
 from _inference import INFERENCE_DIR
 from command_line import argument_parser
 from progress import progress_bar
-from similarity.encoder import Encoder
+from similarity.encoding import TextEncoder, load_encoder
 from similarity.errors import ModelError, StateError
 from similarity.ranking import METRICS, Metric, most_similar
 from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_DIR, DEFAULT_MODEL_URI
@@ -39,7 +39,7 @@ class Scores:
 
 
 def evaluate(
-    queries: list[Incident], encoder: Encoder, state: IncidentState, metrics: tuple[Metric, ...]
+    queries: list[Incident], encoder: TextEncoder, state: IncidentState, metrics: tuple[Metric, ...]
 ) -> dict[Metric, Scores]:
     """Scores of the queries' texts, for each metric. Queries of incidents that the state lacks are left out."""
     known = set(state.incident_ids.tolist())
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"{args.incidents} is no .csv file")
     try:
         queries = read_incidents(args.incidents, Problems(), args.query)
-        encoder = Encoder.load(args.model)
+        encoder = load_encoder(args.model)
         state = IncidentState.load(args.state or args.model / DEFAULT_INCIDENTS_FILENAME)
         state.require_made_by(encoder, encoder.name or DEFAULT_MODEL_URI)
     except (ModelError, StateError) as error:

@@ -27,7 +27,7 @@ from build_state import build
 from command_line import argument_parser
 from convert_encoder import ConversionError, make_quick_start_model
 from gateway import gateway
-from similarity.encoder import Encoder
+from similarity.encoding import load_encoder
 from similarity.errors import ModelError, StateError
 from similarity.model_files import ModelFiles
 from similarity.routes import DEFAULT_ALLOWED_ORIGINS, HandlerFileError, find_handlers
@@ -42,7 +42,8 @@ SAMPLE_DIR = ROOT / "scripts" / "sample"
 def quick_start_model() -> Path:
     """The folder of the quick-start model, made if it is not there. Raises ConversionError or OSError."""
     folder = QUICK_START_DIR / "model"
-    if not all(path.exists() for path in ModelFiles(folder).paths):
+    files = ModelFiles(folder)
+    if not all(path.exists() for path in (*files.paths, files.graph_paths[0])):
         print("Making the quick-start model, once ...", file=sys.stderr, flush=True)
         make_quick_start_model(folder)
     return folder
@@ -70,7 +71,7 @@ def prepare(model_dir: Path | None, state_path: Path | None) -> None:
     elif state_path is None and (model_dir / DEFAULT_INCIDENTS_FILENAME).exists():
         state_path = model_dir / DEFAULT_INCIDENTS_FILENAME
     state_path = state_path or sample_state(model_dir)
-    encoder, state = Encoder.load(model_dir), IncidentState.load(state_path)
+    encoder, state = load_encoder(model_dir), IncidentState.load(state_path)
     state.require_made_by(encoder, encoder.name or os.environ.get("HF_MODEL_URI") or DEFAULT_MODEL_URI)
     os.environ["MODEL_DIR"] = str(model_dir.resolve())
     os.environ["INCIDENTS_FILENAME"] = str(state_path.resolve())

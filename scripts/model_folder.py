@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import _inference  # noqa: F401  (makes `similarity` importable)
-from similarity.encoder import Encoder
+from export_onnx import export
+from similarity.encoding import load_encoder
 from similarity.model_files import CONFIG_FILENAME, PROVENANCE_FILENAME, TOKENIZER_FILENAME
 from similarity.settings import DEFAULT_MODEL_FILENAME
 
@@ -33,7 +34,7 @@ def write_model(
     weights: Mapping[str, Tensor],
     source: Mapping[str, str],
 ) -> None:
-    """Writes config, tokenizer, safetensors weights and provenance; `source` has at least the key `model`, its name.
+    """Writes config, tokenizer, weights, ONNX graph and provenance; `source` has at least the key `model`, its name.
 
     All of it is written beside first, loaded once and then moved over, so a full disk, a kill or a model that can't be
     used leaves the one that was there. Raises OSError or ModelError.
@@ -50,7 +51,8 @@ def write_model(
         (new / TOKENIZER_FILENAME).write_bytes(tokenizer_json)
         (new / PROVENANCE_FILENAME).write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
         (new / CONFIG_FILENAME).write_text(json.dumps(dict(config), indent=2) + "\n", encoding="utf-8")
-        Encoder.load(new).encode("a first text")
+        export(new)
+        load_encoder(new).encode("a first text")
         for path in new.iterdir():
             # safetensors makes files that only their owner can read; in the image another user does.
             path.chmod(0o644)

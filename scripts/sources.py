@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
+import numpy as np
 
 import _inference  # noqa: F401  (makes `similarity` importable)
+from similarity.encoding import Vector
 from similarity.errors import StateError
 from similarity.settings import DEFAULT_MODEL_URI
 from similarity.state import IncidentState
@@ -49,33 +50,40 @@ def read_incidents(path: Path, problems: Problems, text: TextMode) -> list[Incid
 
 def read_state_csv(path: Path, problems: Problems) -> IncidentState:
     """The `state.csv` of nlp-lambdas: incident_id, count and mean, made by the original model. Raises SourceError."""
-    rows: dict[int, tuple[int, list[float]]] = {}
+    rows: dict[int, tuple[int, Vector]] = {}
     for line, row in read_rows(lambda: path.open("rb"), path.name, ("incident_id", "count", "mean"), problems):
         incident_id, count = _integer(row["incident_id"]), _integer(row["count"])
         try:
-            mean = json.loads(row["mean"])
-            vector = torch.tensor(mean, dtype=torch.float32)
-        except (ValueError, TypeError, RecursionError, RuntimeError, OverflowError):
-            vector = torch.empty(0)
-        size = len(next(iter(rows.values()))[1]) if rows else vector.numel()
+            vector = _vector(json.loads(row["mean"]))
+        except (ValueError, TypeError, RecursionError, OverflowError):
+            vector = np.empty(0, dtype=np.float32)
+        size = len(next(iter(rows.values()))[1]) if rows else vector.size
         if incident_id is None or incident_id < 0 or count is None:
             problems.report(path.name, line, "incident_id or count is no integer")
-        elif not size or vector.shape != (size,) or not bool(torch.isfinite(vector).all()):
+        elif not size or vector.shape != (size,) or not np.isfinite(vector).all():
             problems.report(path.name, line, f"mean is no list of {size or 'some'} finite numbers")
         elif count < 1 or incident_id in rows:
             problems.report(path.name, line, "count is below 1, or incident_id stood in an earlier line")
         else:
-            rows[incident_id] = (count, mean)
+            rows[incident_id] = (count, vector)
     if not rows:
         raise SourceError(f"{path.name} has no usable row.")
     ids = sorted(rows)
     return IncidentState(
-        incident_ids=torch.tensor(ids),
-        report_counts=torch.tensor([rows[incident_id][0] for incident_id in ids]),
-        means=torch.tensor([rows[incident_id][1] for incident_id in ids], dtype=torch.float32),
+        incident_ids=np.array(ids),
+        report_counts=np.array([rows[incident_id][0] for incident_id in ids]),
+        means=np.stack([rows[incident_id][1] for incident_id in ids]),
         titles=[""] * len(ids),
         model=DEFAULT_MODEL_URI,
     )
+
+
+def _vector(value: object) -> Vector:
+    """Of a JSON list of numbers; what float32 can't hold becomes infinite. Raises TypeError or ValueError."""
+    if not isinstance(value, list) or not all(isinstance(entry, float | int) for entry in value):
+        raise TypeError("no list of numbers")
+    with np.errstate(over="ignore"):
+        return np.array([float(entry) for entry in value], dtype=np.float32)
 
 
 def read_original_state(path: Path) -> IncidentState:

@@ -10,8 +10,10 @@ import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from torch import Tensor
+import numpy as np
+
+import _inference  # noqa: F401  (makes `similarity` importable)
+from similarity.encoding import Vector
 
 
 class VectorStore:
@@ -35,17 +37,16 @@ class VectorStore:
                 self._connection.execute("DELETE FROM model")
                 self._connection.execute("INSERT INTO model VALUES (?)", (fingerprint,))
 
-    def get(self, text: str) -> Tensor | None:
+    def get(self, text: str) -> Vector | None:
         """The vector (hidden,) float32 of `text`, if it is there."""
         row = self._connection.execute("SELECT vector FROM vectors WHERE sha256 = ?", (_key(text),)).fetchone()
         if row is None:
             return None
-        # frombuffer refuses an empty buffer, which is what a blank text leaves.
-        return torch.frombuffer(bytearray(row[0]), dtype=torch.float32) if row[0] else torch.empty(0)
+        return np.frombuffer(row[0], dtype=np.float32)
 
-    def put(self, vectors: Mapping[str, Tensor]) -> None:
+    def put(self, vectors: Mapping[str, Vector]) -> None:
         """Keeps the vectors (hidden,) of texts, all or none of them; they are on disk when this returns."""
-        rows = [(_key(text), vector.float().numpy().tobytes()) for text, vector in vectors.items()]
+        rows = [(_key(text), vector.astype(np.float32).tobytes()) for text, vector in vectors.items()]
         with self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
 

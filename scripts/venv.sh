@@ -20,7 +20,7 @@ find_python() {
 # reached, or has no build for this machine, the ordinary index (or a wheel that pip knows of) has to do.
 install_torch() {
     local pin
-    pin=$(grep -E '^torch==' inference/requirements.txt)
+    pin=$(grep -E '^torch==' inference/requirements-torch.txt)
     .venv/bin/python -m pip install --quiet --no-deps --retries 1 --timeout 20 \
         --index-url https://download.pytorch.org/whl/cpu "$pin" 2>/dev/null ||
         .venv/bin/python -m pip install --quiet --no-deps "$pin"
@@ -30,7 +30,7 @@ install_torch() {
 ensure_venv() {
     local requirements=$1 python wanted stamp
     python=$(find_python) || return 1
-    wanted=$(cat "$requirements" requirements.txt inference/requirements.txt | cksum)
+    wanted=$(cat "$requirements" requirements.txt inference/requirements*.txt | cksum)
     stamp=.venv/.installed-${requirements%.txt}
     if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || ! .venv/bin/python -c '' 2>/dev/null; then
         say "Setting up .venv from $requirements; this takes a minute or two, once."

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
 from tokenizers.processors import RobertaProcessing
 
-from similarity.encoder import Encoder
+from export_onnx import export
+from similarity.encoding import TextEncoder
 from similarity.state import IncidentState
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,16 +69,17 @@ def write_tiny_longformer(folder: Path, *, seed: int = 0, hidden_size: int = 32,
     LongformerModel(config).to(getattr(torch, dtype)).save_pretrained(folder)
     roberta_tokenizer().save(str(folder / "tokenizer.json"))
     (folder / "provenance.json").write_text(json.dumps({"model": "tiny"}))
+    export(folder)
     return folder
 
 
-def state_of_texts(encoder: Encoder, texts: dict[int, str]) -> IncidentState:
+def state_of_texts(encoder: TextEncoder, texts: dict[int, str]) -> IncidentState:
     """A state in which each incident has one text, its title."""
     ids = sorted(texts)
     return IncidentState(
-        incident_ids=torch.tensor(ids),
-        report_counts=torch.ones(len(ids), dtype=torch.int64),
-        means=torch.stack([encoder.encode(texts[incident_id]).vector for incident_id in ids]),
+        incident_ids=np.array(ids),
+        report_counts=np.ones(len(ids), dtype=np.int64),
+        means=np.stack([encoder.encode(texts[incident_id]).vector for incident_id in ids]),
         titles=[texts[incident_id] for incident_id in ids],
         model=encoder.name or "",
         model_fingerprint=encoder.fingerprint,

@@ -17,13 +17,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the name everyone uses)
 from torch import Tensor
 
-# As config.json names them; the values are what torch calls the approximation of GELU.
-GELU_APPROXIMATIONS: dict[str, Literal["none", "tanh"]] = {
-    "gelu": "none",
-    "gelu_new": "tanh",
-    "gelu_pytorch_tanh": "tanh",
-}
-
 # oneDNN reads weights in blocks of its own layout. torch packs them so for compiled models; where it can't (another
 # processor, another build) the plain product does the same a little slower.
 _ONEDNN: Any = (
@@ -40,33 +33,41 @@ _ROWS = 256
 _CHUNK = 512
 
 
-class Linear:
-    """x W^T + b, for weight (out, in) and bias (out,), with what follows it done in the same pass over the result."""
+# Queries that attention takes at a time where not all see all: with more, too many of the scores are of no use.
+_BLOCK = 64
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        self._bias = bias
+
+class Linear:
+    """x W^T + b, for weight (out, in) and bias (out,), with what follows it done in the same pass over the result.
+
+    `dtype` is what the product is computed in, float32 or bfloat16, whatever x is; sums within it are float32.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype = torch.float32) -> None:
+        weight, self._bias, self._dtype = weight.to(dtype), bias.to(dtype), dtype
         self._weight = weight if _ONEDNN is None else _ONEDNN._reorder_linear_weight(weight.contiguous(), _ROWS)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(rows, in) -> (rows, out)"""
+        """(rows, in) -> (rows, out) in `dtype`"""
         if _ONEDNN is None:
-            return F.linear(x, self._weight, self._bias)
+            return F.linear(x.to(self._dtype), self._weight, self._bias)
         return self._run(x, "none", "")
 
     def gelu(self, x: Tensor, approximation: Literal["none", "tanh"]) -> Tensor:
-        """GELU of the product, (rows, in) -> (rows, out)."""
+        """GELU of the product, (rows, in) -> (rows, out) in `dtype`."""
         if _ONEDNN is None:
-            return F.gelu(F.linear(x, self._weight, self._bias), approximate=approximation)
+            return F.gelu(self(x), approximate=approximation)
         return self._run(x, "gelu", approximation)
 
     def add(self, x: Tensor, residual: Tensor) -> Tensor:
-        """The product plus residual (rows, out), (rows, in) -> (rows, out)."""
-        if _ONEDNN is None:
-            return F.linear(x, self._weight, self._bias).add_(residual)
+        """The product plus residual (rows, out), (rows, in) -> (rows, out) in the residual's dtype."""
+        if _ONEDNN is None or residual.dtype != self._dtype:
+            return residual + self(x)
         sum_: Tensor = _ONEDNN._linear_pointwise.binary(x, residual, self._weight, self._bias, "add")
         return sum_
 
     def _run(self, x: Tensor, activation: str, algorithm: str) -> Tensor:
+        x = x.to(self._dtype)
         product: Tensor = _ONEDNN._linear_pointwise(x, self._weight, self._bias, activation, [], algorithm)
         return product
 
@@ -92,14 +93,24 @@ class Span:
 
 
 @lru_cache(maxsize=64)
-def _band(queries: int, keys: int, offset: int, reach: int) -> Tensor:
-    """(queries, keys): 0 where query i, which stands at key i + offset, sees a key, -inf where it does not."""
+def _band(queries: int, keys: int, offset: int, reach: int, cls_at: int | None, dtype: torch.dtype) -> Tensor:
+    """(queries, keys): 0 where query i, which stands at key i + offset, sees a key, -inf where it does not.
+
+    All see the key `cls_at`, if there is one; where that is -1, it stands in front as a key more.
+    """
     distance = torch.arange(keys) - (torch.arange(queries) + offset).unsqueeze(1)
-    return torch.zeros(queries, keys).masked_fill_(distance.abs() > reach, -math.inf)
+    band = torch.zeros(queries, keys, dtype=dtype).masked_fill_(distance.abs() > reach, -math.inf)
+    if cls_at == 0:
+        band[:, 0] = 0
+    elif cls_at == -1:
+        band = F.pad(band, (1, 0))
+    return band
 
 
-def banded_attention(query: Tensor, key: Tensor, value: Tensor, reach: int, out: Tensor) -> None:
-    """Attention in which position i sees positions i - reach to i + reach.
+def banded_attention(
+    query: Tensor, key: Tensor, value: Tensor, reach: int, out: Tensor, *, all_see_first: bool = False
+) -> None:
+    """Attention in which position i sees positions i - reach to i + reach, and position 0 where `all_see_first`.
 
     query and out (queries, heads, head), key and value (keys, heads, head), keys >= queries, all counted from position
     0. Fills `out`.
@@ -107,17 +118,46 @@ def banded_attention(query: Tensor, key: Tensor, value: Tensor, reach: int, out:
     queries, keys = query.shape[0], key.shape[0]
     # (positions, heads, head) -> (heads, positions, head)
     query, key, value = query.transpose(0, 1), key.transpose(0, 1), value.transpose(0, 1)
-    for start in range(0, queries, reach):
-        stop = min(start + reach, queries)
+    if keys - 1 <= reach:
+        everything = F.scaled_dot_product_attention(query.unsqueeze(0), key.unsqueeze(0), value.unsqueeze(0))
+        out.copy_(everything[0].transpose(0, 1))
+        return
+    query = query / math.sqrt(query.shape[-1])
+    for start in range(0, queries, _BLOCK):
+        stop = min(start + _BLOCK, queries)
         first, last = max(0, start - reach), min(keys, stop + reach)
-        sees_all = stop - 1 - first <= reach and last - 1 - start <= reach
-        block = F.scaled_dot_product_attention(
-            query[:, start:stop].unsqueeze(0),
-            key[:, first:last].unsqueeze(0),
-            value[:, first:last].unsqueeze(0),
-            attn_mask=None if sees_all else _band(stop - start, last - first, start - first, reach),
-        )
-        out[start:stop] = block[0].transpose(0, 1)  # (1, heads, block, head) -> (block, heads, head)
+        seen_key, seen_value = key[:, first:last], value[:, first:last]  # (heads, seen, head)
+        cls_at = (-1 if first else 0) if all_see_first else None
+        band = _band(stop - start, last - first, start - first, reach, cls_at, query.dtype)
+        if cls_at == -1:
+            seen_key = torch.cat([key[:, :1], seen_key], dim=1)
+            seen_value = torch.cat([value[:, :1], seen_value], dim=1)
+        scores = torch.baddbmm(band, query[:, start:stop], seen_key.transpose(1, 2))  # (heads, block, seen)
+        block = torch.bmm(torch.softmax(scores, dim=-1), seen_value)  # (heads, block, head)
+        out[start:stop] = block.transpose(0, 1)
+
+
+@dataclass(frozen=True)
+class GlobalAttention:
+    """What the CLS token gathers where it attends to all positions, by projections of its own.
+
+    weights (heads, head, hidden), biases (hidden,). With one query there is a cheap order of the products: scores need
+    no key of every position (q (W x) = (q W) x), and values are projected after they are summed. The bias of the keys
+    adds the same to all scores of a head, which changes nothing.
+    """
+
+    query: Linear
+    key_weight: Tensor
+    value_weight: Tensor
+    value_bias: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(positions, hidden) -> (hidden,)"""
+        heads, head, _ = self.key_weight.shape
+        query = self.query(x[:1]).view(heads, 1, head).float() / math.sqrt(head)
+        folded = torch.bmm(query, self.key_weight).squeeze(1)  # (heads, 1, hidden) -> (heads, hidden)
+        gathered = torch.softmax(folded @ x.T, dim=-1) @ x  # (heads, positions) -> (heads, hidden)
+        return torch.bmm(self.value_weight, gathered.unsqueeze(2)).flatten() + self.value_bias
 
 
 @dataclass(frozen=True)
@@ -134,6 +174,7 @@ class Layer:
     heads: int
     reach: int
     gelu: Literal["none", "tanh"]
+    global_attention: GlobalAttention | None = None
 
     def __call__(self, x: Tensor, spans: Sequence[Span]) -> Tensor:
         """(sum of inputs, hidden) -> (sum of outputs, hidden)"""
@@ -147,7 +188,10 @@ class Layer:
         for span in spans:
             rows, input_rows = slice(row, row + span.outputs), slice(input_row, input_row + span.inputs)
             out = context[rows].view(span.outputs, self.heads, -1)
-            banded_attention(query[rows], key[input_rows], value[input_rows], self.reach, out)
+            see_first = self.global_attention is not None
+            banded_attention(query[rows], key[input_rows], value[input_rows], self.reach, out, all_see_first=see_first)
+            if self.global_attention is not None:
+                context[row] = self.global_attention(x[input_rows])
             row, input_row = rows.stop, input_rows.stop
         for start in range(0, len(context), _CHUNK):
             rows = slice(start, start + _CHUNK)

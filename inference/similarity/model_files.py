@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from similarity.errors import ModelError
-from similarity.settings import DEFAULT_MODEL_FILENAME
+from similarity.settings import DEFAULT_MODEL_FILENAME, Precision
 
 CONFIG_FILENAME = "config.json"
 TOKENIZER_FILENAME = "tokenizer.json"
 PROVENANCE_FILENAME = "provenance.json"
+# What scripts/export_onnx.py makes of the weights, by precision.
+GRAPH_FILENAMES: dict[Precision, str] = {"float32": "encoder.onnx", "int8": "encoder.int8.onnx"}
 
 _SAMPLES, _SAMPLE_BYTES = 64, 4096
 
@@ -27,7 +29,8 @@ class LongformerConfig:
     """The part of a checkpoint's config.json that the forward pass depends on.
 
     attention_window holds, for each layer, the whole window in tokens: half of it to each side (Beltagy et al. 2020,
-    section 3.1).
+    section 3.1). global_attention_on_cls is a key of this project's own, for checkpoints that were trained with the
+    CLS token attending to all tokens and all of them to it, as `LongformerForSequenceClassification` does it.
     """
 
     hidden_size: int
@@ -38,6 +41,7 @@ class LongformerConfig:
     layer_norm_eps: float
     pad_token_id: int
     max_position_embeddings: int
+    global_attention_on_cls: bool = False
 
     @property
     def max_tokens(self) -> int:
@@ -63,6 +67,7 @@ class LongformerConfig:
             layer_norm_eps=float(values.get("layer_norm_eps", 1e-12)),
             pad_token_id=int(values.get("pad_token_id", 1)),
             max_position_embeddings=int(values["max_position_embeddings"]),
+            global_attention_on_cls=bool(values.get("global_attention_on_cls", False)),
         )
         if layers < 1 or config.hidden_size % config.num_attention_heads or config.max_tokens < 3:
             raise ValueError("the sizes of layers, heads or positions don't fit together")
@@ -92,6 +97,11 @@ class ModelFiles:
     def paths(self) -> tuple[Path, Path, Path]:
         return self.config_path, self.tokenizer_path, self.weights_path
 
+    @property
+    def graph_paths(self) -> tuple[Path, ...]:
+        """Of which the engine onnx needs the one of its precision, the engine torch none."""
+        return tuple(self.folder / name for name in GRAPH_FILENAMES.values())
+
     def config(self) -> LongformerConfig:
         """Raises ModelError for a config that is missing, broken or of another kind of model."""
         try:
@@ -114,7 +124,8 @@ class ModelFiles:
         that no bit has flipped. Raises ModelError where a file can't be read.
         """
         config = self.config()
-        digest = hashlib.sha256(repr(config).encode())
+        # As long as there was no other kind of attention, fingerprints did not mention it.
+        digest = hashlib.sha256(repr(config).replace(", global_attention_on_cls=False", "").encode())
         try:
             digest.update(self.tokenizer_path.read_bytes())
             size = self.weights_path.stat().st_size

@@ -6,9 +6,9 @@ import json
 import re
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from similarity.encoding import Vector
 from similarity.errors import RequestError
 from similarity.proxy import Request, kind
 from similarity.ranking import METRICS, Metric
@@ -19,7 +19,7 @@ _INTEGER = re.compile(r"\s*[+-]?[0-9]+\s*", re.ASCII)
 # Far more incidents than there will be; Python refuses to turn strings of over 4,300 digits into integers.
 _MAX_DIGITS = 18
 
-_MAX_FLOAT32 = torch.finfo(torch.float32).max
+_MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 def text(request: Request) -> str:
@@ -59,7 +59,7 @@ def metric(request: Request) -> Metric:
     raise RequestError(f'Error! "metric" must be {allowed}, not {kind(value)}.')
 
 
-def embed(request: Request, dimension: int) -> Tensor:
+def embed(request: Request, dimension: int) -> Vector:
     """The CLS vector to compare, float32 of shape (dimension,). Raises RequestError for anything else."""
     value = request.parameters.get("embed")
     if isinstance(value, str):
@@ -81,7 +81,7 @@ def embed(request: Request, dimension: int) -> Tensor:
                 f'Error! "embed" must be a JSON list of {dimension} finite numbers, got {kind(entry)} at index {place} '
                 "that is not one."
             )
-    vector = torch.tensor([float(entry) for entry in value], dtype=torch.float32)
+    vector = np.array([float(entry) for entry in value], dtype=np.float32)
     if not vector.any():
         raise RequestError('Error! "embed" must have a number other than 0 in it, got only zeros.')
     return vector

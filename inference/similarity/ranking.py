@@ -1,4 +1,4 @@
-"""Cosine top-k over the incidents: pure tensor functions.
+"""Cosine top-k over the incidents: pure functions of arrays.
 
 `cosine` is the plain cosine of the CLS vector and an incident's mean. `centered` subtracts the mean of all incidents
 from both sides first ("all but the top", Mu and Viswanath 2018, first step): raw Longformer vectors share one large
@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import torch
-import torch.nn.functional as F  # noqa: N812 (the name everyone uses)
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from similarity.state import IncidentState
+from similarity.encoding import Vector
+from similarity.state import IncidentState, unit
 
 Metric = Literal["cosine", "centered"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -29,7 +29,7 @@ class Match:
     title: str
 
 
-def most_similar(vector: Tensor, state: IncidentState, num: int, metric: Metric = "cosine") -> list[Match]:
+def most_similar(vector: Vector, state: IncidentState, num: int, metric: Metric = "cosine") -> list[Match]:
     """The `num` incidents most like `vector` (hidden,), best first, ties by incident id; all of them if num < 0.
 
     Raises ValueError for a vector of another shape than the state's or an unknown metric. A vector of zeros, or one
@@ -39,12 +39,12 @@ def most_similar(vector: Tensor, state: IncidentState, num: int, metric: Metric 
         raise ValueError(f"vector has the shape {tuple(vector.shape)}, the state asks for ({state.dimension},)")
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {METRICS}, not {metric!r}")
-    vector = vector.float()
+    vector = np.asarray(vector, dtype=np.float32)
     if metric == "centered":
-        similarities = state.unit_centered_means @ F.normalize(vector - state.center, dim=0)
+        similarities = state.unit_centered_means @ unit(vector - state.center)
     else:
-        similarities = state.unit_means @ F.normalize(vector, dim=0)  # (incidents, hidden) @ (hidden,) -> (incidents,)
-    similarities = similarities.clamp(-1.0, 1.0)  # rounding may lead past 1
+        similarities = state.unit_means @ unit(vector)  # (incidents, hidden) @ (hidden,) -> (incidents,)
+    np.clip(similarities, -1.0, 1.0, out=similarities)  # rounding may lead past 1
     best = _top(similarities, len(state) if num < 0 else min(num, len(state)))
     return [
         Match(incident_id=incident_id, similarity=similarity, title=state.titles[row])
@@ -54,11 +54,11 @@ def most_similar(vector: Tensor, state: IncidentState, num: int, metric: Metric 
     ]
 
 
-def _top(values: Tensor, k: int) -> Tensor:
-    """(n,) -> (k,): where the k largest values are, largest first, ties in order; topk alone leaves ties to chance."""
+def _top(values: Vector, k: int) -> NDArray[np.intp]:
+    """(n,) -> (k,): where the k largest values are, largest first, ties in order."""
     if k == 0:
-        return torch.empty(0, dtype=torch.int64)
-    threshold = values.topk(k).values[-1]
-    candidates = (values >= threshold).nonzero().squeeze(1)  # (n,) -> (k or more,)
-    order = values[candidates].sort(descending=True, stable=True).indices
+        return np.empty(0, dtype=np.intp)
+    threshold = np.partition(values, len(values) - k)[len(values) - k]
+    candidates = np.flatnonzero(values >= threshold)  # (n,) -> (k or more,)
+    order = np.argsort(-values[candidates], kind="stable")
     return candidates[order[:k]]

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from torch import Tensor
-
-from similarity.encoder import Encoder, Encoding
+from similarity.encoding import Encoding, TextEncoder, Vector, load_encoder
 from similarity.errors import RequestError
 from similarity.model_files import ModelFiles
 from similarity.ranking import Match, Metric, most_similar
@@ -27,11 +25,16 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         files = ModelFiles(settings.model_dir, settings.model_filename)
         self._model_uri = settings.model_uri
-        self._encoder = FromFiles(files.paths, lambda: Encoder.load(settings.model_dir, settings.model_filename))
+        self._encoder = FromFiles(
+            [*files.paths, *files.graph_paths],
+            lambda: load_encoder(
+                settings.model_dir, settings.model_filename, engine=settings.engine, precision=settings.precision
+            ),
+        )
         self._state = FromFiles([settings.state_path], lambda: IncidentState.load(settings.state_path))
-        self._pair = FromFiles([*files.paths, settings.state_path], self._load_pair)
+        self._pair = FromFiles([*files.paths, *files.graph_paths, settings.state_path], self._load_pair)
 
-    def _load_pair(self) -> tuple[Encoder, IncidentState]:
+    def _load_pair(self) -> tuple[TextEncoder, IncidentState]:
         encoder, state = self._encoder.get(), self._state.get()
         state.require_made_by(encoder, encoder.name or self._model_uri)
         return encoder, state
@@ -46,7 +49,7 @@ class Service:
         encoding = _encode(encoder, text)
         return most_similar(encoding.vector, state, num, metric), encoding.tokens.warnings()
 
-    def similar_to_vector(self, vector: Tensor, num: int, metric: Metric) -> list[Match]:
+    def similar_to_vector(self, vector: Vector, num: int, metric: Metric) -> list[Match]:
         """The incidents most like a CLS vector (hidden,). Loads no model. Raises StateError."""
         return most_similar(vector, self._state.get(), num, metric)
 
@@ -60,7 +63,7 @@ class Service:
         return {"vector": encoding.vector.tolist(), "from_text_hash": digest}, encoding.tokens.warnings()
 
 
-def _encode(encoder: Encoder, text: str) -> Encoding:
+def _encode(encoder: TextEncoder, text: str) -> Encoding:
     encoding = encoder.encode(text)
     if encoding.tokens.is_blank:  # emoji alone, say, which have no transliteration
         raise RequestError("Error! Valid input text not provided!")

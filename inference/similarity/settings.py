@@ -6,6 +6,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeVar, get_args
+
+from similarity.errors import ModelError
+
+T = TypeVar("T")
 
 HANDLERS_DIR = Path(__file__).resolve().parent.parent
 
@@ -13,6 +18,11 @@ DEFAULT_MODEL_DIR = "model"
 DEFAULT_MODEL_FILENAME = "model.safetensors"
 DEFAULT_INCIDENTS_FILENAME = "incident_cls.pt"
 DEFAULT_MODEL_URI = "allenai/longformer-base-4096"
+
+Engine = Literal["onnx", "torch"]
+Precision = Literal["float32", "bfloat16", "int8"]
+DEFAULT_ENGINE: Engine = "onnx"
+DEFAULT_PRECISION: Precision = "float32"
 
 
 @dataclass(frozen=True)
@@ -23,16 +33,23 @@ class Settings:
     model_filename: the weights, safetensors. MODEL_FILENAME.
     state_path: the incident state. INCIDENTS_FILENAME, relative to model_dir or absolute.
     model_uri: what the model is called where its folder does not say. HF_MODEL_URI.
+    engine: what does the encoder's arithmetic. ENCODER_ENGINE.
+    precision: what it does it in. ENCODER_PRECISION.
     """
 
     model_dir: Path
     model_filename: str
     state_path: Path
     model_uri: str
+    engine: Engine
+    precision: Precision
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
-        """Settings of this process. An empty variable counts as one that is not set."""
+        """Settings of this process. An empty variable counts as one that is not set.
+
+        Raises ModelError for an engine or a precision that there is not.
+        """
         given = os.environ if environment is None else environment
         model_dir = HANDLERS_DIR / (given.get("MODEL_DIR") or DEFAULT_MODEL_DIR)
         return cls(
@@ -40,4 +57,14 @@ class Settings:
             model_filename=given.get("MODEL_FILENAME") or DEFAULT_MODEL_FILENAME,
             state_path=model_dir / (given.get("INCIDENTS_FILENAME") or DEFAULT_INCIDENTS_FILENAME),
             model_uri=given.get("HF_MODEL_URI") or DEFAULT_MODEL_URI,
+            engine=_one_of(get_args(Engine), "ENCODER_ENGINE", given, DEFAULT_ENGINE),
+            precision=_one_of(get_args(Precision), "ENCODER_PRECISION", given, DEFAULT_PRECISION),
         )
+
+
+def _one_of(allowed: tuple[T, ...], name: str, given: Mapping[str, str], default: T) -> T:
+    value = given.get(name) or default
+    for known in allowed:
+        if value == known:
+            return known
+    raise ModelError(f"{name} must be one of {', '.join(map(str, allowed))}, not {value!r}")

@@ -1,6 +1,6 @@
 """The incident state, `incident_cls.pt`: the mean CLS vector of all reports of every incident.
 
-Reads two forms, both with `torch.load(..., weights_only=True)`, so that a file can't run code:
+Reads two forms, without torch (`similarity.pt_file`); `torch.load(..., weights_only=True)` reads them too:
 
 1. This project's own, a dict:
        format            "incident-state"
@@ -27,12 +27,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F  # noqa: N812 (the name everyone uses)
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from similarity.encoder import Encoder
+from similarity.encoding import TextEncoder, Vector
 from similarity.errors import StateError
+from similarity.pt_file import read_pt
 
 FORMAT, VERSION = "incident-state", 1
 
@@ -41,9 +41,9 @@ FORMAT, VERSION = "incident-state", 1
 class IncidentState:
     """What every incident looks like to the model. Shapes and meanings as in this module's docstring."""
 
-    incident_ids: Tensor
-    report_counts: Tensor
-    means: Tensor
+    incident_ids: NDArray[np.int64]
+    report_counts: NDArray[np.int64]
+    means: Vector
     titles: Sequence[str]
     model: str = ""
     model_fingerprint: str = ""
@@ -51,45 +51,47 @@ class IncidentState:
 
     def __post_init__(self) -> None:
         """Raises ValueError where the parts don't fit together."""
-        incidents = self.incident_ids.shape[0] if self.incident_ids.dim() == 1 else -1
-        if self.incident_ids.dtype != torch.int64 or self.report_counts.dtype != torch.int64:
+        if not all(isinstance(each, np.ndarray) for each in (self.incident_ids, self.report_counts, self.means)):
+            raise ValueError("incident_ids, report_counts and means must be tensors")
+        incidents = self.incident_ids.shape[0] if self.incident_ids.ndim == 1 else -1
+        if self.incident_ids.dtype != np.int64 or self.report_counts.dtype != np.int64:
             raise ValueError("incident_ids and report_counts must be int64")
-        if self.means.dtype != torch.float32 or self.means.dim() != 2 or self.means.shape[1] == 0:
+        if self.means.dtype != np.float32 or self.means.ndim != 2 or self.means.shape[1] == 0:
             raise ValueError("means must be float32 of shape (incidents, hidden)")
         if not incidents == self.means.shape[0] == len(self.titles) or self.report_counts.shape != (incidents,):
             raise ValueError("incident_ids, report_counts, means and titles must have the same length")
         if not all(isinstance(s, str) for s in (*self.titles, self.model, self.model_fingerprint, self.precision)):
             raise ValueError("titles, model, model_fingerprint and precision must be strings")
-        if not bool((self.incident_ids.diff() > 0).all()):
+        if not (np.diff(self.incident_ids) > 0).all():
             raise ValueError("incident_ids must be ascending, no two alike")
-        if not bool((self.report_counts > 0).all()):
+        if not (self.report_counts > 0).all():
             raise ValueError("report_counts must be at least 1")
-        if not bool(torch.isfinite(self.means).all()):
+        if not np.isfinite(self.means).all():
             raise ValueError("means must be finite")
 
     def __len__(self) -> int:
-        return self.means.shape[0]
+        return len(self.means)
 
     @property
     def dimension(self) -> int:
-        return self.means.shape[1]
+        return int(self.means.shape[1])
 
     @cached_property
-    def unit_means(self) -> Tensor:
+    def unit_means(self) -> Vector:
         """(incidents, hidden), each of length 1, or 0 where a mean is 0."""
-        return F.normalize(self.means, dim=1)
+        return unit(self.means)
 
     @cached_property
-    def center(self) -> Tensor:
+    def center(self) -> Vector:
         """(hidden,): the mean of all incidents' vectors, each counted once."""
-        return self.means.mean(dim=0) if len(self) else torch.zeros(self.dimension)
+        return self.means.mean(axis=0) if len(self) else np.zeros(self.dimension, dtype=np.float32)
 
     @cached_property
-    def unit_centered_means(self) -> Tensor:
+    def unit_centered_means(self) -> Vector:
         """(incidents, hidden): means less `center`, each of length 1, or 0 where nothing is left."""
-        return F.normalize(self.means - self.center, dim=1)
+        return unit(self.means - self.center)
 
-    def require_made_by(self, encoder: Encoder, name: str) -> None:
+    def require_made_by(self, encoder: TextEncoder, name: str) -> None:
         """Raises StateError where this state was made with another model than `encoder`, which is called `name`."""
         if self.dimension != encoder.dimension:
             raise StateError(f"the state has {self.dimension} dimensions, the model {encoder.dimension}")
@@ -100,14 +102,18 @@ class IncidentState:
             raise StateError(f"the state was made with the model {self.model}, the one loaded is {name}")
 
     def save(self, path: str | Path) -> None:
-        """Writes the state whole or not at all. Raises OSError, e.g. on a full disk; what was there before stays."""
+        """Writes the state whole or not at all, with torch.
+
+        Raises OSError, e.g. on a full disk; what was there before stays."""
+        import torch
+
         path = Path(path)
         content = {
             "format": FORMAT,
             "version": VERSION,
-            "incident_ids": self.incident_ids,
-            "report_counts": self.report_counts,
-            "means": self.means,
+            "incident_ids": torch.from_numpy(self.incident_ids),
+            "report_counts": torch.from_numpy(self.report_counts),
+            "means": torch.from_numpy(self.means),
             "titles": list(self.titles),
             "model": self.model,
             "model_fingerprint": self.model_fingerprint,
@@ -132,9 +138,9 @@ class IncidentState:
     def load(cls, path: str | Path) -> IncidentState:
         """Reads either form. Raises StateError for a file that is missing, truncated or no state."""
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = read_pt(path)
             return cls._from_dict(content) if isinstance(content, dict) else cls._from_original(content)
-        except Exception as error:  # depending on where it is broken, torch raises nearly anything
+        except Exception as error:  # depending on where it is broken, nearly anything is raised
             # Behind its first sentence torch goes on for a page, which advises to load the file without protection.
             reason = str(error).partition("\n")[0].partition(". ")[0]
             raise StateError(f"{path} can't be read as an incident state: {type(error).__name__}: {reason}") from error
@@ -154,16 +160,22 @@ class IncidentState:
         for incident_id, vectors in enumerate(content, start=1):
             if vectors is None:
                 continue
-            if not isinstance(vectors, Tensor) or vectors.dim() != 2 or not len(vectors):
+            if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or not len(vectors):
                 raise ValueError(f"the entry of incident {incident_id} is no tensor of shape (reports, hidden)")
             ids.append(incident_id)
             counts.append(len(vectors))
-            means.append(vectors.double().mean(dim=0).float())  # (reports, hidden) -> (hidden,)
+            means.append(vectors.mean(axis=0, dtype=np.float64).astype(np.float32))  # (reports, hidden) -> (hidden,)
         if not ids:
             raise ValueError("holds no incident")
         return cls(
-            incident_ids=torch.tensor(ids),
-            report_counts=torch.tensor(counts),
-            means=torch.stack(means),
+            incident_ids=np.array(ids),
+            report_counts=np.array(counts),
+            means=np.stack(means),
             titles=[""] * len(ids),
         )
+
+
+def unit(vectors: Vector) -> Vector:
+    """Vectors, in the last dimension, of length 1; one of length 0 stays what it is."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.maximum(lengths, np.float32(1e-12))  # type: ignore[no-any-return]

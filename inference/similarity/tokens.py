@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tokenizers import Tokenizer
 from unidecode import unidecode
 
 from similarity.errors import ModelError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 # Real texts have 4 to 5 characters a token. At 32 even a report full of markup is tokenised, and so counted, whole.
 CHARS_PER_TOKEN = 32
@@ -67,6 +69,9 @@ class TextTokenizer:
     @classmethod
     def load(cls, path: Path, max_tokens: int) -> TextTokenizer:
         """Raises ModelError for a file that is missing or no tokenizer."""
+        # Not at the top: /embed-to-db-similar does without.
+        from tokenizers import Tokenizer
+
         try:
             # from_str rather than from_file: tokenizers reports a missing file as a bare Exception too.
             tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))

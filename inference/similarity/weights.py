@@ -7,17 +7,22 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from similarity.encoding import GELU_APPROXIMATIONS
 from similarity.errors import ModelError
-from similarity.layers import GELU_APPROXIMATIONS, Layer, Linear, Norm
+from similarity.layers import GlobalAttention, Layer, Linear, Norm
 from similarity.model_files import LongformerConfig
 
 
 class WeightReader:
-    """Reads from `weights`, which may carry a head on top of the encoder. Every method raises ModelError."""
+    """Reads from `weights`, which may carry a head on top of the encoder. Every method raises ModelError.
 
-    def __init__(self, weights: Mapping[str, Tensor], config: LongformerConfig) -> None:
+    Products are made in `dtype`.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor], config: LongformerConfig, dtype: torch.dtype) -> None:
         self._weights = weights
         self._config = config
+        self._dtype = dtype
         # A checkpoint saved with a head on top (masked language model) carries the encoder under this prefix.
         self._prefix = "longformer." if any(name.startswith("longformer.") for name in weights) else ""
         if config.hidden_act not in GELU_APPROXIMATIONS:
@@ -45,18 +50,32 @@ class WeightReader:
         key_weight, key_bias = self._affine(f"{name}.attention.self.key", size, size)
         value_weight, value_bias = self._affine(f"{name}.attention.self.value", size, size)
         return Layer(
-            query=Linear(*self._affine(f"{name}.attention.self.query", size, size)),
+            query=self._linear(f"{name}.attention.self.query", size, size),
             # 2 x (hidden, hidden) -> (2 * hidden, hidden)
-            key_value=Linear(torch.cat([key_weight, value_weight]), torch.cat([key_bias, value_bias])),
-            attention_out=Linear(*self._affine(f"{name}.attention.output.dense", size, size)),
+            key_value=Linear(torch.cat([key_weight, value_weight]), torch.cat([key_bias, value_bias]), self._dtype),
+            attention_out=self._linear(f"{name}.attention.output.dense", size, size),
             attention_norm=self.norm(f"{name}.attention.output.LayerNorm"),
-            feed_forward_in=Linear(*self._affine(f"{name}.intermediate.dense", None, size)),
-            feed_forward_out=Linear(*self._affine(f"{name}.output.dense", size, None)),
+            feed_forward_in=self._linear(f"{name}.intermediate.dense", None, size),
+            feed_forward_out=self._linear(f"{name}.output.dense", size, None),
             feed_forward_norm=self.norm(f"{name}.output.LayerNorm"),
             heads=self._config.num_attention_heads,
             reach=self._config.attention_window[index] // 2,
             gelu=GELU_APPROXIMATIONS[self._config.hidden_act],
+            global_attention=self._global_attention(name) if self._config.global_attention_on_cls else None,
         )
+
+    def _global_attention(self, layer: str) -> GlobalAttention:
+        name, size, heads = f"{layer}.attention.self", self._config.hidden_size, self._config.num_attention_heads
+        return GlobalAttention(
+            query=self._linear(f"{name}.query_global", size, size),
+            # (hidden, hidden) -> (heads, head, hidden)
+            key_weight=self.take(f"{name}.key_global.weight", size, size).view(heads, -1, size),
+            value_weight=self.take(f"{name}.value_global.weight", size, size).view(heads, -1, size),
+            value_bias=self.take(f"{name}.value_global.bias", size),
+        )
+
+    def _linear(self, name: str, out_size: int | None, in_size: int | None) -> Linear:
+        return Linear(*self._affine(name, out_size, in_size), self._dtype)
 
     def _affine(self, name: str, out_size: int | None, in_size: int | None) -> tuple[Tensor, Tensor]:
         weight = self.take(f"{name}.weight", out_size, in_size)

@@ -1,11 +1,16 @@
-"""The encoder against transformers' own LongformerModel, which computes every position of every layer."""
+"""Every engine against transformers' own LongformerModel, which computes every position of every layer."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,15 +18,21 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import LongformerConfig, LongformerModel
 
-from similarity.encoder import Encoder, inputs_needed
+from export_onnx import export
+from onnx_graph import INT8_BLOCK, int8_blocks
+from similarity.encoder import Encoder
+from similarity.encoding import TextEncoder, inputs_needed, load_encoder
 from similarity.errors import ModelError
-from tiny import TINY_MAX_TOKENS, roberta_tokenizer, write_tiny_longformer
+from similarity.model_files import LongformerConfig as LongformerFacts
+from similarity.settings import Engine, Precision
+from tiny import ROOT, TINY_MAX_TOKENS, Deployed, roberta_tokenizer, write_tiny_longformer
 
 TOLERANCE = 1e-5
+ENGINES: tuple[Engine, ...] = get_args(Engine)
 
 
 def save_longformer(folder: Path, *, seed: int = 0, **config: object) -> tuple[LongformerModel, Encoder]:
-    """A random Longformer, as transformers and as our encoder load it."""
+    """A random Longformer, as transformers and as our reference load it; the folder serves every engine."""
     torch.manual_seed(seed)
     model = LongformerModel(
         LongformerConfig(
@@ -42,7 +53,17 @@ def save_longformer(folder: Path, *, seed: int = 0, **config: object) -> tuple[L
     ).eval()
     model.save_pretrained(folder)
     roberta_tokenizer().save(str(folder / "tokenizer.json"))
+    export(folder)
     return model, Encoder.load(folder)
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return request.param
+
+
+def cls_vector(encoder: TextEncoder, ids: Tensor) -> Tensor:
+    return torch.from_numpy(encoder.vectors([ids.tolist()])[0])
 
 
 def reference(model: LongformerModel, ids: Tensor) -> Tensor:
@@ -53,6 +74,15 @@ def reference(model: LongformerModel, ids: Tensor) -> Tensor:
 def random_ids(tokens: int, seed: int = 0) -> Tensor:
     return torch.randint(4, 600, (tokens,), generator=torch.Generator().manual_seed(seed))
 
+
+BASE_CONFIG = {
+    "model_type": "longformer",
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "attention_window": 512,
+    "max_position_embeddings": 4098,
+}
 
 CONFIGS = {
     "one window": {},
@@ -66,8 +96,9 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_cls_vector_is_that_of_transformers(name: str, tmp_path: Path) -> None:
-    model, encoder = save_longformer(tmp_path, **CONFIGS[name])
+def test_the_cls_vector_is_that_of_transformers(name: str, engine: Engine, tmp_path: Path) -> None:
+    model, _ = save_longformer(tmp_path, **CONFIGS[name])
+    encoder = load_encoder(tmp_path, engine=engine)
     window = max(model.config.attention_window)
     for tokens in {
         1,
@@ -82,23 +113,34 @@ def test_the_cls_vector_is_that_of_transformers(name: str, tmp_path: Path) -> No
         3 * window + 5,
     }:
         ids = random_ids(tokens, seed=tokens)
-        assert (encoder.cls_vector(ids) - reference(model, ids)).abs().max() <= TOLERANCE, f"{tokens} tokens"
+        assert (cls_vector(encoder, ids) - reference(model, ids)).abs().max() <= TOLERANCE, f"{tokens} tokens"
 
 
-def test_the_longest_text_is_exact(tmp_path: Path) -> None:
-    model, encoder = save_longformer(tmp_path, attention_window=512, num_hidden_layers=12)
-    ids = random_ids(4096)
-    assert (encoder.cls_vector(ids) - reference(model, ids)).abs().max() <= TOLERANCE
+# Around half a window, a window, two windows and the reach of Longformer-base; and its longest text.
+LENGTHS = (
+    *(1, 2, 255, 256, 257, 258, 259, 511, 512, 513, 514, 515),
+    *(1023, 1024, 1025, 1026, 3071, 3072, 3073, 3074, 3075, 4096),
+)
 
 
-def test_a_literal_padding_token_in_the_text_is_exact(tmp_path: Path) -> None:
-    model, encoder = save_longformer(tmp_path)
+def test_texts_of_every_length_are_exact(tmp_path: Path) -> None:
+    model, _ = save_longformer(tmp_path, attention_window=512, num_hidden_layers=12)
+    encoders = {engine: load_encoder(tmp_path, engine=engine) for engine in ENGINES}
+    for tokens in LENGTHS:
+        ids = random_ids(tokens, seed=tokens)
+        expected = reference(model, ids)
+        for engine, encoder in encoders.items():
+            assert (cls_vector(encoder, ids) - expected).abs().max() <= TOLERANCE, f"{engine}, {tokens} tokens"
+
+
+def test_a_literal_padding_token_in_the_text_is_exact(engine: Engine, tmp_path: Path) -> None:
+    model, _ = save_longformer(tmp_path)
     ids = random_ids(40)
     ids[[3, 4, 20]] = 1
     # A text's mask is all ones, whatever its tokens are.
     with torch.no_grad():
         expected = model(ids.unsqueeze(0), attention_mask=torch.ones(1, 40)).last_hidden_state[0, 0]
-    assert (encoder.cls_vector(ids) - expected).abs().max() <= TOLERANCE
+    assert (cls_vector(load_encoder(tmp_path, engine=engine), ids) - expected).abs().max() <= TOLERANCE
 
 
 def test_what_the_cls_vector_depends_on_is_what_is_computed(tmp_path: Path) -> None:
@@ -113,26 +155,32 @@ def test_what_the_cls_vector_depends_on_is_what_is_computed(tmp_path: Path) -> N
 
 
 def test_the_contract_says_that_longformer_base_sees_3073_tokens() -> None:
-    assert inputs_needed(4096, (512,) * 12)[0] == 3073
-    assert inputs_needed(3072, (512,) * 12)[0] == 3072
-    assert inputs_needed(4096, (512,) * 12)[-2:] == [257, 1]
+    config = LongformerFacts.from_json(BASE_CONFIG)
+    assert inputs_needed(4096, config)[0] == 3073
+    assert inputs_needed(3072, config)[0] == 3072
+    assert inputs_needed(4096, config)[-2:] == [257, 1]
 
 
-def test_half_precision_checkpoints_are_computed_in_float32(tmp_path: Path) -> None:
-    write_tiny_longformer(tmp_path, dtype="bfloat16")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_checkpoints_are_computed_in_float32(dtype: str, engine: Engine, tmp_path: Path) -> None:
+    write_tiny_longformer(tmp_path, dtype=dtype)
     model = LongformerModel.from_pretrained(tmp_path, dtype=torch.float32).eval()
-    vector = Encoder.load(tmp_path).cls_vector(random_ids(50))
+    vector = cls_vector(load_encoder(tmp_path, engine=engine), random_ids(50))
     assert vector.dtype == torch.float32
     assert (vector - reference(model, random_ids(50))).abs().max() <= TOLERANCE
 
 
-def test_a_checkpoint_with_a_head_on_top_loads(tmp_path: Path, tiny_encoder: Encoder, tiny_model_dir: Path) -> None:
+def test_a_checkpoint_with_a_head_on_top_loads(
+    engine: Engine, tmp_path: Path, tiny_encoder: Encoder, tiny_model_dir: Path
+) -> None:
     for name in ("config.json", "tokenizer.json"):
         (tmp_path / name).write_bytes((tiny_model_dir / name).read_bytes())
     weights = {f"longformer.{name}": tensor for name, tensor in load_file(tiny_model_dir / "model.safetensors").items()}
     save_file({**weights, "lm_head.bias": torch.zeros(600)}, tmp_path / "model.safetensors")
+    export(tmp_path)
     ids = random_ids(30)
-    assert torch.equal(Encoder.load(tmp_path).cls_vector(ids), tiny_encoder.cls_vector(ids))
+    found = cls_vector(load_encoder(tmp_path, engine=engine), ids)
+    assert (found - tiny_encoder.cls_vector(ids)).abs().max() <= TOLERANCE
 
 
 def test_encode_gives_vector_and_tokens(tiny_encoder: Encoder, tiny_model_dir: Path) -> None:
@@ -143,15 +191,17 @@ def test_encode_gives_vector_and_tokens(tiny_encoder: Encoder, tiny_model_dir: P
     assert encoding.tokens.came == len(ids)
     assert encoding.tokens.ids == [*ids[: TINY_MAX_TOKENS - 1], 2]
     model = LongformerModel.from_pretrained(tiny_model_dir).eval()
-    assert (encoding.vector - reference(model, torch.tensor(encoding.tokens.ids))).abs().max() <= TOLERANCE
+    expected = reference(model, torch.tensor(encoding.tokens.ids))
+    assert (torch.from_numpy(encoding.vector) - expected).abs().max() <= TOLERANCE
 
 
-def test_threads_share_an_encoder(tiny_encoder: Encoder) -> None:
+def test_threads_share_an_encoder(engine: Engine, tiny_model_dir: Path) -> None:
+    encoder = load_encoder(tiny_model_dir, engine=engine)
     texts = [f"report number {number} " * number for number in range(1, 30)]
-    alone = [tiny_encoder.encode(text).vector for text in texts]
+    alone = [encoder.encode(text).vector for text in texts]
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(lambda text: tiny_encoder.encode(text).vector, texts))
-    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(alone, together, strict=True))
+        together = list(pool.map(lambda text: encoder.encode(text).vector, texts))
+    assert all(np.allclose(a, b, atol=1e-6) for a, b in zip(alone, together, strict=True))
 
 
 def break_weights(folder: Path, content: bytes) -> None:
@@ -191,13 +241,13 @@ BREAKS = {
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_a_broken_model_is_a_model_error(name: str, tmp_path: Path, tiny_model_dir: Path) -> None:
+def test_a_broken_model_is_a_model_error(name: str, engine: Engine, tmp_path: Path, tiny_model_dir: Path) -> None:
     for path in tiny_model_dir.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    assert Encoder.load(tmp_path).dimension == 32
+    assert load_encoder(tmp_path, engine=engine).dimension == 32
     BREAKS[name](tmp_path)
     with pytest.raises(ModelError) as caught:
-        Encoder.load(tmp_path)
+        load_encoder(tmp_path, engine=engine)
     assert caught.value.status == 500
     assert str(tmp_path) not in str(caught.value)
     assert caught.value.detail
@@ -228,3 +278,122 @@ def test_without_packed_weights_the_vector_is_the_same(tmp_path: Path, monkeypat
     for tokens in (1, 40, 600):
         ids = random_ids(tokens)
         assert (encoder.cls_vector(ids) - reference(model, ids)).abs().max() <= TOLERANCE
+
+
+# CLS attends to all and all attend to it, as transformers computes it where a global_attention_mask says so.
+@pytest.mark.parametrize("layers", [1, 3])
+def test_global_attention_on_cls_is_that_of_transformers(layers: int, engine: Engine, tmp_path: Path) -> None:
+    model, _ = save_longformer(tmp_path, num_hidden_layers=layers, attention_window=16)
+    edit_config(tmp_path, global_attention_on_cls=True)
+    export(tmp_path)
+    encoder = load_encoder(tmp_path, engine=engine)
+    for tokens in (1, 2, 8, 9, 10, 17, 64, 73, 100, 300):
+        ids = random_ids(tokens, seed=tokens)
+        attends_globally = torch.zeros(1, tokens, dtype=torch.int64)
+        attends_globally[0, 0] = 1
+        with torch.no_grad():
+            states = model(ids.unsqueeze(0), global_attention_mask=attends_globally).last_hidden_state
+        assert (cls_vector(encoder, ids) - states[0, 0]).abs().max() <= TOLERANCE, f"{tokens} tokens"
+
+
+def test_global_attention_is_part_of_the_fingerprint(tmp_path: Path) -> None:
+    _, encoder = save_longformer(tmp_path)
+    edit_config(tmp_path, global_attention_on_cls=True)
+    assert Encoder.load(tmp_path).fingerprint != encoder.fingerprint
+
+
+def test_a_graph_made_from_other_weights_is_refused(tmp_path: Path) -> None:
+    write_tiny_longformer(tmp_path)
+    graph = (tmp_path / "encoder.onnx").read_bytes()
+    write_tiny_longformer(tmp_path, seed=1)
+    (tmp_path / "encoder.onnx").write_bytes(graph)
+    with pytest.raises(ModelError) as caught:
+        load_encoder(tmp_path, engine="onnx")
+    assert "export_onnx.py makes it anew" in caught.value.detail
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:999])])
+def test_a_graph_that_is_missing_or_cut_is_a_model_error(damage: Callable[[Path], object], tmp_path: Path) -> None:
+    damage(write_tiny_longformer(tmp_path) / "encoder.onnx")
+    with pytest.raises(ModelError) as caught:
+        load_encoder(tmp_path, engine="onnx")
+    assert "export_onnx.py makes it anew" in caught.value.detail
+
+
+SERVES_WITHOUT = """
+import builtins, json, sys
+sys.path.insert(0, sys.argv[1])
+import similar, embed_to_db_similar, text_to_embed
+similar.handler({"text": "A robot hurt a worker"}, None)
+vector = text_to_embed.handler({"text": "A robot"}, None)["body"]["embedding"]["vector"]
+answer = embed_to_db_similar.handler({"embed": vector}, None)
+assert answer["statusCode"] == 200, answer
+print(sorted({"torch", "transformers", "safetensors"} & set(sys.modules)))
+"""
+
+
+def test_the_default_engine_serves_without_torch(deployed: Deployed) -> None:
+    command = [sys.executable, "-c", SERVES_WITHOUT, str(ROOT / "inference")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_embed_to_db_similar_loads_no_engine(deployed: Deployed) -> None:
+    program = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import embed_to_db_similar
+assert embed_to_db_similar.handler({"embed": [1.0] * 32}, None)["statusCode"] == 200
+print(sorted({"torch", "onnxruntime", "tokenizers"} & set(sys.modules)))
+"""
+    command = [sys.executable, "-c", program, str(ROOT / "inference")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "[]\n", done.stderr
+
+
+# Random weights have no outliers, so the tolerance is a little wider than what real models need.
+@pytest.mark.parametrize(("engine", "precision"), [("torch", "bfloat16"), ("onnx", "int8")])
+def test_reduced_precision_points_the_same_way(engine: Engine, precision: Precision, tmp_path: Path) -> None:
+    model, exact = save_longformer(tmp_path, hidden_size=96, intermediate_size=200, num_hidden_layers=3)
+    if engine == "onnx":
+        export(tmp_path, precision)
+    reduced = load_encoder(tmp_path, engine=engine, precision=precision)
+    assert reduced.precision == precision
+    assert reduced.fingerprint == exact.fingerprint
+    for tokens in (1, 9, 60, 300):
+        ids = random_ids(tokens)
+        found, expected = cls_vector(reduced, ids), reference(model, ids)
+        assert torch.cosine_similarity(found, expected, dim=0) >= 0.995, f"{tokens} tokens"
+        assert not torch.equal(found, cls_vector(exact, ids))
+
+
+def test_an_int8_weight_is_off_by_half_a_step_at_most() -> None:
+    weight = np.random.default_rng(0).standard_normal((5, 50), np.float32)
+    integers, scales = int8_blocks(weight)
+    assert integers.shape == (5, 2, INT8_BLOCK)
+    restored = ((integers.astype(np.float32) - 128) * scales[..., None]).reshape(5, -1)
+    steps = np.repeat(scales, INT8_BLOCK, axis=1)
+    assert (np.abs(restored[:, :50] - weight) <= 0.501 * steps[:, :50]).all()
+    assert (restored[:, 50:] == 0).all()
+
+
+@pytest.mark.parametrize(("engine", "precision"), [("torch", "int8"), ("onnx", "bfloat16")])
+def test_a_precision_that_an_engine_lacks_is_a_model_error(
+    engine: Engine, precision: Precision, tiny_model_dir: Path
+) -> None:
+    with pytest.raises(ModelError) as caught:
+        load_encoder(tiny_model_dir, engine=engine, precision=precision)
+    assert f"has no precision {precision}, only float32" in caught.value.detail
+
+
+def test_an_engine_that_is_not_installed_is_a_model_error(
+    engine: Engine, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = {"onnx": "onnxruntime", "torch": "torch"}[engine]
+    for name in [name for name in sys.modules if name.startswith("similarity.")]:
+        if name in ("similarity.encoder", "similarity.onnx_encoder", "similarity.layers", "similarity.weights"):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ModelError) as caught:
+        load_encoder(tiny_model_dir, engine=engine)
+    assert caught.value.detail == f"ENCODER_ENGINE is {engine}, but {package} is not installed"

@@ -6,25 +6,24 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
 from similarity.ranking import METRICS, Metric, most_similar
 from similarity.state import IncidentState
 
 
-def state_of(means: torch.Tensor) -> IncidentState:
+def state_of(means: np.ndarray) -> IncidentState:
     incidents = len(means)
     return IncidentState(
-        incident_ids=torch.arange(incidents) + 1,
-        report_counts=torch.ones(incidents, dtype=torch.int64),
-        means=means,
+        incident_ids=np.arange(incidents) + 1,
+        report_counts=np.ones(incidents, dtype=np.int64),
+        means=means.astype(np.float32),
         titles=[f"t{number + 1}" for number in range(incidents)],
     )
 
 
 def test_cosines_are_those_computed_by_hand() -> None:
-    state = state_of(torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0], [-3.0, 0.0]]))
-    matches = most_similar(torch.tensor([5.0, 0.0]), state, -1)
+    state = state_of(np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0], [-3.0, 0.0]]))
+    matches = most_similar(np.array([5.0, 0.0]), state, -1)
     assert [match.incident_id for match in matches] == [1, 2, 3, 4]
     assert [match.similarity for match in matches] == pytest.approx([1.0, math.sqrt(0.5), 0.0, -1.0], abs=1e-7)
     assert [match.title for match in matches] == ["t1", "t2", "t3", "t4"]
@@ -32,8 +31,8 @@ def test_cosines_are_those_computed_by_hand() -> None:
 
 def test_centered_cosines_are_those_computed_by_hand() -> None:
     # The mean is (10, 1), what is left of the incidents is (1, 0), (-1, 1), (0, -1); of the query (0, 1).
-    state = state_of(torch.tensor([[11.0, 1.0], [9.0, 2.0], [10.0, 0.0]]))
-    matches = most_similar(torch.tensor([10.0, 2.0]), state, -1, "centered")
+    state = state_of(np.array([[11.0, 1.0], [9.0, 2.0], [10.0, 0.0]]))
+    matches = most_similar(np.array([10.0, 2.0]), state, -1, "centered")
     assert [match.incident_id for match in matches] == [2, 1, 3]
     assert [match.similarity for match in matches] == pytest.approx([math.sqrt(0.5), 0.0, -1.0], abs=1e-7)
 
@@ -48,12 +47,12 @@ def numpy_ranking(vector: np.ndarray, means: np.ndarray, metric: Metric) -> list
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_ranking_is_that_of_numpy_in_double_precision(metric: Metric) -> None:
-    generator = torch.Generator().manual_seed(0)
-    means = torch.randn(1400, 768, generator=generator)
+    choose = np.random.default_rng(0)
+    means = choose.standard_normal((1400, 768), np.float32)
     means[:, 588] += 12  # as in the real model
-    vector = torch.randn(768, generator=generator)
+    vector = choose.standard_normal(768, np.float32)
     vector[588] += 12
-    expected = numpy_ranking(vector.double().numpy(), means.double().numpy(), metric)
+    expected = numpy_ranking(vector.astype(np.float64), means.astype(np.float64), metric)
     matches = most_similar(vector, state_of(means), -1, metric)
     assert [match.similarity for match in matches] == pytest.approx([cosine for cosine, _ in expected], abs=1e-6)
     assert [match.incident_id for match in matches[:20]] == [number for _, number in expected[:20]]
@@ -61,40 +60,39 @@ def test_the_ranking_is_that_of_numpy_in_double_precision(metric: Metric) -> Non
 
 @pytest.mark.parametrize(("num", "found"), [(0, 0), (1, 1), (2, 2), (3, 3), (99, 3), (-1, 3), (-7, 3)])
 def test_num_says_how_many(num: int, found: int) -> None:
-    state = state_of(torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]]))
-    assert [match.incident_id for match in most_similar(torch.tensor([1.0, 0.0]), state, num)] == [2, 1, 3][:found]
+    state = state_of(np.array([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]]))
+    assert [match.incident_id for match in most_similar(np.array([1.0, 0.0]), state, num)] == [2, 1, 3][:found]
 
 
 def test_ties_go_by_incident_id() -> None:
-    means = torch.ones(500, 3)
-    means[250] = torch.tensor([1.0, 1.0, 1.1])
-    matches = most_similar(torch.tensor([0.0, 0.0, 1.0]), state_of(means), 100)
+    means = np.ones((500, 3))
+    means[250] = np.array([1.0, 1.0, 1.1])
+    matches = most_similar(np.array([0.0, 0.0, 1.0]), state_of(means), 100)
     assert [match.incident_id for match in matches] == [251, *range(1, 100)]
 
 
 def test_no_similarity_is_above_1() -> None:
-    generator = torch.Generator().manual_seed(0)
-    means = torch.randn(2000, 7, generator=generator)
+    means = np.random.default_rng(0).standard_normal((2000, 7), np.float32)
     state = state_of(means)
     assert max(most_similar(mean, state, 1)[0].similarity for mean in means) <= 1.0
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_what_has_no_direction_has_similarity_0(metric: Metric) -> None:
-    state = state_of(torch.tensor([[0.0, 0.0], [0.0, 0.0]]))
-    assert [match.similarity for match in most_similar(torch.zeros(2), state, -1, metric)] == [0.0, 0.0]
+    state = state_of(np.array([[0.0, 0.0], [0.0, 0.0]]))
+    assert [match.similarity for match in most_similar(np.zeros(2), state, -1, metric)] == [0.0, 0.0]
 
 
 def test_a_lone_incident_is_its_own_center() -> None:
-    state = state_of(torch.tensor([[3.0, 4.0]]))
-    assert most_similar(torch.tensor([1.0, 0.0]), state, 1, "centered")[0].similarity == 0.0
+    state = state_of(np.array([[3.0, 4.0]]))
+    assert most_similar(np.array([1.0, 0.0]), state, 1, "centered")[0].similarity == 0.0
 
 
 def test_a_vector_of_another_length_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\(3,\), the state asks for \(2,\)"):
-        most_similar(torch.ones(3), state_of(torch.ones(2, 2)), 1)
+        most_similar(np.ones(3), state_of(np.ones((2, 2))), 1)
 
 
 def test_an_unknown_metric_is_refused() -> None:
     with pytest.raises(ValueError, match="metric"):
-        most_similar(torch.ones(2), state_of(torch.ones(2, 2)), 1, "foo")  # type: ignore[arg-type]
+        most_similar(np.ones(2), state_of(np.ones((2, 2))), 1, "foo")  # type: ignore[arg-type]

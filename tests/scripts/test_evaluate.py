@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 
 from evaluate import Scores, evaluate, main
 from similarity.encoder import Encoder
@@ -17,7 +17,7 @@ from tiny import write_tiny_longformer
 TITLES = ["A car hit a man", "A chatbot lied", "Courts used biased scores", "A plane fell", "A robot hurt a worker"]
 
 
-def vector(encoder: Encoder, text: str) -> torch.Tensor:
+def vector(encoder: Encoder, text: str) -> np.ndarray:
     return encoder.encode(text).vector
 
 
@@ -29,18 +29,18 @@ def ranked(tiny_encoder: Encoder) -> tuple[list[Incident], IncidentState]:
     cosines of a query are in the same order.
     """
     queries = [Incident(number, title, (title,)) for number, title in enumerate(TITLES, start=1)]
-    vectors = torch.stack([vector(tiny_encoder, title) for title in TITLES]).double()
+    vectors = np.stack([vector(tiny_encoder, title) for title in TITLES]).astype(np.float64)
     # dual[i] @ vectors[q] = 1 where i = q, else 0.
-    dual = torch.linalg.pinv(vectors).T
-    means = torch.tensor(PRODUCTS).double().T @ dual
+    dual = np.linalg.pinv(vectors).T
+    means = np.array(PRODUCTS).T @ dual
     # What is added is orthogonal to all queries and makes each mean sqrt(2) times as long as the longest was.
-    _, _, basis = torch.linalg.svd(vectors, full_matrices=True)
-    lengths = means.norm(dim=1)
-    means += basis[len(TITLES) :][: len(TITLES)] * (2 * lengths.max() ** 2 - lengths**2).sqrt().unsqueeze(1)
+    _, _, basis = np.linalg.svd(vectors, full_matrices=True)
+    lengths = np.linalg.norm(means, axis=1)
+    means += basis[len(TITLES) :][: len(TITLES)] * np.sqrt(2 * lengths.max() ** 2 - lengths**2)[:, None]
     state = IncidentState(
-        incident_ids=torch.arange(1, 6),
-        report_counts=torch.ones(5, dtype=torch.int64),
-        means=means.float(),
+        incident_ids=np.arange(1, 6),
+        report_counts=np.ones(5, dtype=np.int64),
+        means=means.astype(np.float32),
         titles=TITLES,
         model=tiny_encoder.name or "",
         model_fingerprint=tiny_encoder.fingerprint,
@@ -72,14 +72,14 @@ def test_scores_are_the_shares_of_known_ranks(
 def test_every_metric_is_scored_by_its_own_ranks(tiny_encoder: Encoder) -> None:
     query = vector(tiny_encoder, TITLES[0])
     # Orthogonal to the query and as long.
-    across = torch.stack([-query[1::2], query[0::2]], dim=1).flatten()
+    across = np.stack([-query[1::2], query[0::2]], axis=1).flatten()
     assert abs(float(query @ across)) < 1e-3
     # By the cosine the second is nearer: it is 1, the first's 0.995. Less the center, 0.55 query + 0.05 across, the
     # first is 0.45 query + 0.05 across, the second its opposite, and what is asked for 0.45 query - 0.05 across.
     state = IncidentState(
-        incident_ids=torch.tensor([1, 2]),
-        report_counts=torch.ones(2, dtype=torch.int64),
-        means=torch.stack([query + 0.1 * across, 0.1 * query]),
+        incident_ids=np.array([1, 2]),
+        report_counts=np.ones(2, dtype=np.int64),
+        means=np.stack([query + 0.1 * across, 0.1 * query]),
         titles=["", ""],
     )
     assert evaluate([Incident(1, "", (TITLES[0],))], tiny_encoder, state, ("cosine", "centered")) == {
@@ -113,9 +113,9 @@ def test_the_command_prints_a_table(
     # Two incidents with each other's vectors: each comes second. The state lacks the other three. Titles as they are
     # read from a table end with a full stop.
     IncidentState(
-        incident_ids=torch.tensor([1, 2]),
-        report_counts=torch.ones(2, dtype=torch.int64),
-        means=torch.stack([vector(tiny_encoder, f"{TITLES[1]}."), vector(tiny_encoder, f"{TITLES[0]}.")]),
+        incident_ids=np.array([1, 2]),
+        report_counts=np.ones(2, dtype=np.int64),
+        means=np.stack([vector(tiny_encoder, f"{TITLES[1]}."), vector(tiny_encoder, f"{TITLES[0]}.")]),
         titles=["", ""],
         model_fingerprint=tiny_encoder.fingerprint,
     ).save(tmp_path / "state.pt")

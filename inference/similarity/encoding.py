@@ -1,0 +1,110 @@
+"""What every encoder has in common: text in, CLS vector out, whatever engine does the arithmetic.
+
+`ENCODER_ENGINE` names the engine: `onnx` (`similarity.onnx_encoder`, which a Lambda serves with, because it starts
+without torch) or `torch` (`similarity.encoder`, the reference, which also makes the state). Their vectors differ by
+rounding alone. An engine's packages are imported when it is loaded.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from similarity.errors import ModelError
+from similarity.model_files import LongformerConfig, ModelFiles
+from similarity.settings import DEFAULT_ENGINE, DEFAULT_MODEL_FILENAME, DEFAULT_PRECISION, Engine, Precision
+from similarity.tokens import TextTokenizer, Tokens
+
+Vector = NDArray[np.float32]
+
+# As config.json names them; the values are what torch and ONNX call the approximation of GELU.
+GELU_APPROXIMATIONS: dict[str, Literal["none", "tanh"]] = {
+    "gelu": "none",
+    "gelu_new": "tanh",
+    "gelu_pytorch_tanh": "tanh",
+}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A text's CLS vector, float32 of shape (hidden,), and its tokens."""
+
+    vector: Vector
+    tokens: Tokens
+
+
+def inputs_needed(tokens: int, config: LongformerConfig) -> list[int]:
+    """How many of the first positions matter at the input of each layer, and, last, at the output: 1, the CLS token.
+
+    Without global attention (Beltagy et al. 2020, section 3.1) the CLS vector of a layer sees half a window of the
+    layer before. Where the CLS token attends globally, it sees every position of it.
+    """
+    needed = [1]
+    for window in reversed(config.attention_window):
+        needed.append(tokens if config.global_attention_on_cls else min(tokens, needed[-1] + window // 2))
+    return needed[::-1]
+
+
+class TextEncoder(ABC):
+    """A Longformer and its tokenizer. Safe to use from several threads at once."""
+
+    def __init__(self, config: LongformerConfig, tokenizer: TextTokenizer, files: ModelFiles) -> None:
+        self.config = config
+        self.name = files.name()
+        self.fingerprint = files.fingerprint()
+        self.precision: Precision = "float32"
+        self._tokenizer = tokenizer
+
+    @property
+    def dimension(self) -> int:
+        return self.config.hidden_size
+
+    def encode(self, text: str) -> Encoding:
+        """The CLS vector of a text and its tokens; the text is transliterated and cut as `similarity.tokens` says."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
+        """The same for several texts at once: the vectors differ by rounding alone."""
+        tokens = [self._tokenizer(text) for text in texts]
+        vectors = self.vectors([each.ids for each in tokens])  # (texts, hidden)
+        return [Encoding(vector, each) for vector, each in zip(vectors, tokens, strict=True)]
+
+    @abstractmethod
+    def vectors(self, texts: Sequence[Sequence[int]]) -> Vector:
+        """CLS vectors of several texts: token ids, special tokens included, for each of them -> (texts, hidden)."""
+
+
+def require_vocabulary(tokenizer: TextTokenizer, words: int) -> None:
+    """Raises ModelError where the tokenizer has tokens for which a table of so many words has no row."""
+    if tokenizer.vocabulary_size > words:
+        raise ModelError(f"the tokenizer has {tokenizer.vocabulary_size} tokens, the model {words}")
+
+
+def load_encoder(
+    model_dir: str | Path,
+    model_filename: str = DEFAULT_MODEL_FILENAME,
+    *,
+    engine: Engine = DEFAULT_ENGINE,
+    precision: Precision = DEFAULT_PRECISION,
+) -> TextEncoder:
+    """The checkpoint in `model_dir`: config.json, tokenizer.json and safetensors weights of any `LongformerModel`.
+
+    Raises ModelError for files that are missing, truncated or of another kind of model, and where the engine, or the
+    graph that it needs, is not there.
+    """
+    try:
+        if engine == "torch":
+            from similarity.encoder import Encoder
+
+            return Encoder.load(model_dir, model_filename, precision)
+        from similarity.onnx_encoder import OnnxEncoder
+
+        return OnnxEncoder.load(model_dir, model_filename, precision)
+    except ImportError as error:
+        raise ModelError(f"ENCODER_ENGINE is {engine}, but {error.name} is not installed") from error

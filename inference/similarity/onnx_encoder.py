@@ -1,0 +1,88 @@
+"""The encoder without torch: the same computation as `similarity.encoder`, as a graph that ONNX Runtime executes.
+
+`scripts/export_onnx.py` writes the graph, encoder.onnx, into the model's folder. It holds no weights but says where in
+the safetensors file they stand; ONNX Runtime maps them into memory, so that a process starts in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from similarity.encoding import TextEncoder, Vector, require_vocabulary
+from similarity.errors import ModelError
+from similarity.model_files import GRAPH_FILENAMES, LongformerConfig, ModelFiles
+from similarity.settings import DEFAULT_MODEL_FILENAME, DEFAULT_PRECISION, Precision
+from similarity.tokens import TextTokenizer
+
+# What the export notes down in the graph, to be compared with the folder that the graph is found in.
+FINGERPRINT_KEY, WORDS_KEY = "model_fingerprint", "vocabulary_size"
+
+
+class OnnxEncoder(TextEncoder):
+    """A Longformer whose arithmetic ONNX Runtime does."""
+
+    def __init__(
+        self,
+        config: LongformerConfig,
+        session: onnxruntime.InferenceSession,
+        tokenizer: TextTokenizer,
+        files: ModelFiles,
+    ) -> None:
+        super().__init__(config, tokenizer, files)
+        self._session = session
+
+    @classmethod
+    def load(
+        cls,
+        model_dir: str | Path,
+        model_filename: str = DEFAULT_MODEL_FILENAME,
+        precision: Precision = DEFAULT_PRECISION,
+    ) -> OnnxEncoder:
+        """As `load_encoder`."""
+        files = ModelFiles(Path(model_dir), model_filename)
+        config = files.config()
+        tokenizer = TextTokenizer.load(files.tokenizer_path, config.max_tokens)
+        if precision not in GRAPH_FILENAMES:
+            raise ModelError(f"ENCODER_ENGINE=onnx has no precision {precision}, only {', '.join(GRAPH_FILENAMES)}")
+        path = files.folder / GRAPH_FILENAMES[precision]
+        advice = "scripts/export_onnx.py makes it anew"
+        if not path.exists():
+            raise ModelError(f"{path} is not there; {advice}")
+        try:
+            session = onnxruntime.InferenceSession(path, _options(), providers=["CPUExecutionProvider"])
+        except Exception as error:  # the exceptions of ONNX Runtime have no ancestor of their own
+            raise ModelError(f"{path} can't be loaded; {advice}: {error}") from error
+        noted = session.get_modelmeta().custom_metadata_map
+        encoder = cls(config, session, tokenizer, files)
+        if noted.get(FINGERPRINT_KEY) != encoder.fingerprint:
+            raise ModelError(f"{path} was made from other files than lie beside it; {advice}")
+        require_vocabulary(tokenizer, int(noted[WORDS_KEY]))
+        encoder.precision = precision
+        return encoder
+
+    def vectors(self, texts: Sequence[Sequence[int]]) -> Vector:
+        return np.stack([self.cls_vector(np.asarray(ids, dtype=np.int64)) for ids in texts])
+
+    def cls_vector(self, ids: NDArray[np.int64]) -> Vector:
+        """(tokens,) of token ids, special tokens included -> (hidden,), float32."""
+        (vector,) = self._session.run(None, {"ids": ids})
+        return vector  # type: ignore[no-any-return]
+
+
+def _options() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    # Left to itself ONNX Runtime binds threads to cores, which a container may not allow.
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux
+    options.intra_op_num_threads = len(affinity(0)) if affinity else os.cpu_count() or 1
+    # The graph is written the way it is meant to be executed; optimising takes longer than the first answer.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    # Packing weights at the start would copy all of them, half a second, to save 12 ms a text.
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    options.log_severity_level = 3  # errors
+    return options
