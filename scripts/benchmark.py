@@ -1,23 +1,26 @@
 #!/usr/bin/env python3
-"""Measure speed, always beside a peer in the same run: what counts is the ratio, the machine may be busy.
+"""Measure speed, always beside peers in the same run: what counts is the ratio, the machine may be busy.
 
-    encoder     seconds for one text, ours and transformers', by length, with the largest difference of the vectors and
-                the share of the machine's fastest float32 product that ours reaches
-    coldstart   seconds from the start of a process to its first vector, ours and transformers'
-    ranking     milliseconds for the three most similar incidents: ours, the original's loop, numpy; and the time that
-                reading the vectors once takes
+    encoder     seconds for one text by length and backend, the largest difference from transformers, and how near the
+                first backend comes to the machine's limit: its fastest float32 product, or reading the weights once
+    build       tokens a second when a state is built, for texts as long as AIID's, in batches, ours and transformers'
+    coldstart   seconds from the start of a process to its first vector, or to its first answer to a vector
+    ranking     milliseconds for the three most similar incidents, and for reading the vectors once
+    memory      the most memory, in MiB, that a process has had in use when it has encoded a text of some length
 
-Needs the packages of requirements-dev.txt.
+The backend openvino and --plot need the packages of scripts/requirements-benchmark.txt; all need requirements-dev.txt.
 
 Example:
-    python scripts/benchmark.py encoder --size base
-    python scripts/benchmark.py encoder --model inference/model --tokens 40 700
+    python scripts/benchmark.py encoder --size base --plot encoder.png
+    python scripts/benchmark.py encoder --model inference/model --tokens 40 700 --backends onnx transformers
     python scripts/benchmark.py ranking --incidents 1400
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -35,25 +38,34 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from _inference import INFERENCE_DIR
-from benchmark_workers import Worker, arithmetic
+from benchmark_limits import arithmetic, weight_bytes
+from benchmark_workers import Worker
 from command_line import argument_parser
+from export_onnx import export
 from similarity.encoder import Encoder
-from similarity.model_files import ModelFiles
+from similarity.model_files import GRAPH_FILENAMES, ModelFiles
+from similarity.state import IncidentState
 
-Rows = list[dict[str, float]]
+Row = dict[str, float]
 
 # How many of the most similar incidents to rank; the default of the API.
 FIRST = 3
-ENCODERS = ("encode ours", "encode transformers", "gemm")
+BACKENDS = ("torch", "onnx", "openvino", "transformers", "torch bfloat16", "onnx int8")
+EXACT = ("torch", "onnx", "openvino")
 LENGTHS = (32, 128, 257, 512, 1024, 2048, 4096)
+# A loop over tensors is hopeless for more incidents.
+ORIGINAL_LIMIT = 10_000
 
-# Both encode 38 words, 40 tokens with the special ones where the tokenizer has such.
-COLD_STARTS = {
-    "ours": """
+# All but the last encode 38 words, 40 tokens with the special ones where the tokenizer has such.
+OURS = """
 import sys; sys.path.insert(0, sys.argv[2])
-from similarity.encoder import Encoder
-Encoder.load(sys.argv[1]).encode("word " * 38)
-""",
+from similarity.encoding import load_encoder
+load_encoder(sys.argv[1], engine="{}", precision="{}").encode("word " * 38)
+"""
+COLD_STARTS = {
+    "torch": OURS.format("torch", "float32"),
+    "onnx": OURS.format("onnx", "float32"),
+    "onnx int8": OURS.format("onnx", "int8"),
     "transformers": """
 import sys, torch
 from transformers import LongformerModel, PreTrainedTokenizerFast
@@ -61,6 +73,16 @@ tokenizer = PreTrainedTokenizerFast(tokenizer_file=sys.argv[1] + "/tokenizer.jso
 model = LongformerModel.from_pretrained(sys.argv[1]).eval()
 with torch.no_grad():
     model(**tokenizer("word " * 38, return_tensors="pt", return_token_type_ids=False)).last_hidden_state[0, 0]
+""",
+    "similar": """
+import sys; sys.path.insert(0, sys.argv[2])
+from similar import handler
+assert handler({"text": "word " * 38}, None)["statusCode"] == 200
+""",
+    "embed-to-db-similar": """
+import sys; sys.path.insert(0, sys.argv[2])
+from embed_to_db_similar import handler
+assert handler({"embed": [1.0] * int(sys.argv[3])}, None)["statusCode"] == 200
 """,
 }
 
@@ -92,60 +114,101 @@ def random_model(size: str) -> Iterator[Path]:
         yield Path(name)
 
 
-def benchmark_encoder(model_dir: Path, lengths: list[int], rounds: int) -> Rows:
-    """For each length: median seconds of both, their ratio, the largest difference, and the share of the best GEMM."""
+def random_ids(tokens: int, seed: int = 0) -> list[int]:
+    ids: list[int] = np.random.default_rng(seed).integers(4, 1000, tokens).tolist()
+    return ids
+
+
+def benchmark_encoder(model_dir: Path, lengths: list[int], backends: list[str], rounds: int) -> list[Row]:
+    """For each length: median seconds of each backend, and of the first of them its ratios to the others and the limit.
+
+    The limit is the longer of arithmetic at the speed of the best GEMM and one reading of the weights.
+    """
     config = ModelFiles(model_dir).config()
     intermediate = json.loads((model_dir / "config.json").read_bytes())["intermediate_size"]
-    choose = torch.Generator().manual_seed(0)
-    rows: Rows = []
+    first = backends[0]
+    rows: list[Row] = []
     with ExitStack() as stack:
-        ours, peer, gemm = (stack.enter_context(Worker(name, model_dir)) for name in ENCODERS)
+        workers = {name: stack.enter_context(Worker(name, model_dir)) for name in backends}
+        gemm, memory = (stack.enter_context(Worker(name, None)) for name in ("gemm", "memory"))
         for tokens in lengths:
-            ids = torch.randint(4, 1000, (tokens,), generator=choose).tolist()
-            ours.ask(ids), peer.ask(ids)
-            fastest, seconds, peer_seconds, error = 0.0, [], [], 0.0
+            ids = random_ids(tokens)
+            vectors = {name: worker.ask(ids).answer for name, worker in workers.items()}
+            flop_s, bytes_s = 0.0, 0.0
+            seconds: dict[str, list[float]] = {name: [] for name in backends}
             for _ in range(rounds):
-                fastest = max(fastest, gemm.ask(5).answer)
-                mine, theirs = ours.ask(ids), peer.ask(ids)
-                seconds.append(mine.seconds)
-                peer_seconds.append(theirs.seconds)
-                error = max(error, float(np.abs(np.subtract(mine.answer, theirs.answer)).max()))
-            median = statistics.median(seconds)
-            flop_s = arithmetic(tokens, config, intermediate) / median
-            rows.append(
-                {
-                    "tokens": tokens,
-                    "ours s": median,
-                    "transformers s": statistics.median(peer_seconds),
-                    "ratio": statistics.median(peer_seconds) / median,
-                    "largest error": error,
-                    "GFLOP/s": flop_s / 1e9,
-                    "best GEMM": fastest / 1e9,
-                    "share": flop_s / fastest,
-                }
-            )
+                flop_s, bytes_s = max(flop_s, gemm.ask(5).answer), max(bytes_s, memory.ask(3).answer)
+                for name, worker in workers.items():
+                    seconds[name].append(worker.ask(ids).seconds)
+            median = {name: statistics.median(found) for name, found in seconds.items()}
+            by_arithmetic = arithmetic(tokens, config, intermediate) / flop_s
+            limit = max(by_arithmetic, weight_bytes(config, intermediate) / bytes_s)
+            row = {"tokens": float(tokens), **{f"{name} s": median[name] for name in backends}}
+            row |= {f"{name} / {first}": median[name] / median[first] for name in backends[1:]}
+            if "transformers" in vectors:
+                exact = [vectors[name] for name in EXACT if name in vectors]
+                row["largest error"] = max(
+                    float(np.abs(np.subtract(vector, vectors["transformers"])).max()) for vector in exact
+                )
+            row |= {"best GFLOP/s": flop_s / 1e9, "GB/s": bytes_s / 1e9}
+            row |= {"share of GEMM": by_arithmetic / median[first], f"{first} / limit": median[first] / limit}
+            rows.append(row)
     return rows
 
 
-def benchmark_cold_start(model_dir: Path, rounds: int) -> Rows:
-    """Median seconds from the start of a process to the end of one that has made one vector of 40 tokens."""
+def aiid_lengths(texts: int) -> list[int]:
+    """So many lengths in tokens, distributed as those of AIID's reports: a median of about 700, cut at 4,096."""
+    drawn = np.random.default_rng(0).lognormal(np.log(700), 0.8, texts)
+    return [int(tokens) for tokens in np.clip(drawn, 32, 4096)]
+
+
+def benchmark_build(model_dir: Path, texts: int, rounds: int) -> list[Row]:
+    """Tokens a second, by the median of each way's times for all the texts."""
+    batch = [random_ids(tokens, seed) for seed, tokens in enumerate(aiid_lengths(texts))]
+    total = sum(map(len, batch))
+    ways = ("torch", "torch bfloat16", "transformers")
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    with ExitStack() as stack:
+        workers = {way: stack.enter_context(Worker(f"build {way}", model_dir)) for way in ways}
+        for worker in workers.values():
+            worker.ask(batch[:2])
+        for _ in range(rounds):
+            for way, worker in workers.items():
+                seconds[way].append(worker.ask(batch).seconds)
+    median = {way: statistics.median(found) for way, found in seconds.items()}
+    row = {"texts": float(texts), "tokens": float(total)}
+    row |= {f"{way} tokens/s": total / median[way] for way in ways}
+    return [row | {f"transformers / {way}": median["transformers"] / median[way] for way in ways[:2]}]
+
+
+def benchmark_cold_start(model_dir: Path, rounds: int) -> list[Row]:
+    """Median seconds from the start of a process to its end, after one vector or answer."""
+    dimension = ModelFiles(model_dir).config().hidden_size
+    means = np.random.default_rng(0).standard_normal((1400, dimension), np.float32)
+    ids = np.arange(1, len(means) + 1)
     seconds: dict[str, list[float]] = {name: [] for name in COLD_STARTS}
-    for _ in range(rounds):
-        for name, program in COLD_STARTS.items():
-            start = time.perf_counter()
-            command = [sys.executable, "-c", program, str(model_dir), str(INFERENCE_DIR)]
-            subprocess.run(command, check=True, capture_output=True)
-            seconds[name].append(time.perf_counter() - start)
-    ours, peer = (statistics.median(found) for found in seconds.values())
-    return [{"ours s": ours, "transformers s": peer, "ratio": peer / ours}]
+    with tempfile.TemporaryDirectory() as folder:
+        state_path = Path(folder) / "state.pt"
+        IncidentState(ids, np.ones_like(ids), means, [""] * len(ids)).save(state_path)
+        environment = {**os.environ, "MODEL_DIR": str(model_dir.resolve()), "INCIDENTS_FILENAME": str(state_path)}
+        for _ in range(rounds + 1):
+            for name, program in COLD_STARTS.items():
+                start = time.perf_counter()
+                command = [sys.executable, "-c", program, str(model_dir), str(INFERENCE_DIR), str(dimension)]
+                subprocess.run(command, check=True, capture_output=True, env=environment)
+                seconds[name].append(time.perf_counter() - start)
+    # The first round fills the file cache.
+    median = {name: statistics.median(found[1:]) for name, found in seconds.items()}
+    row = {f"{name} s": value for name, value in median.items()}
+    return [row | {f"{name} / transformers": median[name] / median["transformers"] for name in ("torch", "onnx")}]
 
 
-def benchmark_ranking(incidents: int, rounds: int) -> Rows:
+def benchmark_ranking(incidents: int, dtypes: list[str], rounds: int) -> list[Row]:
     """Median milliseconds for the first three of so many vectors of 768, by each way, and for reading them once."""
-    ways = ["rank ours", "rank numpy", "read once"]
-    # A loop over tensors is hopeless for more.
-    if incidents <= 10_000:
+    ways = [*(f"rank {dtype}" for dtype in dtypes), "rank numpy", "read once"]
+    if incidents <= ORIGINAL_LIMIT:
         ways.append("rank original")
+    ours = ways[0]
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     with ExitStack() as stack:
         workers = {way: stack.enter_context(Worker(way, incidents)) for way in ways}
@@ -153,14 +216,47 @@ def benchmark_ranking(incidents: int, rounds: int) -> Rows:
         for _ in range(rounds):
             for way, worker in workers.items():
                 seconds[way].append(worker.ask(FIRST).seconds)
-    if any(answers[way] != answers["rank ours"] for way in ways if way != "read once"):
+    if any(answers[way] != answers[ours] for way in ways if way != "read once"):
         raise AssertionError(f"they don't agree on the first three: {answers}")
     medians = {way.removeprefix("rank "): statistics.median(found) for way, found in seconds.items()}
-    ratios = {f"{way} / ours": median / medians["ours"] for way, median in medians.items() if way != "ours"}
+    mine = dtypes[0]
+    ratios = {f"{way} / {mine}": median / medians[mine] for way, median in medians.items() if way != mine}
     return [{"incidents": incidents, **{f"{way} ms": 1e3 * median for way, median in medians.items()}, **ratios}]
 
 
-def print_rows(rows: Rows) -> None:
+def benchmark_memory(model_dir: Path, lengths: list[int], backends: list[str]) -> list[Row]:
+    """Peak MiB of a process of its own for each backend, after a text of each length, shortest first."""
+    rows = [{"tokens": float(tokens)} for tokens in sorted(lengths)]
+    for name in backends:
+        with Worker(name, model_dir) as worker:
+            for row in rows:
+                row[f"{name} MiB"] = worker.ask(random_ids(int(row["tokens"]))).peak_mib
+    return rows
+
+
+def plot(rows: list[Row], path: Path) -> None:
+    """Seconds against tokens, log-log, of each backend; and the limit of the first."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    tokens = [row["tokens"] for row in rows]
+    names = [column.removesuffix(" s") for column in rows[0] if column.endswith(" s")]
+    for name in names:
+        axes.plot(tokens, [row[f"{name} s"] for row in rows], marker="o", label=name)
+    limit = [row[f"{names[0]} s"] / row[f"{names[0]} / limit"] for row in rows]
+    axes.plot(tokens, limit, color="black", linestyle="--", label="limit of the machine")
+    axes.set(xscale="log", yscale="log", xlabel="tokens", ylabel="seconds", title="CLS vector of one text")
+    axes.set_xticks(tokens, [f"{int(count):,}" for count in tokens])
+    axes.set_xticks([], minor=True)
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def print_rows(rows: list[Row]) -> None:
     """As a Markdown table, with a dash where a row lacks a column."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
     print("| " + " | ".join(columns) + " |")
@@ -172,35 +268,70 @@ def print_rows(rows: Rows) -> None:
 def _cell(value: float | None) -> str:
     if value is None:
         return "–"  # noqa: RUF001  (a dash, not a minus)
-    return f"{int(value):,}" if value == int(value) else f"{value:.3g}"
+    return f"{int(value):,}" if value == int(value) or value >= 1000 else f"{value:.3g}"
+
+
+def _is_installed(backend: str) -> bool:
+    return backend != "openvino" or importlib.util.find_spec("openvino") is not None
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argument_parser(__doc__)
-    parser.add_argument("what", choices=("encoder", "coldstart", "ranking"))
+    parser.add_argument("what", choices=("encoder", "build", "coldstart", "ranking", "memory"))
     parser.add_argument("--model", type=Path, help="model folder (default: random weights of --size)")
     parser.add_argument("--size", choices=("base", "small"), default="base", help="of random weights (default base)")
     parser.add_argument("--tokens", type=int, nargs="+", default=list(LENGTHS), help="lengths to measure")
+    parser.add_argument(
+        "--backends",
+        nargs="+",
+        choices=BACKENDS,
+        default=[name for name in BACKENDS[:4] if _is_installed(name)],
+        help="of encoder and memory; the first is compared with the others (default: all that compute float32)",
+    )
+    parser.add_argument("--texts", type=int, default=32, help="how many texts build takes (default 32)")
     parser.add_argument("--incidents", type=int, nargs="+", default=[1400, 100_000], help="sizes of the ranking")
+    parser.add_argument(
+        "--dtypes",
+        nargs="+",
+        choices=("float32", "float16", "int8"),
+        default=["float32"],
+        help="what the ranking keeps the vectors in (default float32)",
+    )
     parser.add_argument("--rounds", type=int, default=5, help="runs of each, of which the median counts (default 5)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the encoder's table")
     args = parser.parse_args(argv)
     if args.model is not None and not args.model.is_dir():
         parser.error(f"there is no folder {args.model}")
-    if args.rounds < 1 or min(args.tokens) < 1 or min(args.incidents) < 4:
-        parser.error("--rounds and --tokens must be at least 1, --incidents at least 4")
-    if args.what == "ranking":
-        rows = [row for incidents in args.incidents for row in benchmark_ranking(incidents, args.rounds)]
-    else:
-        with ExitStack() as stack:
-            model_dir = args.model or stack.enter_context(random_model(args.size))
-            Encoder.load(model_dir)
-            if args.what == "encoder":
-                rows = benchmark_encoder(model_dir, args.tokens, args.rounds)
-            else:
-                rows = benchmark_cold_start(model_dir, args.rounds)
+    if min(args.rounds, args.texts, *args.tokens) < 1 or min(args.incidents) <= FIRST:
+        parser.error("--rounds, --texts and --tokens must be at least 1, --incidents at least 4")
+    if args.plot and (args.what != "encoder" or importlib.util.find_spec("matplotlib") is None):
+        parser.error("--plot draws the table of encoder, and needs scripts/requirements-benchmark.txt")
+    if not all(map(_is_installed, args.backends)):
+        parser.error("openvino needs scripts/requirements-benchmark.txt")
+    rows = _measure(args)
+    if args.plot:
+        plot(rows, args.plot)
     print(json.dumps(rows)) if args.json else print_rows(rows)
     return 0
+
+
+def _measure(args: Any) -> list[Row]:
+    if args.what == "ranking":
+        return [row for count in args.incidents for row in benchmark_ranking(count, args.dtypes, args.rounds)]
+    with ExitStack() as stack:
+        model_dir = args.model or stack.enter_context(random_model(args.size))
+        Encoder.load(model_dir)
+        for precision, name in GRAPH_FILENAMES.items():
+            if not (model_dir / name).exists():
+                export(model_dir, precision)
+        if args.what == "encoder":
+            return benchmark_encoder(model_dir, args.tokens, args.backends, args.rounds)
+        if args.what == "build":
+            return benchmark_build(model_dir, args.texts, args.rounds)
+        if args.what == "memory":
+            return benchmark_memory(model_dir, args.tokens, args.backends)
+        return benchmark_cold_start(model_dir, args.rounds)
 
 
 if __name__ == "__main__":

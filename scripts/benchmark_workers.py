@@ -1,4 +1,5 @@
 """What `benchmark.py` compares, each in a process of its own: threads of one would spin into the time of the next.
+Each imports what it needs and no more, so that a process's memory is that of its backend.
 
 A worker is a function that loads its backend and returns what a request asks of it; the driver sends requests to all
 workers in turn, so that what else the machine does strikes all of them alike.
@@ -7,46 +8,79 @@ workers in turn, so that what else the machine does strikes all of them alike.
 from __future__ import annotations
 
 import multiprocessing
+import resource
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 import _inference  # noqa: F401  (makes `similarity` importable)
-from similarity.encoder import Encoder
-from similarity.encoding import Vector, inputs_needed
-from similarity.layers import Linear
-from similarity.model_files import LongformerConfig
-from similarity.ranking import most_similar
-from similarity.state import IncidentState
+from similarity.encoding import TextEncoder, Vector, load_encoder
+from similarity.index import Index, IndexDtype
+from similarity.model_files import ModelFiles
+from similarity.settings import Engine, Precision
 
 Answer = Callable[[Any], Any]
+# Token ids of one text -> its CLS vector as a list of floats.
+Encode = Callable[[list[int]], list[float]]
+# Token ids of several texts -> nothing.
+EncodeAll = Callable[[list[list[int]]], None]
 
 
 @dataclass(frozen=True)
 class Timed:
-    """What a worker answered, and how long that took it."""
+    """What a worker answered, how long that took it, and the most memory that its process has had in use so far."""
 
     seconds: float
     answer: Any
+    peak_mib: float
 
 
-def encode_ours(model_dir: Path) -> Answer:
-    """Token ids -> CLS vector as a list, by `similarity.encoder`."""
-    encoder = Encoder.load(model_dir)
-    return lambda ids: encoder.cls_vector(torch.tensor(ids)).tolist()
+def _ours(engine: Engine, precision: Precision, model_dir: Path) -> TextEncoder:
+    return load_encoder(model_dir, engine=engine, precision=precision)
 
 
-def encode_by_transformers(model_dir: Path) -> Answer:
-    """The same by transformers' LongformerModel, as the original service calls it."""
+def encode_ours(engine: Engine, precision: Precision, model_dir: Path) -> Encode:
+    encoder = _ours(engine, precision, model_dir)
+    return lambda ids: encoder.vectors([ids])[0].tolist()
+
+
+def encode_by_openvino(model_dir: Path) -> Encode:
+    """Our graph, in the operators of the standard, by OpenVINO."""
+    import openvino
+
+    from onnx_graph import WeightsFile, encoder_graph
+
+    files = ModelFiles(model_dir)
+    graph = encoder_graph(files.config(), WeightsFile(files.weights_path), {}, fused=False)
+    # Beside the weights, which it names relative to itself.
+    with tempfile.NamedTemporaryFile(dir=model_dir, suffix=".onnx") as file:
+        file.write(graph.SerializeToString())
+        file.flush()
+        core = openvino.Core()
+        compiled = core.compile_model(core.read_model(file.name), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda ids: compiled(np.array(ids))[0].tolist()
+
+
+def _transformers(model_dir: Path) -> Any:
+    import torch
     from transformers import LongformerModel
 
-    model = LongformerModel.from_pretrained(model_dir, dtype=torch.float32).eval()  # type: ignore[no-untyped-call]
+    return LongformerModel.from_pretrained(model_dir, dtype=torch.float32).eval()  # type: ignore[no-untyped-call]
+
+
+def encode_by_transformers(model_dir: Path) -> Encode:
+    """By transformers' LongformerModel, as the original service calls it."""
+    import torch
+
+    model = _transformers(model_dir)
 
     def encode(ids: list[int]) -> list[float]:
         with torch.inference_mode():
@@ -56,8 +90,50 @@ def encode_by_transformers(model_dir: Path) -> Answer:
     return encode
 
 
+# Tokens that our build takes in one pass at most, and texts that transformers takes in one.
+BATCH_TOKENS, BATCH_TEXTS = 4096, 8
+
+
+def build_ours(precision: Precision, model_dir: Path) -> EncodeAll:
+    """Batches as `build_state.py` makes them: longest first, of one text or BATCH_TOKENS tokens at most."""
+    encoder = _ours("torch", precision, model_dir)
+
+    def encode_all(texts: list[list[int]]) -> None:
+        batch: list[list[int]] = []
+        for ids in sorted(texts, key=len, reverse=True):
+            if batch and sum(map(len, batch)) + len(ids) > BATCH_TOKENS:
+                encoder.vectors(batch)
+                batch = []
+            batch.append(ids)
+        encoder.vectors(batch)
+
+    return encode_all
+
+
+def build_by_transformers(model_dir: Path) -> EncodeAll:
+    """Batches of BATCH_TEXTS texts of like length, padded to the longest of them."""
+    import torch
+
+    model = _transformers(model_dir)
+    pad = model.config.pad_token_id
+
+    def encode_all(texts: list[list[int]]) -> None:
+        ordered = sorted(texts, key=len, reverse=True)
+        for start in range(0, len(ordered), BATCH_TEXTS):
+            batch = [torch.tensor(ids) for ids in ordered[start : start + BATCH_TEXTS]]
+            ids = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True, padding_value=pad)
+            with torch.inference_mode():
+                model(ids, attention_mask=(ids != pad).long())
+
+    return encode_all
+
+
 def gemm(_: object) -> Answer:
     """FLOP/s of the fastest float32 product with the weights of a layer, plain or packed, for several sizes."""
+    import torch
+
+    from similarity.layers import Linear
+
     weight, bias = torch.randn(3072, 768), torch.zeros(3072)
     packed = Linear(weight, bias)
 
@@ -76,22 +152,45 @@ def gemm(_: object) -> Answer:
     return best
 
 
+def memory(_: object) -> Answer:
+    """Bytes/s of the fastest reading of 400 MB, more than a cache holds."""
+    import torch
+
+    values = torch.ones(100_000_000)
+
+    def best(rounds: int) -> float:
+        fastest = 0.0
+        for _ in range(rounds):
+            start = time.perf_counter()
+            values.sum()
+            fastest = max(fastest, 4 * len(values) / (time.perf_counter() - start))
+        return fastest
+
+    return best
+
+
 def _vectors(incidents: int) -> tuple[Vector, Vector]:
     """Means (incidents, 768) and a vector (768,), random, the same in every worker."""
     choose = np.random.default_rng(0)
     return choose.standard_normal((incidents, 768), np.float32), choose.standard_normal(768, np.float32)
 
 
-def rank_ours(incidents: int) -> Answer:
-    """num -> the ids of the first so many, by `similarity.ranking`."""
+def rank_ours(dtype: IndexDtype, incidents: int) -> Answer:
+    """num -> the ids of the first so many, by `similarity.index`."""
     means, vector = _vectors(incidents)
-    ids = np.arange(1, incidents + 1)
-    state = IncidentState(ids, np.ones_like(ids), means, [""] * incidents)
-    return lambda num: [match.incident_id for match in most_similar(vector, state, num)]
+    if dtype != "float32":  # The means are on disk, as the index says.
+        with tempfile.NamedTemporaryFile() as file:
+            np.save(file.name, means)
+            means = np.load(file.name + ".npy", mmap_mode="r")
+            Path(file.name + ".npy").unlink()
+    index = Index.of(means, dtype)
+    return lambda num: [int(row) + 1 for row in index.top(vector, num, "cosine")[0]]
 
 
 def rank_as_original(incidents: int) -> Answer:
     """The same by the loop of the original service, a cosine at a time."""
+    import torch
+
     means, vector = (torch.from_numpy(each) for each in _vectors(incidents))
 
     def rank(num: int) -> list[int]:
@@ -117,19 +216,38 @@ def rank_by_numpy(incidents: int) -> Answer:
 
 def read_once(incidents: int) -> Answer:
     """The sum of all vectors: what reading them from memory takes."""
+    import torch
+
     means = torch.from_numpy(_vectors(incidents)[0])
     return lambda _: means.sum().item()
 
 
 BACKENDS: dict[str, Callable[[Any], Answer]] = {
-    "encode ours": encode_ours,
-    "encode transformers": encode_by_transformers,
+    "torch": partial(encode_ours, "torch", "float32"),
+    "torch bfloat16": partial(encode_ours, "torch", "bfloat16"),
+    "onnx": partial(encode_ours, "onnx", "float32"),
+    "onnx int8": partial(encode_ours, "onnx", "int8"),
+    "openvino": encode_by_openvino,
+    "transformers": encode_by_transformers,
+    "build torch": partial(build_ours, "float32"),
+    "build torch bfloat16": partial(build_ours, "bfloat16"),
+    "build transformers": build_by_transformers,
     "gemm": gemm,
-    "rank ours": rank_ours,
+    "memory": memory,
+    "rank float32": partial(rank_ours, "float32"),
+    "rank float16": partial(rank_ours, "float16"),
+    "rank int8": partial(rank_ours, "int8"),
     "rank original": rank_as_original,
     "rank numpy": rank_by_numpy,
     "read once": read_once,
 }
+
+
+def _peak_mib() -> float:
+    if sys.platform == "linux":  # where getrusage counts what the parent used too
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
 
 
 def _serve(connection: Connection, name: str, subject: object) -> None:
@@ -138,7 +256,7 @@ def _serve(connection: Connection, name: str, subject: object) -> None:
     while (request := connection.recv()) is not None:
         start = time.perf_counter()
         result = answer(request)
-        connection.send(Timed(time.perf_counter() - start, result))
+        connection.send(Timed(time.perf_counter() - start, result, _peak_mib()))
 
 
 class Worker:
@@ -169,17 +287,3 @@ class Worker:
         self._connection.close()
         self._process.terminate()
         self._process.join()
-
-
-def arithmetic(tokens: int, config: LongformerConfig, intermediate_size: int) -> float:
-    """FLOP that the CLS vector of `tokens` tokens takes: two for each product and sum that can't be left out."""
-    needed = inputs_needed(tokens, config)
-    hidden, total = config.hidden_size, 0.0
-    for window, inputs, outputs in zip(config.attention_window, needed, needed[1:], strict=False):
-        reach = window // 2
-        pairs = sum(min(inputs, query + reach + 1) - max(0, query - reach) for query in range(outputs))
-        total += 2 * inputs * 2 * hidden * hidden  # keys and values
-        total += 2 * outputs * 2 * hidden * hidden  # queries and what follows attention
-        total += 2 * 2 * pairs * hidden  # scores and weighted values, over all heads
-        total += 2 * 2 * outputs * hidden * intermediate_size
-    return total

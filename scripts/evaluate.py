@@ -20,7 +20,8 @@ from command_line import argument_parser
 from progress import progress_bar
 from similarity.encoding import TextEncoder, load_encoder
 from similarity.errors import ModelError, StateError
-from similarity.ranking import METRICS, Metric, most_similar
+from similarity.index import METRICS, Metric
+from similarity.ranking import most_similar
 from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_DIR, DEFAULT_MODEL_URI
 from similarity.state import IncidentState
 from sources import Incident, read_incidents

@@ -55,7 +55,7 @@ class OnnxEncoder(TextEncoder):
         if not path.exists():
             raise ModelError(f"{path} is not there; {advice}")
         try:
-            session = onnxruntime.InferenceSession(path, _options(), providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(path, _options(precision), providers=["CPUExecutionProvider"])
         except Exception as error:  # the exceptions of ONNX Runtime have no ancestor of their own
             raise ModelError(f"{path} can't be loaded; {advice}: {error}") from error
         noted = session.get_modelmeta().custom_metadata_map
@@ -75,14 +75,16 @@ class OnnxEncoder(TextEncoder):
         return vector  # type: ignore[no-any-return]
 
 
-def _options() -> onnxruntime.SessionOptions:
+def _options(precision: Precision) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     # Left to itself ONNX Runtime binds threads to cores, which a container may not allow.
     affinity = getattr(os, "sched_getaffinity", None)  # Linux
     options.intra_op_num_threads = len(affinity(0)) if affinity else os.cpu_count() or 1
     # The graph is written the way it is meant to be executed; optimising takes longer than the first answer.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    # Packing weights at the start would copy all of them, half a second, to save 12 ms a text.
-    options.add_session_config_entry("session.disable_prepacking", "1")
+    if precision == "float32":
+        # Packing weights at the start would copy all of them, half a second, to save 12 ms a text. For products of
+        # integers it is quick, and without it they would be slow.
+        options.add_session_config_entry("session.disable_prepacking", "1")
     options.log_severity_level = 3  # errors
     return options

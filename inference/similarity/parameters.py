@@ -10,8 +10,8 @@ import numpy as np
 
 from similarity.encoding import Vector
 from similarity.errors import RequestError
+from similarity.index import METRICS, Metric
 from similarity.proxy import Request, kind
-from similarity.ranking import METRICS, Metric
 
 DEFAULT_NUM = 3
 

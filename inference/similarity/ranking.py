@@ -8,16 +8,12 @@ component, which squeezes every cosine into 0.99 to 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from similarity.encoding import Vector
-from similarity.state import IncidentState, unit
-
-Metric = Literal["cosine", "centered"]
-METRICS: tuple[Metric, ...] = get_args(Metric)
+from similarity.index import METRICS, Metric
+from similarity.state import IncidentState
 
 
 @dataclass(frozen=True)
@@ -39,26 +35,11 @@ def most_similar(vector: Vector, state: IncidentState, num: int, metric: Metric 
         raise ValueError(f"vector has the shape {tuple(vector.shape)}, the state asks for ({state.dimension},)")
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {METRICS}, not {metric!r}")
-    vector = np.asarray(vector, dtype=np.float32)
-    if metric == "centered":
-        similarities = state.unit_centered_means @ unit(vector - state.center)
-    else:
-        similarities = state.unit_means @ unit(vector)  # (incidents, hidden) @ (hidden,) -> (incidents,)
-    np.clip(similarities, -1.0, 1.0, out=similarities)  # rounding may lead past 1
-    best = _top(similarities, len(state) if num < 0 else min(num, len(state)))
+    rows = len(state) if num < 0 else min(num, len(state))
+    best, similarities = state.index.top(np.asarray(vector, dtype=np.float32), rows, metric)
     return [
         Match(incident_id=incident_id, similarity=similarity, title=state.titles[row])
         for row, incident_id, similarity in zip(
-            best.tolist(), state.incident_ids[best].tolist(), similarities[best].tolist(), strict=True
+            best.tolist(), state.incident_ids[best].tolist(), similarities.tolist(), strict=True
         )
     ]
-
-
-def _top(values: Vector, k: int) -> NDArray[np.intp]:
-    """(n,) -> (k,): where the k largest values are, largest first, ties in order."""
-    if k == 0:
-        return np.empty(0, dtype=np.intp)
-    threshold = np.partition(values, len(values) - k)[len(values) - k]
-    candidates = np.flatnonzero(values >= threshold)  # (n,) -> (k or more,)
-    order = np.argsort(-values[candidates], kind="stable")
-    return candidates[order[:k]]

@@ -9,8 +9,9 @@ from typing import Any
 
 from similarity.encoding import Encoding, TextEncoder, Vector, load_encoder
 from similarity.errors import RequestError
+from similarity.index import Metric
 from similarity.model_files import ModelFiles
-from similarity.ranking import Match, Metric, most_similar
+from similarity.ranking import Match, most_similar
 from similarity.reloading import FromFiles
 from similarity.settings import Settings
 from similarity.state import IncidentState

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from similarity.encoding import TextEncoder, Vector
 from similarity.errors import StateError
+from similarity.index import Index
 from similarity.pt_file import read_pt
 
 FORMAT, VERSION = "incident-state", 1
@@ -77,19 +78,9 @@ class IncidentState:
         return int(self.means.shape[1])
 
     @cached_property
-    def unit_means(self) -> Vector:
-        """(incidents, hidden), each of length 1, or 0 where a mean is 0."""
-        return unit(self.means)
-
-    @cached_property
-    def center(self) -> Vector:
-        """(hidden,): the mean of all incidents' vectors, each counted once."""
-        return self.means.mean(axis=0) if len(self) else np.zeros(self.dimension, dtype=np.float32)
-
-    @cached_property
-    def unit_centered_means(self) -> Vector:
-        """(incidents, hidden): means less `center`, each of length 1, or 0 where nothing is left."""
-        return unit(self.means - self.center)
+    def index(self) -> Index:
+        """What `similarity.ranking` compares with, prepared at first use."""
+        return Index.of(self.means)
 
     def require_made_by(self, encoder: TextEncoder, name: str) -> None:
         """Raises StateError where this state was made with another model than `encoder`, which is called `name`."""
@@ -173,9 +164,3 @@ class IncidentState:
             means=np.stack(means),
             titles=[""] * len(ids),
         )
-
-
-def unit(vectors: Vector) -> Vector:
-    """Vectors, in the last dimension, of length 1; one of length 0 stays what it is."""
-    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return vectors / np.maximum(lengths, np.float32(1e-12))  # type: ignore[no-any-return]

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from similarity.ranking import METRICS, Metric, most_similar
+from similarity.index import METRICS, Index, IndexDtype, Metric
+from similarity.ranking import most_similar
 from similarity.state import IncidentState
 
 
@@ -96,3 +97,34 @@ def test_a_vector_of_another_length_is_refused() -> None:
 def test_an_unknown_metric_is_refused() -> None:
     with pytest.raises(ValueError, match="metric"):
         most_similar(np.ones(2), state_of(np.ones((2, 2))), 1, "foo")  # type: ignore[arg-type]
+
+
+def test_an_incident_without_direction_has_similarity_0_among_others() -> None:
+    state = state_of(np.array([[3.0, 4.0], [0.0, 0.0], [4.0, 3.0]]))
+    found = {match.incident_id: match.similarity for match in most_similar(np.array([3.0, 4.0]), state, -1)}
+    assert found == pytest.approx({1: 1.0, 2: 0.0, 3: 0.96}, abs=1e-6)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_less_memory_gives_the_same_first_three(dtype: IndexDtype, metric: Metric) -> None:
+    choose = np.random.default_rng(0)
+    means = choose.standard_normal((5000, 768), np.float32)
+    means[:, 588] += 12  # as in the real model
+    index = Index.of(means, dtype)
+    for _ in range(20):
+        vector = choose.standard_normal(768, np.float32)
+        vector[588] += 12
+        expected = numpy_ranking(vector.astype(np.float64), means.astype(np.float64), metric)
+        rows, similarities = index.top(vector, 3, metric)
+        assert [row + 1 for row in rows] == [number for _, number in expected[:3]]
+        assert similarities.tolist() == pytest.approx([cosine for cosine, _ in expected[:3]], abs=1e-6)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_less_memory_ranks_all_where_all_are_asked_for(dtype: IndexDtype, metric: Metric) -> None:
+    means = np.random.default_rng(1).standard_normal((300, 16), np.float32)
+    expected, _ = Index.of(means).top(means[7], 300, metric)
+    found, _ = Index.of(means, dtype).top(means[7], 300, metric)
+    assert found.tolist() == expected.tolist()

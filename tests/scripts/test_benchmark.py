@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
-from benchmark import main
-from benchmark_workers import arithmetic
+from benchmark import aiid_lengths, main, plot
+from benchmark_limits import arithmetic, weight_bytes
 from similarity.model_files import LongformerConfig
 
 
@@ -49,25 +50,55 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, f
     return rows
 
 
+def test_the_weights_of_a_layer_are_those_counted_by_hand() -> None:
+    # Query, key, value and output are 4 x 4 each, the feed-forward part is 4 x 5 and 5 x 4; a float32 has 4 bytes.
+    assert weight_bytes(config((4, 4)), 5) == 2 * 4 * (4 * 16 + 2 * 20)
+
+
 def test_encoder_compares_with_transformers(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = run(capsys, "encoder", "--size", "small", "--tokens", "5", "300")
+    rows = run(
+        capsys, "encoder", "--size", "small", "--tokens", "5", "300", "--backends", "torch", "onnx", "transformers"
+    )
     assert [row["tokens"] for row in rows] == [5, 300]
     for row in rows:
         assert 0 < row["largest error"] < 1e-5
-        assert row["ratio"] == pytest.approx(row["transformers s"] / row["ours s"])
-        assert 0 < row["share"] == pytest.approx(row["GFLOP/s"] / row["best GEMM"])
+        assert row["transformers / torch"] == pytest.approx(row["transformers s"] / row["torch s"])
+        assert row["onnx / torch"] == pytest.approx(row["onnx s"] / row["torch s"])
+        assert row["torch / limit"] > 0
+        assert row["share of GEMM"] > 0
+
+
+def test_build_compares_with_transformers(capsys: pytest.CaptureFixture[str]) -> None:
+    [row] = run(capsys, "build", "--size", "small", "--texts", "3")
+    assert row["tokens"] == sum(aiid_lengths(3))
+    expected = row["torch tokens/s"] / row["transformers tokens/s"]
+    assert row["transformers / torch"] == pytest.approx(expected)
+
+
+def test_lengths_are_distributed_as_aiids() -> None:
+    lengths = sorted(aiid_lengths(5000))
+    assert 650 < lengths[2500] < 750
+    assert lengths[-1] == 4096
 
 
 def test_cold_start_compares_with_transformers(capsys: pytest.CaptureFixture[str]) -> None:
     [row] = run(capsys, "coldstart", "--size", "small")
-    assert row["ratio"] == pytest.approx(row["transformers s"] / row["ours s"])
+    assert row["onnx / transformers"] == pytest.approx(row["onnx s"] / row["transformers s"])
+    assert row["embed-to-db-similar s"] > 0
+
+
+def test_memory_grows_with_the_text(capsys: pytest.CaptureFixture[str]) -> None:
+    short, long = run(capsys, "memory", "--size", "small", "--tokens", "4096", "5", "--backends", "onnx")
+    assert (short["tokens"], long["tokens"]) == (5, 4096)
+    assert 10 < short["onnx MiB"] < long["onnx MiB"]
 
 
 def test_ranking_compares_with_the_original_and_with_numpy(capsys: pytest.CaptureFixture[str]) -> None:
-    small, large = run(capsys, "ranking", "--incidents", "20", "10001")
-    assert small["original / ours"] == pytest.approx(small["original ms"] / small["ours ms"])
+    arguments = ("ranking", "--incidents", "20", "10001", "--dtypes", "float32", "float16", "int8")
+    small, large = run(capsys, *arguments)
+    assert small["original / float32"] == pytest.approx(small["original ms"] / small["float32 ms"])
     assert "original ms" not in large
-    assert large["numpy / ours"] > 0
+    assert large["int8 / float32"] == pytest.approx(large["int8 ms"] / large["float32 ms"])
 
 
 def test_the_table_has_every_column(capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,6 +107,13 @@ def test_the_table_has_every_column(capsys: pytest.CaptureFixture[str]) -> None:
     assert len({line.count("|") for line in lines}) == 1
     assert "original ms" in lines[0]
     assert lines[2].count("–") == 2  # noqa: RUF001
+
+
+def test_a_plot_is_a_png_with_every_backend(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="needs scripts/requirements-benchmark.txt")
+    row = {"tokens": 8.0, "torch s": 0.1, "onnx s": 0.2, "torch / limit": 1.5}
+    plot([row, {**row, "tokens": 16.0}], tmp_path / "p.png")
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
