@@ -46,6 +46,7 @@ def _divide(numerator: Vector, length: Vector | np.float32) -> Vector:
 class Index:
     """For means (incidents, hidden): `product` gives u . q, (hidden,) -> (incidents,), float32, or nearly so.
 
+    The means are kept only where the product is not exact.
     center (hidden,), spreads and shrink (incidents,): c, |d| and 1 / |m| (0 where m is 0) as above.
     """
 
@@ -53,8 +54,7 @@ class Index:
     spreads: Vector
     shrink: Vector
     product: Callable[[Vector], Vector]
-    means: Vector
-    is_exact: bool
+    means: Vector | None
 
     @classmethod
     def of(cls, means: Vector, dtype: IndexDtype = "float32") -> Index:
@@ -75,7 +75,7 @@ class Index:
                 differences = np.rint(_divide(differences, scales[rows, None]))
             directions[rows] = differences
         shrink = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-        return cls(center, spreads, shrink, _product(directions, scales), means, dtype == "float32")
+        return cls(center, spreads, shrink, _product(directions, scales), None if dtype == "float32" else means)
 
     def top(self, vector: Vector, num: int, metric: Metric) -> tuple[NDArray[np.intp], Vector]:
         """The rows of the `num` incidents most like `vector` (hidden,), best first, and their similarities, -1 to 1.
@@ -83,18 +83,18 @@ class Index:
         What has no direction has similarity 0; ties are in the order of the rows.
         """
         similarities = self._similarities(vector, metric)
-        if self.is_exact:
+        if self.means is None:
             best = _largest(similarities, num)
             return best, similarities[best]
         # Where all are asked for, all are computed anew.
         candidates = np.sort(_largest(similarities, min(_CANDIDATES * num, len(similarities))))
-        exact = self._exact(candidates, vector, metric)
+        exact = self._exact(self.means[candidates], vector, metric)
         best = _largest(exact, num)
         return candidates[best], exact[best]
 
-    def _exact(self, rows: NDArray[np.intp], vector: Vector, metric: Metric) -> Vector:
+    def _exact(self, means: Vector, vector: Vector, metric: Metric) -> Vector:
         offset = self.center if metric == "centered" else np.float32(0)
-        similarities: Vector = unit(self.means[rows] - offset) @ unit(vector - offset)
+        similarities: Vector = unit(means - offset) @ unit(vector - offset)
         return np.clip(similarities, -1.0, 1.0)
 
     def _similarities(self, vector: Vector, metric: Metric) -> Vector:
