@@ -41,7 +41,8 @@ pytestmark = pytest.mark.skipif(
     reason="needs npm's registry and a minute or two: RUN_REHEARSAL=1 scripts/test tests/deploy",
 )
 
-# What npm calls latest is 3.0.0, which refuses the cloud assembly that aws-cdk-lib 2.275 writes.
+# 2.1148 is the first that reads the cloud assembly of aws-cdk-lib 2.275. 3.0.0, npm's highest number but an older and
+# deprecated release, refuses it.
 CDK = "aws-cdk@2.1148.1"
 # What Lambda's Node.js has of AWS's, for the function behind the triggers; the release that was tried.
 LAMBDA_SDK = "@aws-sdk/client-lambda@3.1164.0"
