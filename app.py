@@ -21,8 +21,11 @@ import jsii
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecr_assets as ecr_assets
 from aws_cdk import aws_efs as efs
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as events_targets
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
+from aws_cdk import triggers
 
 # The one place that names the alpha packages. aws_cdk.aws_apigatewayv2 and .aws_apigatewayv2_integrations are the same
 # constructs under their graduated names; a test compares the templates.
@@ -56,6 +59,13 @@ MOUNT_PATH = "/mnt/hf_models_cache"
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 MEMORY_MIB_RANGE = (128, 10240)
 TIMEOUT_S_RANGE = (1, 900)
+# 0 is off. Lambda takes what was idle for longer away anyway.
+KEEP_WARM_MINUTES_RANGE = (0, 60)
+# The Lambda that waits for a trigger's answer ends after 15 minutes; it needs some of them to say how it went.
+MAX_TRIGGER_TIMEOUT_S = 14 * 60
+
+ENCODER_ENGINES = ("onnx", "torch")
+ENCODER_GRAPH_FILENAME = "encoder.onnx"
 
 ARCHITECTURES = {
     "x86_64": (lambda_.Architecture.X86_64, ecr_assets.Platform.LINUX_AMD64),
@@ -72,7 +82,8 @@ class Config:
     """What a deployment can be told, each field from the variable of its name in capitals.
 
     memory_mib and timeout_s are those of every Lambda (LAMBDA_MEMORY_MIB, LAMBDA_TIMEOUT_S), architecture is
-    LAMBDA_ARCHITECTURE, account and region are AWS_ACCOUNT_ID and AWS_REGION.
+    LAMBDA_ARCHITECTURE, account and region are AWS_ACCOUNT_ID and AWS_REGION. keep_warm_minutes is the pause between
+    two invocations that keep a Lambda warm; 0 means that there are none.
     """
 
     account: str
@@ -83,6 +94,8 @@ class Config:
     architecture: str = "x86_64"
     allowed_origins: tuple[str, ...] = DEFAULT_ALLOWED_ORIGINS
     hf_model_uri: str = DEFAULT_MODEL_URI
+    encoder_engine: str = ENCODER_ENGINES[0]
+    keep_warm_minutes: int = 0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str | None]) -> Config:
@@ -97,6 +110,8 @@ class Config:
             architecture=given.one_of("LAMBDA_ARCHITECTURE", tuple(ARCHITECTURES), cls.architecture),
             allowed_origins=given.origins("ALLOWED_ORIGINS", cls.allowed_origins),
             hf_model_uri=given.matching("HF_MODEL_URI", r"[\w.-]+(/[\w.-]+)?", "a model's name", cls.hf_model_uri),
+            encoder_engine=given.one_of("ENCODER_ENGINE", ENCODER_ENGINES, cls.encoder_engine),
+            keep_warm_minutes=given.integer("KEEP_WARM_MINUTES", KEEP_WARM_MINUTES_RANGE, cls.keep_warm_minutes),
         )
 
 
@@ -214,8 +229,13 @@ class HandlerFunction(Construct):
             self,
             "Function",
             description=f"Answers {handler.route}",
+            # Lambda rejects a list of images. One platform makes none, and the CDK's command line has Docker leave out
+            # provenance attestations (BUILDX_NO_DEFAULT_ATTESTATIONS=1), which would make one again.
             code=lambda_.DockerImageCode.from_image_asset(
-                str(handler.path.parent), cmd=[handler.command], platform=platform
+                str(handler.path.parent),
+                cmd=[handler.command],
+                platform=platform,
+                build_args={"ENCODER_ENGINE": config.encoder_engine},
             ),
             architecture=architecture,
             memory_size=config.memory_mib,
@@ -235,10 +255,68 @@ class HandlerFunction(Construct):
                 "MODEL_FILENAME": DEFAULT_MODEL_FILENAME,
                 "INCIDENTS_FILENAME": DEFAULT_INCIDENTS_FILENAME,
                 "HF_MODEL_URI": config.hf_model_uri,
+                "ENCODER_ENGINE": config.encoder_engine,
                 "HF_HOME": f"{MOUNT_PATH}/huggingface",
                 "INCIDENT_CACHE_DIR": f"{MOUNT_PATH}/incidents",
             },
         )
+
+
+class Priming(Construct):
+    """Invokes each Lambda once when a deployment made or changed it, so that no caller waits while the cache is filled.
+
+    A Lambda that can't load its model or state raises, which fails the deployment and takes it back.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        functions: Mapping[str, lambda_.Function],
+        after: Sequence[Construct],
+        timeout_s: int,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        # Longer than the Lambda itself may take: a trigger that gives up first tries again beside the one that runs.
+        timeout = cdk.Duration.seconds(min(timeout_s + 60, MAX_TRIGGER_TIMEOUT_S))
+        for name, function in functions.items():
+            # The API calls the function itself, for which its permissions are.
+            cdk.Annotations.of(function).acknowledge_warning(
+                "@aws-cdk/aws-lambda:addPermissionsToVersionOrAlias", "no caller but the trigger names a version"
+            )
+            triggers.Trigger(self, name, handler=function, timeout=timeout, execute_after=list(after))
+        self._log_with_the_stack()
+
+    def _log_with_the_stack(self) -> None:
+        """Gives the Lambda behind the triggers, which the CDK makes, a log group that goes with the stack."""
+        stack = cdk.Stack.of(self)
+        log_group = logs.LogGroup(
+            self, "Log", retention=logs.RetentionDays.ONE_MONTH, removal_policy=cdk.RemovalPolicy.DESTROY
+        )
+        for child in stack.node.children:
+            if child.node.id.startswith("AWSCDK.Trigger"):
+                handler = child.node.find_child("Handler")
+                assert isinstance(handler, cdk.CfnResource)
+                handler.add_property_override("LoggingConfig", {"LogGroup": log_group.log_group_name})
+
+
+class KeepingWarm(Construct):
+    """Invokes each Lambda on a schedule. A rule for each: one rule has five targets at most."""
+
+    def __init__(
+        self, scope: Construct, construct_id: str, *, functions: Mapping[str, lambda_.Function], minutes: int
+    ) -> None:
+        super().__init__(scope, construct_id)
+        for name, function in functions.items():
+            target = events_targets.LambdaFunction(
+                function,
+                event=events.RuleTargetInput.from_object({"warm": True}),
+                # The next one comes soon enough.
+                retry_attempts=0,
+            )
+            schedule = events.Schedule.rate(cdk.Duration.minutes(minutes))
+            events.Rule(self, name, description="Keeps the Lambda warm", schedule=schedule, targets=[target])
 
 
 class SimilarIncidentsStack(cdk.Stack):
@@ -265,24 +343,30 @@ class SimilarIncidentsStack(cdk.Stack):
             ),
         )
         # A scope of their own keeps handlers' names apart from those of the stack's other parts.
-        functions = Construct(self, "Functions")
+        functions_scope = Construct(self, "Functions")
+        functions: dict[str, lambda_.Function] = {}
         for handler in find_handlers(handlers_dir):
-            lambda_of_handler = HandlerFunction(
-                functions, handler.module, handler=handler, config=config, network=network, cache=cache
-            )
+            function = HandlerFunction(
+                functions_scope, handler.module, handler=handler, config=config, network=network, cache=cache
+            ).function
+            functions[handler.module] = function
             api.add_routes(
                 path=handler.route,
                 methods=[apigatewayv2.HttpMethod[method] for method in METHODS],
-                integration=integrations.HttpLambdaIntegration(
-                    f"{handler.module}-integration", lambda_of_handler.function
-                ),
+                integration=integrations.HttpLambdaIntegration(f"{handler.module}-integration", function),
             )
-        for name in (DEFAULT_MODEL_FILENAME, DEFAULT_INCIDENTS_FILENAME):
+        Priming(self, "Priming", functions=functions, after=[network, cache, api], timeout_s=config.timeout_s)
+        if config.keep_warm_minutes:
+            KeepingWarm(self, "KeepingWarm", functions=functions, minutes=config.keep_warm_minutes)
+        made_by = {DEFAULT_MODEL_FILENAME: "fetch_model.py", DEFAULT_INCIDENTS_FILENAME: "build_state.py"}
+        if config.encoder_engine == "onnx":
+            made_by[ENCODER_GRAPH_FILENAME] = "export_onnx.py"
+        for name, script in made_by.items():
             if not (handlers_dir / DEFAULT_MODEL_DIR / name).exists():
                 cdk.Annotations.of(self).add_warning_v2(
                     f"similar-incidents:no-{name}",
                     f"inference/{DEFAULT_MODEL_DIR}/{name} is not there, so the image can't be built: "
-                    "make it with scripts/fetch_model.py and scripts/build_state.py.",
+                    f"make it with scripts/{script}.",
                 )
         cdk.CfnOutput(self, "apiUrl", value=api.url or "", description="URL of the API; add a route, e.g. similar")
 

@@ -38,6 +38,8 @@ OTHER = Config(
     architecture="arm64",
     allowed_origins=("https://incidentdatabase.ai", "http://localhost:8000"),
     hf_model_uri="some/model",
+    encoder_engine="torch",
+    keep_warm_minutes=5,
 )
 
 
@@ -60,9 +62,21 @@ class Synthesised:
     def properties(self, kind: str) -> list[dict[str, Any]]:
         return [resource["Properties"] for resource in self.resources(kind).values()]
 
+    def handler_functions(self) -> dict[str, dict[str, Any]]:
+        """Those that run the image, by logical id; the one behind the triggers, which the CDK makes, runs none."""
+        found = self.resources("AWS::Lambda::Function")
+        return {
+            id_: resource for id_, resource in found.items() if resource["Properties"].get("PackageType") == "Image"
+        }
+
     @property
     def functions(self) -> list[dict[str, Any]]:
-        return self.properties("AWS::Lambda::Function")
+        return [resource["Properties"] for resource in self.handler_functions().values()]
+
+    def command(self, function_id: str) -> str:
+        """The command of the function with a logical id."""
+        (command,) = self.handler_functions()[function_id]["Properties"]["ImageConfig"]["Command"]
+        return str(command)
 
     def subnets(self, kind: str) -> set[str]:
         """Logical ids of the subnets tagged "Public" or "Private"."""
@@ -124,15 +138,14 @@ def test_every_handler_file_is_a_function(each: Synthesised) -> None:
 
 
 def test_every_handler_file_has_a_route_for_get_and_post_that_leads_to_its_function(each: Synthesised) -> None:
-    functions = each.resources("AWS::Lambda::Function")
     integrations = each.resources("AWS::ApiGatewayV2::Integration")
     leads_to = {}
     for route in each.properties("AWS::ApiGatewayV2::Route"):
         (integration,) = [part["Ref"] for part in route["Target"]["Fn::Join"][1] if isinstance(part, dict)]
         function, _ = integrations[integration]["Properties"]["IntegrationUri"]["Fn::GetAtt"]
-        leads_to[route["RouteKey"]] = functions[function]["Properties"]["ImageConfig"]["Command"]
+        leads_to[route["RouteKey"]] = each.command(function)
     assert leads_to == {
-        f"{method} /{module.replace('_', '-')}": [f"{module}.handler"]
+        f"{method} /{module.replace('_', '-')}": f"{module}.handler"
         for module in HANDLERS
         for method in ("GET", "POST")
     }
@@ -143,13 +156,13 @@ def test_functions_get_events_of_format_2(each: Synthesised) -> None:
 
 
 def test_the_api_may_call_each_function_by_its_route_only(each: Synthesised) -> None:
-    functions = each.resources("AWS::Lambda::Function")
     allowed = set()
     for permission in each.properties("AWS::Lambda::Permission"):
+        if permission["Principal"] == "events.amazonaws.com":
+            continue  # keeps the functions warm
         assert permission["Principal"] == "apigateway.amazonaws.com"
-        command = functions[permission["FunctionName"]["Fn::GetAtt"][0]]["Properties"]["ImageConfig"]["Command"][0]
         path = permission["SourceArn"]["Fn::Join"][1][-1].rpartition("/")[2]
-        allowed.add((command, path))
+        allowed.add((each.command(permission["FunctionName"]["Fn::GetAtt"][0]), path))
     assert allowed == {(f"{module}.handler", module.replace("_", "-")) for module in HANDLERS}
 
 
@@ -193,10 +206,11 @@ def test_memory_timeout_and_architecture_can_be_set(other: Synthesised) -> None:
 
 
 @pytest.mark.parametrize(
-    ("synthesised", "model"), [("default", "allenai/longformer-base-4096"), ("other", "some/model")]
+    ("synthesised", "model", "engine"),
+    [("default", "allenai/longformer-base-4096", "onnx"), ("other", "some/model", "torch")],
 )
 def test_functions_find_model_state_and_cache_by_their_environment(
-    synthesised: str, model: str, request: pytest.FixtureRequest
+    synthesised: str, model: str, engine: str, request: pytest.FixtureRequest
 ) -> None:
     for function in request.getfixturevalue(synthesised).functions:
         assert function["Environment"]["Variables"] == {
@@ -204,15 +218,26 @@ def test_functions_find_model_state_and_cache_by_their_environment(
             "MODEL_FILENAME": "model.safetensors",
             "INCIDENTS_FILENAME": "incident_cls.pt",
             "HF_MODEL_URI": model,
+            "ENCODER_ENGINE": engine,
             "HF_HOME": "/mnt/hf_models_cache/huggingface",
             "INCIDENT_CACHE_DIR": "/mnt/hf_models_cache/incidents",
         }
 
 
+@pytest.mark.parametrize(("synthesised", "engine"), [("default", "onnx"), ("other", "torch")])
+def test_the_image_is_built_for_one_platform_and_one_engine(
+    synthesised: str, engine: str, request: pytest.FixtureRequest
+) -> None:
+    source = only(request.getfixturevalue(synthesised).docker_images())["source"]
+    assert source["dockerBuildArgs"] == {"ENCODER_ENGINE": engine}
+    assert source["platform"].count("/") == 1
+    assert "," not in source["platform"]
+
+
 def test_every_function_mounts_the_access_point_and_waits_for_the_mount_targets(each: Synthesised) -> None:
     (access_point,) = each.resources("AWS::EFS::AccessPoint")
     mount_targets = set(each.resources("AWS::EFS::MountTarget"))
-    for function in each.resources("AWS::Lambda::Function").values():
+    for function in each.handler_functions().values():
         mount = only(function["Properties"]["FileSystemConfigs"])
         assert mount["LocalMountPath"] == "/mnt/hf_models_cache"
         assert {"Ref": access_point} in mount["Arn"]["Fn::Join"][1]
@@ -250,7 +275,9 @@ def test_the_access_point_makes_its_folder_for_the_user_of_the_image(each: Synth
 
 def test_every_function_logs_to_a_group_of_its_own_that_goes_with_the_stack(each: Synthesised) -> None:
     groups = each.resources("AWS::Logs::LogGroup")
-    used = [function["LoggingConfig"]["LogGroup"]["Ref"] for function in each.functions]
+    # The one behind the triggers included: Lambda would make a group for it that nothing removes.
+    used = [function["LoggingConfig"]["LogGroup"]["Ref"] for function in each.properties("AWS::Lambda::Function")]
+    assert len(used) == len(HANDLERS) + 1
     assert sorted(used) == sorted(groups)
     for group in groups.values():
         assert group["DeletionPolicy"] == "Delete"
@@ -263,6 +290,106 @@ def test_nothing_is_kept_when_the_stack_is_destroyed(each: Synthesised) -> None:
         resource.get(key, "Delete") for resource in resources for key in ("DeletionPolicy", "UpdateReplacePolicy")
     }
     assert policies == {"Delete"}
+
+
+def test_after_a_deployment_each_function_is_invoked_once_and_has_to_answer(each: Synthesised) -> None:
+    versions = each.resources("AWS::Lambda::Version")
+    primed = []
+    for trigger in each.properties("Custom::Trigger"):
+        assert trigger["InvocationType"] == "RequestResponse"
+        # A version's id is made of what the function is: another image or setting is another version, primed anew.
+        assert trigger["ExecuteOnHandlerChange"] is True
+        primed.append(each.command(versions[trigger["HandlerArn"]["Ref"]]["Properties"]["FunctionName"]["Ref"]))
+    assert sorted(primed) == sorted(f"{module}.handler" for module in HANDLERS)
+
+
+def test_a_function_is_invoked_when_all_that_it_needs_and_the_api_are_there(each: Synthesised) -> None:
+    template = each.template.to_json()["Resources"]
+    kinds = (
+        "AWS::EFS::MountTarget",
+        "AWS::EC2::SecurityGroupIngress",
+        "AWS::EC2::Route",
+        "AWS::EC2::SubnetRouteTableAssociation",
+        "AWS::ApiGatewayV2::Route",
+        "AWS::ApiGatewayV2::Stage",
+    )
+    for trigger in each.resources("Custom::Trigger"):
+        before = all_before(trigger, template)
+        for kind in kinds:
+            assert set(each.resources(kind)) <= before
+        version = template[trigger]["Properties"]["HandlerArn"]["Ref"]
+        function = template[version]["Properties"]["FunctionName"]["Ref"]
+        (role, _) = template[function]["Properties"]["Role"]["Fn::GetAtt"]
+        policies = {
+            id_ for id_, policy in each.resources("AWS::IAM::Policy").items()
+            if {"Ref": role} in policy["Properties"]["Roles"]
+        }  # fmt: skip
+        assert policies
+        assert policies <= before
+
+
+def all_before(id_: str, template: dict[str, Any]) -> set[str]:
+    """Logical ids of the resources that have to be there before the one with an id is made."""
+    found: set[str] = set()
+    to_follow = [id_]
+    while to_follow:
+        named = resources_named_in(template[to_follow.pop()]) & set(template) - found
+        found |= named
+        to_follow += named
+    return found
+
+
+def resources_named_in(part: Any) -> set[str]:
+    """What a part of a template refers to or depends on."""
+    match part:
+        case {"Ref": str(name)}:
+            return {name}
+        case {"Fn::GetAtt": [str(name), *_]}:
+            return {name}
+        case dict():
+            depends = part.get("DependsOn", [])
+            found = {depends} if isinstance(depends, str) else {name for name in depends if isinstance(name, str)}
+            return found.union(*(resources_named_in(value) for value in part.values()))
+        case list():
+            return set().union(*(resources_named_in(value) for value in part))
+    return set()
+
+
+@pytest.mark.parametrize(("timeout_s", "expected_s"), [(30, 90), (600, 660), (900, 840)])
+def test_a_trigger_waits_longer_than_the_function_may_take_but_not_longer_than_its_own_lambda(
+    timeout_s: int, expected_s: int, tmp_path: Path
+) -> None:
+    synthesised = synthesise(Config(ACCOUNT, REGION, timeout_s=timeout_s), tmp_path)
+    assert {found["Timeout"] for found in synthesised.properties("Custom::Trigger")} == {str(expected_s * 1000)}
+    (provider,) = (f for f in synthesised.properties("AWS::Lambda::Function") if f.get("PackageType") != "Image")
+    assert provider["Timeout"] == 900
+
+
+def test_by_default_nothing_is_invoked_on_a_schedule(default: Synthesised) -> None:
+    default.template.resource_count_is("AWS::Events::Rule", 0)
+
+
+def test_every_function_can_be_kept_warm_by_a_rule_that_may_invoke_it(other: Synthesised) -> None:
+    rules = other.resources("AWS::Events::Rule")
+    warmed = {}
+    for id_, rule in rules.items():
+        assert (rule["Properties"]["ScheduleExpression"], rule["Properties"]["State"]) == ("rate(5 minutes)", "ENABLED")
+        target = only(rule["Properties"]["Targets"])
+        assert json.loads(target["Input"]) == {"warm": True}
+        warmed[id_] = other.command(target["Arn"]["Fn::GetAtt"][0])
+    assert sorted(warmed.values()) == sorted(f"{module}.handler" for module in HANDLERS)
+    may_invoke = {
+        found["SourceArn"]["Fn::GetAtt"][0]: other.command(found["FunctionName"]["Fn::GetAtt"][0])
+        for found in other.properties("AWS::Lambda::Permission")
+        if found["Principal"] == "events.amazonaws.com"
+    }
+    assert may_invoke == warmed
+
+
+def test_a_function_kept_warm_every_minute_has_a_rate_that_eventbridge_takes(tmp_path: Path) -> None:
+    # "rate(1 minutes)" would be refused.
+    synthesised = synthesise(Config(ACCOUNT, REGION, keep_warm_minutes=1), tmp_path)
+    assert {r["ScheduleExpression"] for r in synthesised.properties("AWS::Events::Rule")} == {"rate(1 minute)"}
 
 
 def test_by_default_there_is_one_public_subnet_and_no_nat_gateway(default: Synthesised) -> None:
@@ -362,30 +489,48 @@ def test_the_stack_goes_to_the_account_and_region_that_were_set(each: Synthesise
     assert stack["environment"] == expected["other" if len(each.subnets("Private")) else "default"]
 
 
-def warnings_of(folder: Path, *, files: tuple[str, ...]) -> list[str]:
+def warnings_of(folder: Path, *, files: tuple[str, ...], engine: str = "onnx") -> list[str]:
     handlers_dir = copy_inference(folder / "inference")
     (handlers_dir / "model").mkdir()
     for name in files:
         (handlers_dir / "model" / name).write_bytes(b"a file")
-    made = app.build_app(Config(ACCOUNT, REGION), handlers_dir=handlers_dir, outdir=str(folder / "cdk.out"))
+    made = app.build_app(
+        Config(ACCOUNT, REGION, encoder_engine=engine), handlers_dir=handlers_dir, outdir=str(folder / "cdk.out")
+    )
     stack = made.node.find_child(app.STACK_NAME)
     assert isinstance(stack, cdk.Stack)
     return [str(found.entry.data) for found in Annotations.from_stack(stack).find_warning("*", Match.any_value())]
 
 
-def test_a_missing_model_or_state_is_a_warning(tmp_path: Path) -> None:
-    missing_both = warnings_of(tmp_path / "neither", files=())
-    assert len(missing_both) == 2
-    assert any("model/model.safetensors is not there" in warning for warning in missing_both)
-    assert any("model/incident_cls.pt is not there" in warning for warning in missing_both)
+@pytest.mark.parametrize(
+    ("name", "script"),
+    [
+        ("model.safetensors", "fetch_model.py"),
+        ("encoder.onnx", "export_onnx.py"),
+        ("incident_cls.pt", "build_state.py"),
+    ],
+)
+def test_a_missing_part_of_the_model_is_a_warning_that_says_what_makes_it(
+    name: str, script: str, tmp_path: Path
+) -> None:
+    files = tuple(found for found in ("model.safetensors", "encoder.onnx", "incident_cls.pt") if found != name)
+    (warning,) = warnings_of(tmp_path, files=files)
+    assert f"inference/model/{name} is not there" in warning
+    assert f"scripts/{script}" in warning
+
+
+def test_every_missing_part_is_a_warning_and_nothing_else_is(tmp_path: Path) -> None:
+    assert len(warnings_of(tmp_path / "none", files=())) == 3
+    assert len(warnings_of(tmp_path / "torch", files=(), engine="torch")) == 2
 
 
 def test_a_model_with_its_state_gives_no_warning(tmp_path: Path) -> None:
-    assert warnings_of(tmp_path, files=("model.safetensors", "incident_cls.pt")) == []
+    assert warnings_of(tmp_path / "onnx", files=("model.safetensors", "encoder.onnx", "incident_cls.pt")) == []
+    assert warnings_of(tmp_path / "torch", files=("model.safetensors", "incident_cls.pt"), engine="torch") == []
 
 
-def asset_hash(handlers_dir: Path, outdir: Path) -> str:
-    made = app.build_app(Config(ACCOUNT, REGION), handlers_dir=handlers_dir, outdir=str(outdir))
+def asset_hash(handlers_dir: Path, outdir: Path, engine: str = "onnx") -> str:
+    made = app.build_app(Config(ACCOUNT, REGION, encoder_engine=engine), handlers_dir=handlers_dir, outdir=str(outdir))
     (hash_,) = {found.asset_hash for found in made.node.find_all() if isinstance(found, ecr_assets.DockerImageAsset)}
     return hash_
 
@@ -438,7 +583,7 @@ def test_clutter_beside_the_handlers_does_not_change_the_image(clean_hash: str, 
         (handlers_dir / name).write_bytes(b"\x00\x05\x16\x07")
     (handlers_dir / ".#similar.py").symlink_to("someone@somewhere.1234")
     found = asset_hash(handlers_dir, tmp_path / "cdk.out")
-    (staged,) = (tmp_path / "cdk.out").glob("asset.*")
+    (staged,) = (path.parent for path in (tmp_path / "cdk.out").glob("asset.*/Dockerfile"))
     assert {str(path.relative_to(staged)) for path in staged.rglob("*")}.isdisjoint(CLUTTER)
     assert found == clean_hash
 
@@ -465,6 +610,11 @@ def test_a_change_of_what_the_image_holds_changes_it(name: str, clean_hash: str,
     assert asset_hash(handlers_dir, tmp_path / "cdk.out") != clean_hash
 
 
+def test_another_engine_changes_the_image(clean_hash: str, tmp_path: Path) -> None:
+    write_model(copy_inference(tmp_path / "inference"))
+    assert asset_hash(tmp_path / "inference", tmp_path / "cdk.out", engine="torch") != clean_hash
+
+
 def test_only_account_and_region_are_required() -> None:
     assert Config.from_environment(REQUIRED) == Config(
         account=ACCOUNT,
@@ -475,6 +625,8 @@ def test_only_account_and_region_are_required() -> None:
         architecture="x86_64",
         allowed_origins=("http://localhost:3000",),
         hf_model_uri="allenai/longformer-base-4096",
+        encoder_engine="onnx",
+        keep_warm_minutes=0,
     )
 
 
@@ -488,6 +640,8 @@ def test_every_setting_can_be_set() -> None:
         "LAMBDA_ARCHITECTURE": "arm64",
         "ALLOWED_ORIGINS": "https://incidentdatabase.ai,http://localhost:8000",
         "HF_MODEL_URI": "some/model",
+        "ENCODER_ENGINE": "torch",
+        "KEEP_WARM_MINUTES": "5",
     }
     assert Config.from_environment(environment) == OTHER
 
@@ -504,6 +658,8 @@ def test_every_setting_is_in_the_example_with_its_default() -> None:
         "LAMBDA_ARCHITECTURE",
         "ALLOWED_ORIGINS",
         "HF_MODEL_URI",
+        "ENCODER_ENGINE",
+        "KEEP_WARM_MINUTES",
     }
     assert Config.from_environment({**example, **REQUIRED}) == Config(account=ACCOUNT, region=REGION)
 
@@ -529,6 +685,9 @@ def test_every_setting_is_in_the_example_with_its_default() -> None:
             ("https://a.example", "http://b:1"),
         ),
         ("HF_MODEL_URI", "gpt2", "hf_model_uri", "gpt2"),
+        ("ENCODER_ENGINE", "onnx", "encoder_engine", "onnx"),
+        ("KEEP_WARM_MINUTES", "0", "keep_warm_minutes", 0),
+        ("KEEP_WARM_MINUTES", "60", "keep_warm_minutes", 60),
     ],
 )
 def test_good_values(name: str, value: str, field: str, expected: object) -> None:
@@ -569,6 +728,11 @@ def test_good_values(name: str, value: str, field: str, expected: object) -> Non
         ("HF_MODEL_URI", "a/b/c"),
         ("HF_MODEL_URI", "some model"),
         ("HF_MODEL_URI", "https://models.example/a"),
+        ("ENCODER_ENGINE", "tensorflow"),
+        ("ENCODER_ENGINE", "ONNX"),
+        ("KEEP_WARM_MINUTES", "61"),
+        ("KEEP_WARM_MINUTES", "-1"),
+        ("KEEP_WARM_MINUTES", "5m"),
     ],
 )
 def test_a_bad_value_is_named_with_its_variable_in_one_line(name: str, value: str) -> None:
@@ -606,6 +770,8 @@ def test_an_optional_setting_that_is_empty_counts_as_not_set(value: str | None) 
         "LAMBDA_ARCHITECTURE",
         "ALLOWED_ORIGINS",
         "HF_MODEL_URI",
+        "ENCODER_ENGINE",
+        "KEEP_WARM_MINUTES",
     )
     empty = {**REQUIRED, **dict.fromkeys(names, value)}
     assert Config.from_environment(empty) == Config(account=ACCOUNT, region=REGION)
@@ -643,9 +809,11 @@ class Project:
             timeout=SYNTHESIS_S,
         )
 
-    def template(self) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads((self.outdir / "AiidSimilarIncidents.template.json").read_text())
-        return content
+    def functions(self) -> list[dict[str, Any]]:
+        """Properties of those that run the image, in the template that was written."""
+        template = json.loads((self.outdir / "AiidSimilarIncidents.template.json").read_text())
+        found = [r["Properties"] for r in template["Resources"].values() if r["Type"] == "AWS::Lambda::Function"]
+        return [properties for properties in found if properties.get("PackageType") == "Image"]
 
     def files(self) -> set[Path]:
         return set(self.folder.rglob("*"))
@@ -681,7 +849,7 @@ def assert_one_line(ended: subprocess.CompletedProcess[str], *parts: str) -> Non
 def test_it_synthesises_without_credentials_and_without_docker(project: Project) -> None:
     ended = project.run("app.py", **REQUIRED)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert len([r for r in project.template()["Resources"].values() if r["Type"] == "AWS::Lambda::Function"]) == 4
+    assert len(project.functions()) == 4
     manifest = json.loads((project.outdir / "manifest.json").read_text())
     assert "missing" not in manifest
     assert manifest["artifacts"]["AiidSimilarIncidents"]["environment"] == f"aws://{ACCOUNT}/{REGION}"
@@ -695,9 +863,7 @@ def test_settings_come_from_the_env_file_and_the_environment_wins(project: Proje
     # An empty variable counts as one that is not set, so it hides no line of the file.
     ended = project.run("app.py", LAMBDA_MEMORY_MIB="2048", AWS_REGION="")
     assert (ended.returncode, ended.stderr) == (0, "")
-    functions = [
-        r["Properties"] for r in project.template()["Resources"].values() if r["Type"] == "AWS::Lambda::Function"
-    ]
+    functions = project.functions()
     assert {(f["MemorySize"], f["Timeout"]) for f in functions} == {(2048, 77)}
     assert {f["Environment"]["Variables"]["HF_MODEL_URI"] for f in functions} == {"allenai/longformer-base-4096"}
 

@@ -37,7 +37,8 @@ def test_the_example_gets_a_function_and_routes(tmp_path: Path) -> None:
     app = build_app(Config(account="123456789012", region="eu-west-1"), handlers_dir=handlers_dir)
     [stack] = [child for child in app.node.children if isinstance(child, cdk.Stack)]
     resources = cdk.assertions.Template.from_stack(stack).to_json()["Resources"].values()
-    commands = [r["Properties"]["ImageConfig"]["Command"] for r in resources if r["Type"] == "AWS::Lambda::Function"]
+    functions = [r["Properties"] for r in resources if r["Type"] == "AWS::Lambda::Function"]
+    commands = [properties["ImageConfig"]["Command"] for properties in functions if "ImageConfig" in properties]
     routes = {r["Properties"]["RouteKey"] for r in resources if r["Type"] == "AWS::ApiGatewayV2::Route"}
     assert ["sentiment.handler"] in commands
     assert len(commands) == 5

@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+"""Ask a deployed API all that its callers rely on: every route, CORS, the replies to errors; and how long it takes.
+
+Prints a line for each check and a table of latencies. The exit code is 0 when all is well, 1 when a check failed or
+nothing answers at the URL.
+
+Example, with the apiUrl that a deployment prints:
+    python scripts/smoke_test.py https://abcdef1234.execute-api.us-east-1.amazonaws.com
+Example, with the local server:
+    python scripts/smoke_test.py http://127.0.0.1:3001
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import _inference  # noqa: F401  # makes similarity importable
+from api_client import Api, NoReplyError, UnexpectedError
+from command_line import argument_parser
+from similarity.routes import DEFAULT_ALLOWED_ORIGINS
+from smoke_checks import FROM_EMBED, ROUTES, TEXT, TO_EMBED, checks, vector
+
+# Longer than the 30 s after which API Gateway gives up, so that its reply is seen.
+DEFAULT_TIMEOUT_S = 35.0
+DEFAULT_REPEAT = 5
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Seconds from a request to its whole reply: of the first, and of those that followed."""
+
+    route: str
+    first_s: float
+    following_s: tuple[float, ...]
+
+    @property
+    def median_s(self) -> float:
+        return statistics.median(self.following_s)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A check and what it found wrong: nothing when it passed."""
+
+    name: str
+    problem: str | None
+    latency: Latency | None = None
+
+
+def measure(api: Api, route: str, repeat: int) -> Latency:
+    """Latencies of a POST route. Raises UnexpectedError or NoReplyError."""
+    parameters: dict[str, Any] = {"text": TEXT}
+    if route == FROM_EMBED:
+        parameters = {"embed": vector(api.post(TO_EMBED, {"text": TEXT}))}
+    replies = [api.post(route, parameters) for _ in range(1 + repeat)]
+    for reply in replies:
+        reply.body()
+    return Latency(route, replies[0].seconds, tuple(reply.seconds for reply in replies[1:]))
+
+
+def run(api: Api, origin: str, repeat: int) -> Iterator[Outcome]:
+    """Carries all checks out. Latencies come first: the first reply of a route may wait for a Lambda to start."""
+    for route in ROUTES:
+        name = f"POST {route} answers"
+        try:
+            yield Outcome(name, None, measure(api, route, repeat))
+        except (UnexpectedError, NoReplyError) as error:
+            yield Outcome(name, str(error))
+    for name, check in checks(api, origin):
+        try:
+            check()
+            yield Outcome(name, None)
+        except (UnexpectedError, NoReplyError) as error:
+            yield Outcome(name, str(error))
+
+
+def table(latencies: list[Latency]) -> str:
+    lines = [f"{'POST':<22}{'first s':>9}{'median s':>10}{'slowest s':>11}"]
+    for found in latencies:
+        slowest = max(found.following_s)
+        lines.append(f"{found.route:<22}{found.first_s:>9.3f}{found.median_s:>10.3f}{slowest:>11.3f}")
+    return "\n".join(lines)
+
+
+def as_json(url: str, outcomes: list[Outcome]) -> str:
+    return json.dumps(
+        {
+            "url": url,
+            "passed": [found.name for found in outcomes if found.problem is None],
+            "failed": [{"check": found.name, "problem": found.problem} for found in outcomes if found.problem],
+            "latency_s": {
+                found.latency.route: {
+                    "first": found.latency.first_s,
+                    "median": found.latency.median_s,
+                    "following": found.latency.following_s,
+                }
+                for found in outcomes
+                if found.latency
+            },
+        },
+        indent=2,
+    )
+
+
+def api_url(value: str) -> str:
+    """The URL of an API; a route at its end is no part of it."""
+    try:
+        parts = urlsplit(value)
+        well_formed = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        well_formed = False
+    # http.client refuses them only when it sends; a query or fragment would end up in the middle of a URL.
+    if not well_formed or not re.fullmatch(r"[!-~]+", value) or parts.query or parts.fragment:
+        raise argparse.ArgumentTypeError(f'"{value}" is no URL such as https://example.org')
+    for route in ROUTES:
+        value = value.rstrip("/").removesuffix(route)
+    return value
+
+
+def positive(value: str) -> int:
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", value):
+        raise argparse.ArgumentTypeError(f'"{value}" is no whole number from 1 to 9999')
+    return int(value)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argument_parser(__doc__)
+    parser.add_argument("url", type=api_url, metavar="URL", help="URL of the API, without a route")
+    origin = DEFAULT_ALLOWED_ORIGINS[0]
+    parser.add_argument("--origin", default=origin, help=f"a site that may call from a browser (default {origin})")
+    parser.add_argument(
+        "--timeout",
+        type=positive,
+        default=DEFAULT_TIMEOUT_S,
+        metavar="S",
+        help="give a request up after (default 35 s)",
+    )
+    parser.add_argument(
+        "--repeat", type=positive, default=DEFAULT_REPEAT, metavar="N", help="requests after the first (default 5)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    args = parser.parse_args(argv)
+    api = Api(args.url, args.timeout)
+    outcomes = []
+    try:
+        api.send("OPTIONS", ROUTES[0])  # Any reply will do: without one there is no need for a line from every check.
+        for outcome in run(api, args.origin, args.repeat):
+            outcomes.append(outcome)
+            if not args.json:
+                print(
+                    f"FAIL  {outcome.name}: {outcome.problem}" if outcome.problem else f"ok    {outcome.name}",
+                    flush=True,
+                )
+    except NoReplyError as error:
+        print(f"smoke_test: nothing answers at {args.url}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 1
+    failed = sum(outcome.problem is not None for outcome in outcomes)
+    if args.json:
+        print(as_json(args.url, outcomes))
+    else:
+        print(f"\n{table([found.latency for found in outcomes if found.latency])}\n")
+        print(f"{len(outcomes) - failed} checks passed, {failed} failed.")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

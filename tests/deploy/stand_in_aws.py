@@ -1,0 +1,166 @@
+"""AWS for the rehearsal: moto's server, with what a deployment of this stack needs of it and moto lacks.
+
+- A Lambda runs without Docker: functions of Node.js, which the CDK brings along, in Node.js; those of an image answer
+  nothing. Every invocation is a line of JSON in the file that REHEARSAL_INVOCATIONS names.
+- A function that CloudFormation makes keeps all that its template says of it.
+- The version of a function is known by its ARN, an access point by its id; a custom resource whose properties change
+  is asked again; that a change set is not there is said as CloudFormation says it.
+- What moto makes of a VPC in CloudFormation can be removed again.
+
+Run as a program with the port to listen on. `test_rehearsal.py` says what is missing still.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from moto.awslambda.models import ImageConfig, LambdaFunction, LambdaVersion
+from moto.cloudformation.custom_model import CustomModel
+from moto.cloudformation.exceptions import CloudFormationError, ValidationError
+from moto.cloudformation.models import CloudFormationBackend
+from moto.cloudformation.parsing import ResourceMap
+from moto.ec2.models import ec2_backends
+from moto.ec2.models.internet_gateways import InternetGateway
+from moto.ec2.models.route_tables import RouteTable
+from moto.efs.models import AccessPoint
+from moto.server import main
+
+NODE_S = 60.0
+# Plays Lambda's part: takes the reply to CloudFormation from the CDK's code instead of sending it by HTTPS.
+RUN_IN_NODE = """
+const entry = require(process.cwd() + '/__entrypoint__.js');
+entry.external.sendHttpRequest = async (request, body) => { process.stderr.write(body + '\\n'); };
+entry.handler(JSON.parse(process.env.REHEARSAL_EVENT), {}).then(() => process.exit(0));
+"""
+
+lock = threading.Lock()
+
+
+def record(**fields: Any) -> None:
+    with lock, Path(os.environ["REHEARSAL_INVOCATIONS"]).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(fields) + "\n")
+
+
+def invoke(function: LambdaFunction, body: Any, request_headers: Any, response_headers: Any) -> bytes:
+    del request_headers, response_headers
+    payload = body.decode() if isinstance(body, bytes) else body or ""
+    reply = None
+    if (function.run_time or "").startswith("nodejs"):
+        with tempfile.TemporaryDirectory() as folder:
+            zipfile.ZipFile(io.BytesIO(function.code_bytes)).extractall(folder)
+            ended = subprocess.run(
+                ["node", "-e", RUN_IN_NODE],
+                cwd=folder,
+                env={**os.environ, "REHEARSAL_EVENT": payload, "AWS_REGION": function.region},
+                capture_output=True,
+                text=True,
+                timeout=NODE_S,
+            )
+        reply = ended.stderr
+    record(function=function.function_name, version=function.version, payload=payload, reply=reply)
+    return b"null"
+
+
+def create_function(cls: type[LambdaFunction], name: str, resource: Any, account: str, region: str, **kw: Any) -> Any:
+    function = original_create_function(name, resource, account, region, **kw)
+    properties = resource["Properties"]
+    function.package_type = properties.get("PackageType", "Zip")
+    function.image_config = ImageConfig(properties.get("ImageConfig", {}))
+    function.architectures = properties.get("Architectures", ["x86_64"])
+    function.kept = {key: properties[key] for key in ("FileSystemConfigs", "LoggingConfig") if key in properties}
+    return function
+
+
+def get_configuration(function: LambdaFunction, on_create: bool = False) -> dict[str, Any]:
+    return {**original_get_configuration(function, on_create), **getattr(function, "kept", {})}
+
+
+def create_version(cls: type[LambdaVersion], name: str, resource: Any, account: str, region: str, **kw: Any) -> Any:
+    version = original_create_version(name, resource, account, region, **kw)
+    version.physical_resource_id = (
+        f"arn:aws:lambda:{region}:{account}:function:{resource['Properties']['FunctionName']}"
+    )
+    version.physical_resource_id += f":{version.version}"
+    return version
+
+
+def create_custom(
+    cls: type[CustomModel],
+    resource_name: str,
+    cloudformation_json: Any,
+    account_id: str,
+    region_name: str,
+    **kwargs: Any,
+) -> Any:
+    custom = original_create_custom(resource_name, cloudformation_json, account_id, region_name, **kwargs)
+    custom.created_with = kwargs
+    return custom
+
+
+def update_custom(cls: type[CustomModel], original_resource: Any, new_resource_name: str, **kwargs: Any) -> Any:
+    return cls.create_from_cloudformation_json(new_resource_name, **kwargs, **original_resource.created_with)
+
+
+def delete_change_set(backend: CloudFormationBackend, change_set_name: str) -> None:
+    for id_, change_set in list(backend.change_sets.items()):
+        if change_set_name in (id_, change_set.change_set_name):
+            del backend.change_sets[id_]
+
+
+def describe_change_set(backend: CloudFormationBackend, change_set_name: str) -> Any:
+    try:
+        return original_describe_change_set(backend, change_set_name)
+    except ValidationError as error:
+        raise ChangeSetNotFoundError(str(error)) from error
+
+
+class ChangeSetNotFoundError(CloudFormationError):
+    code = "ChangeSetNotFound"
+
+
+def parse_ssm_parameter(resources: ResourceMap, value: str, value_type: str) -> Any:
+    """In an update moto looks the parameter's value up again, as if that were its name."""
+    return original_parse_ssm_parameter(resources, value, value_type) if value.startswith("/") else value
+
+
+def delete_route_table(table: RouteTable, account: str, region: str) -> None:
+    for association in list(table._associations):
+        ec2_backends[account][region].disassociate_route_table(association)
+    ec2_backends[account][region].delete_route_table(table.id)
+
+
+def delete_internet_gateway(gateway: InternetGateway, account: str, region: str) -> None:
+    gateway.vpc = None
+    ec2_backends[account][region].delete_internet_gateway(gateway.id)
+
+
+original_create_function = LambdaFunction.create_from_cloudformation_json
+original_get_configuration = LambdaFunction.get_configuration
+original_create_version = LambdaVersion.create_from_cloudformation_json
+original_create_custom = CustomModel.create_from_cloudformation_json
+original_describe_change_set = CloudFormationBackend.describe_change_set
+original_parse_ssm_parameter = ResourceMap.parse_ssm_parameter
+
+if __name__ == "__main__":
+    LambdaFunction.invoke = invoke
+    LambdaFunction.create_from_cloudformation_json = classmethod(create_function)
+    LambdaFunction.get_configuration = get_configuration
+    LambdaVersion.create_from_cloudformation_json = classmethod(create_version)
+    CustomModel.create_from_cloudformation_json = classmethod(create_custom)
+    CustomModel.update_from_cloudformation_json = classmethod(update_custom)
+    ResourceMap.parse_ssm_parameter = parse_ssm_parameter
+    CloudFormationBackend.describe_change_set = describe_change_set
+    CloudFormationBackend.delete_change_set = delete_change_set
+    AccessPoint.physical_resource_id = property(lambda access_point: access_point.access_point_id)
+    RouteTable.delete = delete_route_table
+    InternetGateway.delete = delete_internet_gateway
+    main(["-H", "127.0.0.1", "-p", sys.argv[1]])

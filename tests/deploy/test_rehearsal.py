@@ -1,0 +1,489 @@
+"""The deployment, rehearsed: the real command line of the CDK against stand-ins of AWS and Docker.
+
+A copy of the project with a tiny model and state goes through all that a user's would: bootstrap, synth, diff, deploy,
+deploy again, deploy with one more handler, destroy. After each step boto3 looks at what is there.
+
+AWS is moto's server with additions (`stand_in_aws.py`). What it still lacks, and is looked for in the template instead:
+- API Gateway's HTTP API in CloudFormation: no route is made, so no URL can be called.
+- The order in which CloudFormation makes things: moto keeps to DependsOn in part. `test_app.py` follows the template.
+- Failing: a trigger whose function raises takes no deployment back.
+- Quotas, permissions (nobody asks IAM), time: a deployment takes a second.
+- A function's own work: that is the container's tests' part.
+
+Docker is `stand_in_docker.py`. With REHEARSAL_DOCKER=docker the image is really built, only pushing is played;
+REHEARSAL_BUILD_OPTIONS can name another base image then (--build-arg BASE_IMAGE=...).
+
+Needs npm's registry, and a minute or two; it runs where RUN_REHEARSAL=1 is set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from tiny import ROOT
+
+pytestmark = pytest.mark.skipif(
+    os.environ.get("RUN_REHEARSAL") != "1",
+    reason="needs npm's registry and a minute or two: RUN_REHEARSAL=1 scripts/test tests/deploy",
+)
+
+# 2.1148 is the first that reads the cloud assembly of aws-cdk-lib 2.275. 3.0.0, npm's highest number but an older and
+# deprecated release, refuses it.
+CDK = "aws-cdk@2.1148.1"
+# What Lambda's Node.js has of AWS's, for the function behind the triggers; the release that was tried.
+LAMBDA_SDK = "@aws-sdk/client-lambda@3.1164.0"
+
+ACCOUNT, REGION = "123456789012", "eu-central-1"
+STACK = "AiidSimilarIncidents"
+REPOSITORY = f"cdk-hnb659fds-container-assets-{ACCOUNT}-{REGION}"
+COMMAND_S, START_S = 300.0, 60.0
+
+HANDLERS = {"similar", "text_to_db_similar", "embed_to_db_similar", "text_to_embed"}
+MORE = "count_words"
+
+Object = dict[str, Any]
+
+
+def lines_of_json(path: Path) -> list[Object]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """What boto3 finds in the account."""
+
+    functions: list[Object]
+    versions: list[Object]
+    file_systems: list[Object]
+    access_points: list[Object]
+    mount_targets: list[Object]
+    log_groups: list[Object]
+    rules: list[Object]
+    vpcs: list[Object]
+    stacks: set[str]
+    image_tags: set[str]
+
+    @property
+    def handler_functions(self) -> dict[str, Object]:
+        """Those that run the image, by the module that their command names."""
+        found = {}
+        for function in self.functions:
+            if function["PackageType"] == "Image":
+                (command,) = function["ImageConfigResponse"]["ImageConfig"]["Command"]
+                found[command.removesuffix(".handler")] = function
+        return found
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command: what it printed, how it called Docker, which functions were invoked, and what was there after it."""
+
+    output: str
+    docker: list[Object]
+    invocations: list[Object]
+    template: Object
+    cloud: Cloud
+
+    def docker_calls(self, verb: str) -> list[list[str]]:
+        return [call["arguments"] for call in self.docker if call["arguments"][0] == verb]
+
+    def resources(self, kind: str) -> list[Object]:
+        return [found["Properties"] for found in self.template["Resources"].values() if found["Type"] == kind]
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """A copy of the project, the stand-ins it is deployed to, and how to give commands there."""
+
+    folder: Path
+    environment: dict[str, str]
+    url: str
+
+    @property
+    def project(self) -> Path:
+        return self.folder / "project"
+
+    def run(self, *command: str, primes: int = 0) -> Step:
+        """Gives a command of the CDK, and waits until as many functions were primed as it should prime."""
+        calls, invocations = self.folder / "docker" / "calls.jsonl", self.folder / "invocations.jsonl"
+        for path in (calls, invocations):
+            path.unlink(missing_ok=True)
+        ended = subprocess.run(
+            ["npx", "--yes", CDK, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=self.project,
+            env=self.environment,
+            timeout=COMMAND_S,
+        )
+        with (self.folder / "transcript.txt").open("a", encoding="utf-8") as transcript:
+            transcript.write(f"$ npx {CDK} {' '.join(command)}\n{ended.stdout}\n")
+        assert ended.returncode == 0, ended.stdout
+        wait_until(lambda: len(answers(lines_of_json(invocations))) >= primes, "the last function's priming")
+        path = self.project / "cdk.out" / f"{STACK}.template.json"
+        template = json.loads(path.read_text()) if path.exists() else {}
+        return Step(ended.stdout, lines_of_json(calls), lines_of_json(invocations), template, self.cloud())
+
+    def client(self, service: str) -> Any:
+        keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
+        return boto3.client(service, region_name=REGION, endpoint_url=self.url, **keys)
+
+    def cloud(self) -> Cloud:
+        efs, ec2, events, lambda_ = (self.client(name) for name in ("efs", "ec2", "events", "lambda"))
+        file_systems = efs.describe_file_systems()["FileSystems"]
+        for found in file_systems:
+            del found["SizeInBytes"]  # with the time at which it was asked for
+        listed = lambda_.list_functions()["Functions"]
+        details = [lambda_.get_function(FunctionName=found["FunctionName"]) for found in listed]
+        images = []
+        if REPOSITORY in {
+            found["repositoryName"] for found in self.client("ecr").describe_repositories()["repositories"]
+        }:
+            images = self.client("ecr").list_images(repositoryName=REPOSITORY)["imageIds"]
+        return Cloud(
+            functions=[{**found["Configuration"], "Code": found["Code"]} for found in details],
+            versions=lambda_.list_functions(FunctionVersion="ALL")["Functions"],
+            file_systems=file_systems,
+            access_points=efs.describe_access_points()["AccessPoints"],
+            mount_targets=[
+                target
+                for found in file_systems
+                for target in efs.describe_mount_targets(FileSystemId=found["FileSystemId"])["MountTargets"]
+            ],
+            log_groups=self.client("logs").describe_log_groups()["logGroups"],
+            rules=[
+                {**rule, "Targets": events.list_targets_by_rule(Rule=rule["Name"])["Targets"]}
+                for rule in events.list_rules()["Rules"]
+            ],
+            vpcs=[vpc for vpc in ec2.describe_vpcs()["Vpcs"] if not vpc["IsDefault"]],
+            stacks={found["StackName"] for found in self.client("cloudformation").describe_stacks()["Stacks"]},
+            image_tags={found["imageTag"] for found in images},
+        )
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + START_S
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {START_S} s"
+        time.sleep(0.1)
+
+
+def answers(invocations: list[Object]) -> list[Object]:
+    """What the function behind the triggers told CloudFormation."""
+    return [json.loads(found["reply"].splitlines()[-1]) for found in invocations if found["reply"] is not None]
+
+
+def copy_project(folder: Path, model_dir: Path, state_path: Path) -> None:
+    folder.mkdir()
+    for name in ("app.py", "cdk.json"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "inference", folder / "inference", ignore=shutil.ignore_patterns("model", "__pycache__"))
+    shutil.copytree(model_dir, folder / "inference" / "model")
+    shutil.copy(state_path, folder / "inference" / "model" / "incident_cls.pt")
+    (folder / ".env").write_text(f"AWS_ACCOUNT_ID={ACCOUNT}\nAWS_REGION={REGION}\nKEEP_WARM_MINUTES=5\n")
+
+
+def stand_in_environment(folder: Path, url: str) -> dict[str, str]:
+    """This process's, without its settings and credentials; Node and Python are those of the tests."""
+    ours = ("AWS_", "CDK_", "LAMBDA_", "HF_", "MODEL_", "NAT_", "ENCODER_", "KEEP_", "ALLOWED_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return kept | {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_REGION": REGION,
+        "AWS_CONFIG_FILE": str(folder / "no-config"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(folder / "no-credentials"),
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "CDK_DOCKER": str(Path(__file__).parent / "stand_in_docker.py"),
+        "CDK_DISABLE_CLI_TELEMETRY": "true",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "REHEARSAL_DOCKER_DIR": str(folder / "docker"),
+        "REHEARSAL_INVOCATIONS": str(folder / "invocations.jsonl"),
+        "NODE_PATH": str(folder / "npm" / "node_modules"),
+        # moto looks whether a function's image is in ECR.
+        "MOTO_LAMBDA_STUB_ECR": "false",
+    }
+
+
+@pytest.fixture(scope="module")
+def rehearsal(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path, tiny_state_path: Path
+) -> Iterator[Rehearsal]:
+    folder = tmp_path_factory.mktemp("rehearsal")
+    copy_project(folder / "project", tiny_model_dir, tiny_state_path)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    # The SDKs put the name of a bucket before that of a host, which an address would not take.
+    url = f"http://localhost:{port}"
+    environment = stand_in_environment(folder, url)
+    install = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder / "npm"), LAMBDA_SDK]
+    subprocess.run(install, env=environment, check=True, capture_output=True, timeout=COMMAND_S)
+    with (folder / "aws.log").open("wb") as log:
+        server = subprocess.Popen(
+            [sys.executable, Path(__file__).parent / "stand_in_aws.py", port], env=environment, stdout=log, stderr=log
+        )
+
+    def answers_there() -> bool:
+        assert server.poll() is None, (folder / "aws.log").read_text()
+        try:
+            urllib.request.urlopen(f"{url}/moto-api/data.json", timeout=START_S).close()
+        except OSError:
+            return False
+        return True
+
+    try:
+        wait_until(answers_there, "the start of the stand-in of AWS")
+        yield Rehearsal(folder, environment, url)
+        # What goes wrong in there may be tried again by a client, and so go unseen.
+        assert "Traceback" not in (folder / "aws.log").read_text(errors="replace")
+    finally:
+        server.kill()
+        server.wait()
+
+
+# Every step is taken once, each after the one before it; tests look at what it left, in any order.
+
+
+@pytest.fixture(scope="module")
+def bootstrapped(rehearsal: Rehearsal) -> Step:
+    return rehearsal.run("bootstrap")
+
+
+@pytest.fixture(scope="module")
+def synthesised(bootstrapped: Step, rehearsal: Rehearsal) -> Step:
+    return rehearsal.run("synth", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def compared(synthesised: Step, rehearsal: Rehearsal) -> Step:
+    return rehearsal.run("diff")
+
+
+@pytest.fixture(scope="module")
+def deployed(compared: Step, rehearsal: Rehearsal) -> Step:
+    return rehearsal.run("deploy", "--require-approval", "never", "--progress", "events", primes=4)
+
+
+@pytest.fixture(scope="module")
+def deployed_again(deployed: Step, rehearsal: Rehearsal) -> Step:
+    return rehearsal.run("deploy", "--require-approval", "never")
+
+
+@pytest.fixture(scope="module")
+def compared_again(deployed_again: Step, rehearsal: Rehearsal) -> Step:
+    return rehearsal.run("diff")
+
+
+@pytest.fixture(scope="module")
+def extended(compared_again: Step, rehearsal: Rehearsal) -> Step:
+    """With one more file in inference/."""
+    (rehearsal.project / "inference" / f"{MORE}.py").write_text(
+        "def handler(event, context):\n    return {'words': len(event['text'].split())}\n"
+    )
+    return rehearsal.run("deploy", "--require-approval", "never", primes=5)
+
+
+@pytest.fixture(scope="module")
+def destroyed(extended: Step, rehearsal: Rehearsal) -> Step:
+    return rehearsal.run("destroy", "--force")
+
+
+def test_bootstrapping_makes_the_registry_for_the_image(bootstrapped: Step, rehearsal: Rehearsal) -> None:
+    assert f"Environment aws://{ACCOUNT}/{REGION} bootstrapped" in bootstrapped.output
+    assert bootstrapped.cloud.stacks == {"CDKToolkit"}
+    assert bootstrapped.cloud.functions == []
+
+
+def routes(step: Step) -> set[str]:
+    return {found["RouteKey"] for found in step.resources("AWS::ApiGatewayV2::Route")}
+
+
+def expected_routes(handlers: set[str]) -> set[str]:
+    return {f"{method} /{name.replace('_', '-')}" for name in handlers for method in ("GET", "POST")}
+
+
+def test_the_template_has_an_api_with_a_route_for_each_handler(synthesised: Step) -> None:
+    assert len(synthesised.resources("AWS::ApiGatewayV2::Api")) == 1
+    assert routes(synthesised) == expected_routes(HANDLERS)
+    assert synthesised.docker == []
+
+
+def test_the_difference_to_nothing_is_the_whole_stack(compared: Step) -> None:
+    assert compared.output.count("[+] AWS::Lambda::Function ") == len(HANDLERS) + 1
+    assert "[+] AWS::ApiGatewayV2::Api " in compared.output
+    assert "Number of stacks with differences: 1" in compared.output
+    assert compared.cloud.stacks == {"CDKToolkit"}
+
+
+def test_a_deployment_succeeds(deployed: Step) -> None:
+    assert f"✅  {STACK}" in deployed.output
+    assert deployed.cloud.stacks == {"CDKToolkit", STACK}
+
+
+def test_one_image_is_built_for_one_platform_without_attestations(deployed: Step) -> None:
+    (build,) = (call for call in deployed.docker if call["arguments"][0] == "build")
+    assert build["no_attestations"] == "1"
+    arguments = build["arguments"]
+    assert arguments.count("--platform") == 1
+    assert arguments[arguments.index("--platform") + 1] == "linux/amd64"
+    assert arguments[arguments.index("--build-arg") + 1] == "ENCODER_ENGINE=onnx"
+
+
+def test_the_image_is_pushed_once_and_is_that_of_all_functions(deployed: Step) -> None:
+    ((_, pushed),) = deployed.docker_calls("push")
+    registry = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
+    assert pushed.startswith(f"{registry}/{REPOSITORY}:")
+    assert deployed.cloud.image_tags == {pushed.rpartition(":")[2]}
+    assert {found["Code"]["ImageUri"] for found in deployed.cloud.handler_functions.values()} == {pushed}
+    assert len({found["CodeSha256"] for found in deployed.cloud.handler_functions.values()}) == 1
+
+
+def test_every_handler_file_is_a_function_with_its_command(deployed: Step) -> None:
+    assert set(deployed.cloud.handler_functions) == HANDLERS
+    # The one more is that behind the triggers.
+    assert len(deployed.cloud.functions) == len(HANDLERS) + 1
+
+
+def test_functions_have_their_memory_timeout_and_architecture(deployed: Step) -> None:
+    for function in deployed.cloud.handler_functions.values():
+        assert (function["MemorySize"], function["Timeout"], function["Architectures"]) == (8096, 600, ["x86_64"])
+
+
+def test_functions_have_their_environment(deployed: Step) -> None:
+    for function in deployed.cloud.handler_functions.values():
+        variables = function["Environment"]["Variables"]
+        assert variables["ENCODER_ENGINE"] == "onnx"
+        assert variables["MODEL_DIR"] == "model"
+        assert variables["INCIDENTS_FILENAME"] == "incident_cls.pt"
+        assert variables["HF_MODEL_URI"] == "allenai/longformer-base-4096"
+        assert variables["HF_HOME"].startswith("/mnt/hf_models_cache/")
+
+
+def test_functions_mount_the_access_point(deployed: Step) -> None:
+    (access_point,) = deployed.cloud.access_points
+    for function in deployed.cloud.handler_functions.values():
+        assert function["FileSystemConfigs"] == [
+            {"Arn": access_point["AccessPointArn"], "LocalMountPath": "/mnt/hf_models_cache"}
+        ]
+
+
+def test_the_access_point_has_the_user_of_the_image(deployed: Step) -> None:
+    (access_point,) = deployed.cloud.access_points
+    (file_system,) = deployed.cloud.file_systems
+    assert access_point["FileSystemId"] == file_system["FileSystemId"]
+    assert access_point["PosixUser"] == {"Uid": 1001, "Gid": 1001}
+    assert access_point["RootDirectory"] == {
+        "Path": "/export/models",
+        "CreationInfo": {"OwnerUid": 1001, "OwnerGid": 1001, "Permissions": "750"},
+    }
+
+
+def test_the_file_system_is_encrypted_and_has_a_mount_target_where_the_functions_are(deployed: Step) -> None:
+    (file_system,) = deployed.cloud.file_systems
+    assert file_system["Encrypted"] is True
+    assert file_system["ThroughputMode"] == "elastic"
+    (mount_target,) = deployed.cloud.mount_targets
+    for function in deployed.cloud.handler_functions.values():
+        assert function["VpcConfig"]["SubnetIds"] == [mount_target["SubnetId"]]
+
+
+def test_there_is_one_vpc(deployed: Step) -> None:
+    (vpc,) = deployed.cloud.vpcs
+    assert vpc["CidrBlock"] == "10.0.0.0/16"
+
+
+def test_every_function_logs_to_a_group_of_its_own_for_a_month(deployed: Step) -> None:
+    groups = {found["logGroupName"]: found["retentionInDays"] for found in deployed.cloud.log_groups}
+    used = [found["LoggingConfig"]["LogGroup"] for found in deployed.cloud.functions]
+    assert sorted(used) == sorted(groups)
+    assert set(groups.values()) == {30}
+
+
+def test_every_function_is_kept_warm(deployed: Step) -> None:
+    assert {found["ScheduleExpression"] for found in deployed.cloud.rules} == {"rate(5 minutes)"}
+    targets = [target for found in deployed.cloud.rules for target in found["Targets"]]
+    assert {target["Input"] for target in targets} == {'{"warm":true}'}
+    arns = {found["FunctionArn"] for found in deployed.cloud.handler_functions.values()}
+    assert {target["Arn"] for target in targets} == arns
+    assert len(targets) == len(HANDLERS)
+
+
+def primed(step: Step) -> list[str]:
+    """Modules of the functions that were invoked, as often as they were; each by its version, with an empty event."""
+    modules = {found["FunctionName"]: module for module, found in step.cloud.handler_functions.items()}
+    found = [invocation for invocation in step.invocations if invocation["reply"] is None]
+    for invocation in found:
+        assert invocation["payload"] == ""
+        assert invocation["version"] != "$LATEST"
+    return sorted(modules[invocation["function"]] for invocation in found)
+
+
+def test_a_deployment_invokes_every_function_once(deployed: Step) -> None:
+    assert primed(deployed) == sorted(HANDLERS)
+    assert [answer["Status"] for answer in answers(deployed.invocations)] == ["SUCCESS"] * len(HANDLERS)
+
+
+def test_a_second_deployment_changes_builds_pushes_and_invokes_nothing(deployed: Step, deployed_again: Step) -> None:
+    assert f"✅  {STACK} (no changes)" in deployed_again.output
+    assert deployed_again.docker == []
+    assert deployed_again.invocations == []
+    assert deployed_again.cloud == deployed.cloud
+
+
+def test_after_a_deployment_there_is_no_difference(compared_again: Step) -> None:
+    assert "There were no differences" in compared_again.output
+
+
+def test_one_more_handler_file_is_one_more_function_and_route(deployed: Step, extended: Step) -> None:
+    assert set(extended.cloud.handler_functions) == HANDLERS | {MORE}
+    assert routes(extended) == expected_routes(HANDLERS | {MORE})
+    # The others are what they were, not new ones beside them.
+    for module, before in deployed.cloud.handler_functions.items():
+        assert extended.cloud.handler_functions[module]["FunctionArn"] == before["FunctionArn"]
+    assert extended.cloud.file_systems == deployed.cloud.file_systems
+    assert extended.cloud.vpcs == deployed.cloud.vpcs
+
+
+def test_with_one_more_handler_all_functions_run_the_new_image_and_are_primed_with_it(
+    deployed: Step, extended: Step
+) -> None:
+    ((_, pushed),) = extended.docker_calls("push")
+    assert {found["Code"]["ImageUri"] for found in extended.cloud.handler_functions.values()} == {pushed}
+    assert pushed not in {found["Code"]["ImageUri"] for found in deployed.cloud.handler_functions.values()}
+    assert primed(extended) == sorted(HANDLERS | {MORE})
+    assert {answer["Status"] for answer in answers(extended.invocations)} == {"SUCCESS"}
+
+
+def test_after_destroying_it_nothing_is_left(destroyed: Step) -> None:
+    assert f"✅  {STACK}: destroyed" in destroyed.output
+    assert destroyed.cloud.stacks == {"CDKToolkit"}
+    for kind in (
+        "functions",
+        "versions",
+        "file_systems",
+        "access_points",
+        "mount_targets",
+        "log_groups",
+        "rules",
+        "vpcs",
+    ):
+        assert getattr(destroyed.cloud, kind) == []
+    assert destroyed.invocations == []

@@ -1,0 +1,494 @@
+"""The smoke test passes on the project's own server, and each of its checks fails on a server that breaks its rule.
+
+The broken servers are the real one behind a proxy that changes its replies, so that a check which fails does so for the
+one thing that was changed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+import smoke_test
+from smoke_checks import OTHER_ORIGIN, ROUTES
+from tiny import ROOT
+
+START_S = 60.0
+ORIGIN = "http://localhost:3000"
+
+
+@pytest.fixture(scope="module")
+def real_url(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path, tiny_state_path: Path) -> Iterator[str]:
+    """URL of the local server with the tiny model, as a process of its own."""
+    folder = tmp_path_factory.mktemp("server")
+    command = [sys.executable, ROOT / "scripts" / "local_server.py", "--port", "0"]
+    command += ["--model", tiny_model_dir, "--state", tiny_state_path]
+    with (folder / "stdout.txt").open("wb") as stdout, (folder / "stderr.txt").open("wb") as stderr:
+        process = subprocess.Popen(command, stdout=stdout, stderr=stderr)
+    try:
+        deadline = time.monotonic() + START_S
+        while not (started := re.search(r"Serving on (\S+)/similar", (folder / "stdout.txt").read_text())):
+            assert process.poll() is None, (folder / "stderr.txt").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield started[1]
+    finally:
+        process.kill()
+        process.wait()
+
+
+@dataclass
+class Exchange:
+    """A request, and the real server's reply to it, which a proxy may change before it goes back."""
+
+    method: str
+    route: str
+    parameters: str
+    status: int
+    headers: dict[str, str]
+    content: bytes
+    close: bool = field(default=False)
+
+    def change_envelope(self, change: Callable[[dict[str, Any]], None]) -> None:
+        """Changes the envelope of a reply that has one."""
+        if self.method == "OPTIONS" or self.status == 404:
+            return
+        envelope = json.loads(self.content)
+        change(envelope)
+        self.content = json.dumps(envelope).encode()
+
+    def change_body(self, change: Callable[[dict[str, Any]], None]) -> None:
+        self.change_envelope(lambda envelope: change(envelope["body"]))
+
+
+@contextmanager
+def proxy(real_url: str, change: Callable[[Exchange], None]) -> Iterator[str]:
+    """URL of a server that passes requests on to the real one and changes its replies."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def respond(self) -> None:
+            sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            headers = {
+                name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")
+            }
+            with requests.request(self.command, real_url + self.path, data=sent, headers=headers, timeout=30) as reply:
+                route, _, query = self.path.partition("?")
+                kept = {name.lower(): value for name, value in reply.headers.items()}
+                parameters = query if self.command == "GET" else sent.decode()
+                exchange = Exchange(self.command, route, parameters, reply.status_code, kept, reply.content)
+            change(exchange)
+            if exchange.close:
+                self.close_connection = True
+                return
+            self.send_response(exchange.status)
+            for name, value in exchange.headers.items():
+                if name not in ("content-length", "date", "server"):
+                    self.send_header(name, value)
+            self.send_header("Content-Length", str(len(exchange.content)))
+            self.end_headers()
+            self.wfile.write(exchange.content)
+
+        do_GET = do_POST = do_OPTIONS = do_DELETE = respond  # noqa: N815  # the names are http.server's
+
+        def log_message(self, format: str, *args: object) -> None: ...  # noqa: A002
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def outcomes(url: str, capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    """What --json says, after a look at the exit code."""
+    code = smoke_test.main([url, "--repeat", "1", "--json", *arguments])
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    found: dict[str, Any] = json.loads(captured.out)
+    assert code == (1 if found["failed"] else 0)
+    return found
+
+
+def failed(url: str, capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, str]:
+    return {found["check"]: found["problem"] for found in outcomes(url, capsys, *arguments)["failed"]}
+
+
+def test_everything_passes_on_the_local_server(real_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert smoke_test.main([real_url, "--repeat", "2"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    lines = captured.out.splitlines()
+    checked = [line for line in lines if line.startswith("ok    ")]
+    assert len(checked) == 27
+    assert lines[-1] == "27 checks passed, 0 failed."
+    for route in ROUTES:
+        assert any(route in line for line in checked)
+        (row,) = (line.split() for line in lines if line.startswith(f"{route} "))
+        first_s, median_s, slowest_s = (float(value) for value in row[1:])
+        assert 0 < first_s < START_S
+        assert 0 < median_s <= slowest_s < START_S
+
+
+def test_a_proxy_that_changes_nothing_fails_nothing(real_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with proxy(real_url, lambda exchange: None) as url:
+        found = outcomes(url, capsys)
+    assert found["failed"] == []
+    assert len(found["passed"]) == 27
+    assert set(found["latency_s"]) == set(ROUTES)
+    assert found["url"] == url
+
+
+@pytest.mark.parametrize("suffix", ["/", "/similar", "/text-to-embed/"])
+def test_a_url_with_a_route_is_that_of_its_api(suffix: str) -> None:
+    assert smoke_test.api_url(f"https://example.org{suffix}") == "https://example.org"
+    assert smoke_test.api_url(f"https://example.org/stage{suffix}") == "https://example.org/stage"
+
+
+def test_the_first_reply_is_timed_apart_from_those_that_follow(
+    real_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: set[str] = set()
+
+    def slow_at_first(exchange: Exchange) -> None:
+        if exchange.method == "POST" and exchange.route not in seen:
+            seen.add(exchange.route)
+            time.sleep(0.5)
+
+    with proxy(real_url, slow_at_first) as url:
+        latency = outcomes(url, capsys, "--repeat", "3")["latency_s"]
+    assert latency["/similar"]["first"] > 0.5
+    assert latency["/similar"]["median"] < 0.5
+    assert len(latency["/similar"]["following"]) == 3
+
+
+# What a broken server does, and what the checks that notice it are called and say.
+Broken = tuple[str, Callable[[Exchange], None], str, str]
+
+
+def on(route: str, change: Callable[[Exchange], None], method: str = "") -> Callable[[Exchange], None]:
+    """The change for a route alone, and a method if one is named."""
+    return lambda exchange: (
+        change(exchange) if exchange.route == route and exchange.method in (method or exchange.method) else None
+    )
+
+
+def body(**fields: object) -> Callable[[Exchange], None]:
+    """Sets fields of the body of good answers."""
+    return lambda exchange: exchange.change_body(lambda found: found.update(fields) if exchange.status == 200 else None)
+
+
+def reversed_matches(exchange: Exchange) -> None:
+    def change(found: dict[str, Any]) -> None:
+        if found.get("incidents"):
+            found["incidents"].reverse()
+            found["msg"] = str([(entry["similarity"], entry["incident_id"]) for entry in found["incidents"]])
+            found["best_url"] = found["incidents"][0]["url"]
+
+    exchange.change_body(change)
+
+
+def other_incident(exchange: Exchange) -> None:
+    exchange.content = re.sub(rb"\b(1|4|7|10|23)(?=[\])}\",])", b"99", exchange.content)
+
+
+def message(text: str) -> Callable[[Exchange], None]:
+    return lambda exchange: exchange.change_body(
+        lambda found: found.update(msg=text) if exchange.status == 400 else None
+    )
+
+
+def status(code: int, was: int = 200) -> Callable[[Exchange], None]:
+    def change(exchange: Exchange) -> None:
+        if exchange.status == was and exchange.method != "OPTIONS":
+            exchange.status = code
+
+    return change
+
+
+def http_200_for_errors(exchange: Exchange) -> None:
+    if exchange.status == 400 and exchange.method != "OPTIONS":
+        exchange.status = 200
+
+
+def headers(**changed: str | None) -> Callable[[Exchange], None]:
+    """Sets headers, and takes those off that are None."""
+
+    def change(exchange: Exchange) -> None:
+        for name, value in changed.items():
+            exchange.headers.pop(name.replace("_", "-"), None)
+            if value is not None:
+                exchange.headers[name.replace("_", "-")] = value
+
+    return change
+
+
+def any_origin(exchange: Exchange) -> None:
+    if exchange.method == "OPTIONS" and "access-control-allow-origin" not in exchange.headers:
+        exchange.headers["access-control-allow-origin"] = OTHER_ORIGIN
+
+
+def without_warnings(exchange: Exchange) -> None:
+    exchange.change_body(lambda found: found.update(warnings=[]))
+
+
+def content(replacement: bytes) -> Callable[[Exchange], None]:
+    def change(exchange: Exchange) -> None:
+        if exchange.method != "OPTIONS":
+            exchange.content = replacement
+
+    return change
+
+
+def hash_of(text: str) -> Callable[[Exchange], None]:
+    def change(exchange: Exchange) -> None:
+        if exchange.status == 200:
+            exchange.change_body(lambda found: found["embedding"].update(from_text_hash=text))
+
+    return change
+
+
+def other_vector(exchange: Exchange) -> None:
+    """A vector like the real one, but for its sign."""
+    if exchange.status == 200:
+        exchange.change_body(lambda found: found["embedding"].update(vector=[-n for n in found["embedding"]["vector"]]))
+
+
+def without_quotes_taken_off(exchange: Exchange) -> None:
+    if "text=%22" in exchange.parameters:
+        exchange.change_body(
+            lambda found: found.update(
+                msg=found["msg"].replace("(0.", "(0.0"),
+                incidents=[{**entry, "similarity": entry["similarity"] / 10} for entry in found["incidents"]],
+            )
+        )
+
+
+def found_404(exchange: Exchange) -> None:
+    if exchange.status == 404:
+        exchange.status = 200
+
+
+def another_metric_allowed(exchange: Exchange) -> None:
+    if "manhatt" in exchange.parameters:
+        exchange.status = 200
+
+
+def each_incident_twice(exchange: Exchange) -> None:
+    def change(found: dict[str, Any]) -> None:
+        found["incidents"] = [entry for entry in found["incidents"] for _ in range(2)]
+        found["msg"] = str([(entry["similarity"], entry["incident_id"]) for entry in found["incidents"]])
+
+    if "num=1" in exchange.parameters:
+        exchange.change_body(change)
+
+
+GET_SIMILAR, POST_SIMILAR = "GET /similar finds incidents", "POST /similar finds incidents"
+PREFLIGHT, READ = f"pages of {ORIGIN} may call /similar", f"pages of {ORIGIN} may read /similar"
+EMBEDDING, REFUSES = "POST /text-to-embed gives a vector", "/similar refuses to work without a text"
+NUM, METRIC, BAD = "num is kept to, or warned of", "metric is kept to, or refused", "bad values are named"
+
+BROKEN: list[Broken] = [
+    ("another status", on("/similar", status(502)), POST_SIMILAR, "POST /similar: status 502 instead of 200"),
+    ("another status in the envelope", lambda e: e.change_envelope(lambda v: v.update(statusCode=201)), POST_SIMILAR,
+     '"statusCode" of the envelope is 201 in a reply of status 200'),
+    ("no envelope", content(b'{"warnings": []}'), POST_SIMILAR, "no envelope"),
+    ("a string as the body", lambda e: e.change_envelope(lambda v: v.update(body=json.dumps(v["body"]))), POST_SIMILAR,
+     'no envelope with an object as its "body"'),
+    ("a page", content(b"<html>\n<title>Hi</title>"), POST_SIMILAR, 'no JSON but "<html> <title>Hi</title>"'),
+    ("NaN", content(b'{"statusCode": 200, "body": {"warnings": [NaN]}}'), POST_SIMILAR, "no JSON"),
+    ("another content type", headers(content_type="text/html"), POST_SIMILAR, 'content type "text/html"'),
+    ("no list of warnings", body(warnings=None), POST_SIMILAR, 'no list of "warnings"'),
+    ("a warning without a reason", body(warnings=["Hm"]), POST_SIMILAR, "warnings ['Hm'] instead of []"),
+    ("msg that is no string", body(msg=[[0.5, 1]]), POST_SIMILAR, '"msg" is not what the site can parse'),
+    ("msg with NaN", on("/similar", body(msg="[(nan, 1)]")), POST_SIMILAR, '"msg" is not what the site can parse'),
+    ("no msg for a GET", on("/similar", body(msg="None"), "GET"), GET_SIMILAR, '"msg" is not what the site can parse'),
+    ("worst first", on("/similar", reversed_matches), POST_SIMILAR, "most similar incident first"),
+    ("no cosine", on("/similar", body(msg="[(7.5, 1)]")), POST_SIMILAR, "no cosine"),
+    ("another best_url", body(best_url="https://example.org"), POST_SIMILAR, '"best_url" is https://example.org'),
+    ("no incidents", body(incidents=[]), POST_SIMILAR, '"incidents" does not say what "msg" says'),
+    ("routes that disagree", on("/text-to-db-similar", other_incident),
+     "POST /text-to-db-similar finds incidents", "finds incident 99 first"),
+    ("quotes that count", on("/similar", without_quotes_taken_off, "GET"), GET_SIMILAR, "GET /similar: finds"),
+    ("no embedding", on("/text-to-embed", body(embedding=None)), EMBEDDING, 'no "embedding" with a "vector"'),
+    ("no number in a vector", on("/text-to-embed", body(embedding={"vector": ["a"]})), EMBEDDING, "no list of numbers"),
+    ("another hash", on("/text-to-embed", hash_of("0" * 40)), EMBEDDING, "not the SHA-1 of the transliterated text"),
+    ("another vector", on("/text-to-embed", other_vector), "POST /embed-to-db-similar finds what the text finds",
+     "POST /embed-to-db-similar: finds"),
+    ("another vector, by GET", on("/text-to-embed", other_vector), "GET /embed-to-db-similar finds what the text finds",
+     "GET /embed-to-db-similar: finds"),
+    ("no word about num", without_warnings, NUM, "warnings [] instead of ['Zero results requested"),
+    ("num that does not count", on("/similar", each_incident_twice), NUM, "2 incidents instead of 1 for {'num': '1'}"),
+    ("any metric", another_metric_allowed, METRIC, "status 200 instead of 400"),
+    ("another word about the metric", message("Error! No."), METRIC, '"msg" is "Error! No." instead of'),
+    ("200 for errors", http_200_for_errors, REFUSES, "status 200 instead of 400"),
+    ("another word about a missing text", on("/similar", message("Oh!")), REFUSES, '"msg" is "Oh!" instead of'),
+    ("another word about bad values", on("/embed-to-db-similar", message("Oh!")), BAD, '"msg" is "Oh!" instead of'),
+    ("a preflight that is refused", on("/similar", lambda e: setattr(e, "status", 403), "OPTIONS"), PREFLIGHT,
+     f"status 403: does the API allow {ORIGIN}?"),
+    ("a preflight without an origin", on("/similar", headers(access_control_allow_origin=None), "OPTIONS"), PREFLIGHT,
+     "access-control-allow-origin is None"),
+    ("a preflight without credentials", on("/similar", headers(access_control_allow_credentials=None), "OPTIONS"),
+     PREFLIGHT, "access-control-allow-credentials is None instead of true"),
+    ("a preflight without POST", on("/similar", headers(access_control_allow_methods="GET"), "OPTIONS"), PREFLIGHT,
+     'allows the methods "GET", POST not among them'),
+    ("a preflight without content-type", on("/similar", headers(access_control_allow_headers="accept"), "OPTIONS"),
+     PREFLIGHT, 'allows the headers "accept", content-type not among them'),
+    ("any site", on("/similar", any_origin), PREFLIGHT, "allows any site to call"),
+    ("replies that pages can't read", on("/similar", headers(access_control_allow_origin=None)), READ,
+     f"access-control-allow-origin is None instead of {ORIGIN}"),
+    ("any route", found_404, "nothing else is served", "GET /no-such-route: status 200 instead of 404"),
+    ("no reply", on("/similar", lambda e: setattr(e, "close", True), "POST"), POST_SIMILAR, "POST /similar: "),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "check", "problem"), [found[1:] for found in BROKEN], ids=[f[0] for f in BROKEN])
+def test_a_broken_server_fails_the_check_of_what_it_breaks(
+    change: Callable[[Exchange], None],
+    check: str,
+    problem: str,
+    real_url: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with proxy(real_url, change) as url:
+        found = failed(url, capsys)
+    assert problem in found[check]
+    assert "\n" not in found[check]
+
+
+def test_every_check_can_fail() -> None:
+    """Each kind of check notices one at least of the broken servers above."""
+    checked = {check for _, _, check, _ in BROKEN}
+    assert {GET_SIMILAR, POST_SIMILAR, PREFLIGHT, READ, EMBEDDING, REFUSES, NUM, METRIC, BAD} <= checked
+    assert {"GET /embed-to-db-similar finds what the text finds", "nothing else is served"} <= checked
+
+
+def test_a_failure_is_a_line_on_stdout_and_exit_code_1(real_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with proxy(real_url, found_404) as url:
+        assert smoke_test.main([url, "--repeat", "1"]) == 1
+    captured = capsys.readouterr()
+    (line,) = (line for line in captured.out.splitlines() if line.startswith("FAIL"))
+    assert line == "FAIL  nothing else is served: GET /no-such-route: status 200 instead of 404"
+    assert captured.out.splitlines()[-1] == "26 checks passed, 1 failed."
+    assert captured.err == ""
+
+
+def test_another_origin_can_be_asked_for(real_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = failed(real_url, capsys, "--origin", "https://site.example")
+    assert set(found) == {f"pages of https://site.example may {verb} {r}" for r in ROUTES for verb in ("call", "read")}
+
+
+def one_line_of_stderr(capsys: pytest.CaptureFixture[str]) -> str:
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith("smoke_test: ")
+    return line
+
+
+def test_a_url_at_which_nothing_listens_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    assert smoke_test.main([url]) == 1
+    line = one_line_of_stderr(capsys)
+    assert f"nothing answers at {url}" in line
+    assert "Connection refused" in line
+
+
+def test_a_host_that_does_not_exist_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert smoke_test.main(["https://no-such-host.invalid"]) == 1
+    assert "nothing answers at https://no-such-host.invalid" in one_line_of_stderr(capsys)
+
+
+def test_a_server_that_never_answers_is_given_up(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        started = time.monotonic()
+        assert smoke_test.main([f"http://127.0.0.1:{silent.getsockname()[1]}", "--timeout", "1"]) == 1
+    assert time.monotonic() - started < 5
+    assert "no whole reply within 1 s" in one_line_of_stderr(capsys)
+
+
+def drip(server: socket.socket) -> None:
+    """Answers one request with a byte every tenth of a second, for longer than any test waits."""
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        try:
+            for _ in range(100):
+                connection.sendall(b" ")
+                time.sleep(0.1)
+        except OSError:
+            return  # the other side has given up, as it should
+
+
+def test_a_server_that_never_ends_its_answer_is_given_up(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=drip, args=(server,))
+        thread.start()
+        started = time.monotonic()
+        assert smoke_test.main([f"http://127.0.0.1:{server.getsockname()[1]}", "--timeout", "1"]) == 1
+        assert time.monotonic() - started < 5
+        thread.join()
+    assert "no whole reply within 1 s" in one_line_of_stderr(capsys)
+
+
+def test_what_speaks_no_http_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def greet(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=greet, args=(server,))
+        thread.start()
+        assert smoke_test.main([f"http://127.0.0.1:{server.getsockname()[1]}", "--timeout", "5"]) == 1
+        thread.join()
+    assert "BadStatusLine: SSH-2.0-OpenSSH_9.2" in one_line_of_stderr(capsys)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["example.org"],
+        ["ftp://example.org"],
+        ["https://"],
+        ["https://example.org:port"],
+        ["https://example.org/a b"],
+        ["https://example.org/?stage=1"],
+        ["https://example.org", "--timeout", "0"],
+        ["https://example.org", "--repeat", "many"],
+    ],
+)
+def test_a_command_line_that_is_none_is_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        smoke_test.main(arguments)
+    assert caught.value.code == 2
+    assert "usage: " in capsys.readouterr().err
+
+
+def test_it_runs_as_a_program_without_the_packages_of_the_project(real_url: str) -> None:
+    # A system Python, or one without site packages, has the standard library only.
+    command = [sys.executable, "-S", ROOT / "scripts" / "smoke_test.py", real_url, "--repeat", "1"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=START_S)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.endswith("27 checks passed, 0 failed.\n")
