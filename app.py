@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 # Read when aws_cdk is first imported; without it the two alpha packages print some 80 lines saying that they graduated.
 os.environ.setdefault("JSII_DEPRECATED", "quiet")
@@ -38,6 +39,7 @@ ROOT = Path(__file__).resolve().parent
 INFERENCE_DIR = ROOT / "inference"
 sys.path.insert(0, str(INFERENCE_DIR))
 
+from similarity.model_files import GRAPH_FILENAMES  # noqa: E402
 from similarity.routes import (  # noqa: E402
     ALLOWED_HEADERS,
     DEFAULT_ALLOWED_ORIGINS,
@@ -47,11 +49,18 @@ from similarity.routes import (  # noqa: E402
     find_handlers,
 )
 from similarity.settings import (  # noqa: E402
+    DEFAULT_ENGINE,
     DEFAULT_INCIDENTS_FILENAME,
     DEFAULT_MODEL_DIR,
     DEFAULT_MODEL_FILENAME,
     DEFAULT_MODEL_URI,
+    DEFAULT_PRECISION,
+    PRECISIONS,
+    Engine,
+    Precision,
 )
+
+T = TypeVar("T", bound=str)
 
 STACK_NAME = "AiidSimilarIncidents"
 MOUNT_PATH = "/mnt/hf_models_cache"
@@ -64,8 +73,6 @@ KEEP_WARM_MINUTES_RANGE = (0, 60)
 # The Lambda that waits for a trigger's answer ends after 15 minutes; it needs some of them to say how it went.
 MAX_TRIGGER_TIMEOUT_S = 14 * 60
 
-ENCODER_ENGINES = ("onnx", "torch")
-ENCODER_GRAPH_FILENAME = "encoder.onnx"
 
 ARCHITECTURES = {
     "x86_64": (lambda_.Architecture.X86_64, ecr_assets.Platform.LINUX_AMD64),
@@ -94,13 +101,15 @@ class Config:
     architecture: str = "x86_64"
     allowed_origins: tuple[str, ...] = DEFAULT_ALLOWED_ORIGINS
     hf_model_uri: str = DEFAULT_MODEL_URI
-    encoder_engine: str = ENCODER_ENGINES[0]
+    encoder_engine: Engine = DEFAULT_ENGINE
+    encoder_precision: Precision = DEFAULT_PRECISION
     keep_warm_minutes: int = 0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str | None]) -> Config:
         """Raises ConfigError. An empty variable counts as one that is not set."""
         given = _Variables(environment)
+        engine = given.one_of("ENCODER_ENGINE", tuple(PRECISIONS), cls.encoder_engine)
         return cls(
             account=given.matching("AWS_ACCOUNT_ID", r"[0-9]{12}", "the 12 digits of an AWS account"),
             region=given.matching("AWS_REGION", r"[a-z]{2}(-[a-z]+)+-[0-9]", "an AWS region such as us-east-1"),
@@ -110,7 +119,8 @@ class Config:
             architecture=given.one_of("LAMBDA_ARCHITECTURE", tuple(ARCHITECTURES), cls.architecture),
             allowed_origins=given.origins("ALLOWED_ORIGINS", cls.allowed_origins),
             hf_model_uri=given.matching("HF_MODEL_URI", r"[\w.-]+(/[\w.-]+)?", "a model's name", cls.hf_model_uri),
-            encoder_engine=given.one_of("ENCODER_ENGINE", ENCODER_ENGINES, cls.encoder_engine),
+            encoder_engine=engine,
+            encoder_precision=given.one_of("ENCODER_PRECISION", PRECISIONS[engine], cls.encoder_precision),
             keep_warm_minutes=given.integer("KEEP_WARM_MINUTES", KEEP_WARM_MINUTES_RANGE, cls.keep_warm_minutes),
         )
 
@@ -132,11 +142,12 @@ class _Variables:
             raise ConfigError(f'{name} must be {meaning}, not "{value}".')
         return value
 
-    def one_of(self, name: str, allowed: Sequence[str], default: str) -> str:
+    def one_of(self, name: str, allowed: Sequence[T], default: T) -> T:
         value = self._get(name) or default
-        if value not in allowed:
-            raise ConfigError(f'{name} must be {" or ".join(allowed)}, not "{value}".')
-        return value
+        for known in allowed:
+            if value == known:
+                return known
+        raise ConfigError(f'{name} must be {" or ".join(allowed)}, not "{value}".')
 
     def integer(self, name: str, limits: tuple[int, int], default: int) -> int:
         value = self._get(name) or str(default)
@@ -256,6 +267,7 @@ class HandlerFunction(Construct):
                 "INCIDENTS_FILENAME": DEFAULT_INCIDENTS_FILENAME,
                 "HF_MODEL_URI": config.hf_model_uri,
                 "ENCODER_ENGINE": config.encoder_engine,
+                "ENCODER_PRECISION": config.encoder_precision,
                 "HF_HOME": f"{MOUNT_PATH}/huggingface",
                 "INCIDENT_CACHE_DIR": f"{MOUNT_PATH}/incidents",
             },
@@ -360,7 +372,7 @@ class SimilarIncidentsStack(cdk.Stack):
             KeepingWarm(self, "KeepingWarm", functions=functions, minutes=config.keep_warm_minutes)
         made_by = {DEFAULT_MODEL_FILENAME: "fetch_model.py", DEFAULT_INCIDENTS_FILENAME: "build_state.py"}
         if config.encoder_engine == "onnx":
-            made_by[ENCODER_GRAPH_FILENAME] = "export_onnx.py"
+            made_by[GRAPH_FILENAMES[config.encoder_precision]] = "export_onnx.py"
         for name, script in made_by.items():
             if not (handlers_dir / DEFAULT_MODEL_DIR / name).exists():
                 cdk.Annotations.of(self).add_warning_v2(

@@ -39,6 +39,7 @@ OTHER = Config(
     allowed_origins=("https://incidentdatabase.ai", "http://localhost:8000"),
     hf_model_uri="some/model",
     encoder_engine="torch",
+    encoder_precision="bfloat16",
     keep_warm_minutes=5,
 )
 
@@ -219,6 +220,7 @@ def test_functions_find_model_state_and_cache_by_their_environment(
             "INCIDENTS_FILENAME": "incident_cls.pt",
             "HF_MODEL_URI": model,
             "ENCODER_ENGINE": engine,
+            "ENCODER_PRECISION": {"onnx": "float32", "torch": "bfloat16"}[engine],
             "HF_HOME": "/mnt/hf_models_cache/huggingface",
             "INCIDENT_CACHE_DIR": "/mnt/hf_models_cache/incidents",
         }
@@ -626,6 +628,7 @@ def test_only_account_and_region_are_required() -> None:
         allowed_origins=("http://localhost:3000",),
         hf_model_uri="allenai/longformer-base-4096",
         encoder_engine="onnx",
+        encoder_precision="float32",
         keep_warm_minutes=0,
     )
 
@@ -641,6 +644,7 @@ def test_every_setting_can_be_set() -> None:
         "ALLOWED_ORIGINS": "https://incidentdatabase.ai,http://localhost:8000",
         "HF_MODEL_URI": "some/model",
         "ENCODER_ENGINE": "torch",
+        "ENCODER_PRECISION": "bfloat16",
         "KEEP_WARM_MINUTES": "5",
     }
     assert Config.from_environment(environment) == OTHER
@@ -659,6 +663,7 @@ def test_every_setting_is_in_the_example_with_its_default() -> None:
         "ALLOWED_ORIGINS",
         "HF_MODEL_URI",
         "ENCODER_ENGINE",
+        "ENCODER_PRECISION",
         "KEEP_WARM_MINUTES",
     }
     assert Config.from_environment({**example, **REQUIRED}) == Config(account=ACCOUNT, region=REGION)
@@ -686,6 +691,7 @@ def test_every_setting_is_in_the_example_with_its_default() -> None:
         ),
         ("HF_MODEL_URI", "gpt2", "hf_model_uri", "gpt2"),
         ("ENCODER_ENGINE", "onnx", "encoder_engine", "onnx"),
+        ("ENCODER_PRECISION", "int8", "encoder_precision", "int8"),
         ("KEEP_WARM_MINUTES", "0", "keep_warm_minutes", 0),
         ("KEEP_WARM_MINUTES", "60", "keep_warm_minutes", 60),
     ],
@@ -730,6 +736,8 @@ def test_good_values(name: str, value: str, field: str, expected: object) -> Non
         ("HF_MODEL_URI", "https://models.example/a"),
         ("ENCODER_ENGINE", "tensorflow"),
         ("ENCODER_ENGINE", "ONNX"),
+        ("ENCODER_PRECISION", "bfloat16"),
+        ("ENCODER_PRECISION", "fp32"),
         ("KEEP_WARM_MINUTES", "61"),
         ("KEEP_WARM_MINUTES", "-1"),
         ("KEEP_WARM_MINUTES", "5m"),
@@ -771,6 +779,7 @@ def test_an_optional_setting_that_is_empty_counts_as_not_set(value: str | None) 
         "ALLOWED_ORIGINS",
         "HF_MODEL_URI",
         "ENCODER_ENGINE",
+        "ENCODER_PRECISION",
         "KEEP_WARM_MINUTES",
     )
     empty = {**REQUIRED, **dict.fromkeys(names, value)}

@@ -1,10 +1,10 @@
 """The incidents' vectors, prepared once so that a query costs one product of a matrix and a vector.
 
-Kept are the means less their center, each of length 1, and two numbers an incident. From the product of those with a
-query q both metrics follow, with c the center, m = c + d the mean of an incident and u = d / |d|:
+Kept are the means less their center, each of length 1, and three numbers an incident. From the product of those with
+a query q less the center both metrics follow, with c the center, m = c + d the mean of an incident and u = d / |d|:
 
-    cosine    (c . q + |d| (u . q)) / (|m| |q|)
     centered  u . (q - c) / |q - c|
+    cosine    (m . c + c . (q - c) + |d| (u . (q - c))) / (|m| |q|)
 
 Only u takes room. It is what `dtype` is about: float16 takes half, int8 a quarter of the memory. With those the product
 only chooses candidates, whose similarities are then computed from the means themselves: these may lie in a mapped file,
@@ -47,10 +47,11 @@ class Index:
     """For means (incidents, hidden): `product` gives u . q, (hidden,) -> (incidents,), float32, or nearly so.
 
     The means are kept only where the product is not exact.
-    center (hidden,), spreads and shrink (incidents,): c, |d| and 1 / |m| (0 where m is 0) as above.
+    center (hidden,); along, spreads and shrink (incidents,): c, m . c, |d| and 1 / |m| (0 where m is 0) as above.
     """
 
     center: Vector
+    along: Vector
     spreads: Vector
     shrink: Vector
     product: Callable[[Vector], Vector]
@@ -75,7 +76,9 @@ class Index:
                 differences = np.rint(_divide(differences, scales[rows, None]))
             directions[rows] = differences
         shrink = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-        return cls(center, spreads, shrink, _product(directions, scales), None if dtype == "float32" else means)
+        return cls(
+            center, means @ center, spreads, shrink, _product(directions, scales), None if dtype == "float32" else means
+        )
 
     def top(self, vector: Vector, num: int, metric: Metric) -> tuple[NDArray[np.intp], Vector]:
         """The rows of the `num` incidents most like `vector` (hidden,), best first, and their similarities, -1 to 1.
@@ -98,13 +101,13 @@ class Index:
         return np.clip(similarities, -1.0, 1.0)
 
     def _similarities(self, vector: Vector, metric: Metric) -> Vector:
-        if metric == "centered":
-            difference = unit(vector - self.center)
-            similarities = self.product(difference)
-        else:
-            query = unit(vector)
-            common = np.float32(self.center @ query)
-            similarities = (common + self.spreads * self.product(query)) * self.shrink
+        difference = vector - self.center
+        distance = np.float32(np.linalg.norm(difference))
+        similarities = self.product(_divide(difference, distance))  # (incidents,)
+        if metric == "cosine":
+            similarities = self.along + self.center @ difference + (self.spreads * distance) * similarities
+            length = np.linalg.norm(vector)
+            similarities *= self.shrink * np.float32(1 / length if length else 0)
         return np.clip(similarities, -1.0, 1.0, out=similarities)  # rounding may lead past 1
 
 
@@ -125,14 +128,10 @@ def _product(directions: NDArray[np.float32 | np.float16 | np.int8], scales: Vec
         return half
 
     def int8(query: Vector) -> Vector:
-        # Two columns of 8 bits, coarse and fine, keep 16 bits of the query; the matrix is read once for both.
-        coarse_step = max(float(np.abs(query).max()) / _LARGEST_INT8, 1e-30)
-        coarse = np.rint(query / coarse_step)
-        fine_step = coarse_step / (2 * _LARGEST_INT8)
-        fine = np.rint((query - coarse * coarse_step) / fine_step)
-        columns = torch.from_numpy(np.stack([coarse, fine], axis=1).astype(np.int8))  # (hidden, 2)
-        sums = torch._int_mm(matrix, columns).float().numpy()  # (incidents, 2)
-        return (sums @ np.array([coarse_step, fine_step], dtype=np.float32)) * scales
+        step = max(float(np.abs(query).max()) / _LARGEST_INT8, 1e-30)
+        column = torch.from_numpy(np.rint(query / step).astype(np.int8)).unsqueeze(1)  # (hidden, 1)
+        sums: Vector = torch._int_mm(matrix, column).float().squeeze(1).numpy()  # (incidents,)
+        return sums * (scales * np.float32(step))
 
     return int8
 

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from similarity.encoding import TextEncoder, Vector, require_vocabulary
@@ -19,6 +18,10 @@ from similarity.errors import ModelError
 from similarity.model_files import GRAPH_FILENAMES, LongformerConfig, ModelFiles
 from similarity.settings import DEFAULT_MODEL_FILENAME, DEFAULT_PRECISION, Precision
 from similarity.tokens import TextTokenizer
+
+# Since 1.29 ONNX Runtime's builds else send events to Microsoft; it reads this when it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime
 
 # What the export notes down in the graph, to be compared with the folder that the graph is found in.
 FINGERPRINT_KEY, WORDS_KEY = "model_fingerprint", "vocabulary_size"

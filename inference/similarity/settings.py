@@ -23,6 +23,8 @@ Engine = Literal["onnx", "torch"]
 Precision = Literal["float32", "bfloat16", "int8"]
 DEFAULT_ENGINE: Engine = "onnx"
 DEFAULT_PRECISION: Precision = "float32"
+# What each engine can compute in.
+PRECISIONS: dict[Engine, tuple[Precision, ...]] = {"onnx": ("float32", "int8"), "torch": ("float32", "bfloat16")}
 
 
 @dataclass(frozen=True)
