@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import sqlite3
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
@@ -61,15 +63,23 @@ def batches(texts: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def encode_batch(texts: Sequence[str], encoder: TextEncoder, store: VectorStore) -> dict[str, Vector]:
-    """The vectors of `texts`, from the store where it has all of them; afterwards it does. Empty for a blank text."""
+@dataclass(frozen=True)
+class EncodedBatch:
+    """The vector of each text, empty for a blank one, and how many tokens had to be encoded for them."""
+
+    vectors: dict[str, Vector]
+    tokens: int
+
+
+def encode_batch(texts: Sequence[str], encoder: TextEncoder, store: VectorStore) -> EncodedBatch:
+    """Encodes `texts`, or takes them from the store where it has all of them; afterwards it does."""
     known = {text: vector for text in texts if (vector := store.get(text)) is not None}
     if len(known) == len(texts):
-        return known
-    encodings = zip(texts, encoder.encode_batch(texts), strict=True)
+        return EncodedBatch(known, 0)
+    encodings = list(zip(texts, encoder.encode_batch(texts), strict=True))
     vectors = {text: np.empty(0, dtype=np.float32) if each.tokens.is_blank else each.vector for text, each in encodings}
     store.put(vectors)
-    return vectors
+    return EncodedBatch(vectors, sum(len(each.tokens.ids) for _, each in encodings))
 
 
 def encode_incidents(incidents: Sequence[Incident], encoder: TextEncoder, store: VectorStore) -> IncidentState:
@@ -80,9 +90,13 @@ def encode_incidents(incidents: Sequence[Incident], encoder: TextEncoder, store:
     """
     todo = list(batches(text for incident in incidents for text in incident.texts))
     vector_of: dict[str, Vector] = {}
+    tokens, start = 0, time.monotonic()
     with progress_bar(sum(map(len, todo)), "texts") as progress:
         for batch in todo:
-            vector_of.update(encode_batch(batch, encoder, store))
+            found = encode_batch(batch, encoder, store)
+            vector_of.update(found.vectors)
+            tokens += found.tokens
+            progress.set_postfix_str(f"{tokens / (time.monotonic() - start):.0f} tokens/s", refresh=False)
             progress.update(len(batch))
     kept, counts, means = [], [], []
     for incident in incidents:

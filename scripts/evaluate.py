@@ -2,11 +2,15 @@
 """Measure how often a text about an incident finds that incident first.
 
 Each incident's title (or description) is the query, the incident itself the one right answer. Prints the share found at
-rank 1, 3 and 10, and the mean reciprocal rank.
+rank 1, 3 and 10, and the mean reciprocal rank. With another precision than float32 it also prints how often the first
+incident by cosine is the one that float32 gives, and the smallest cosine of a vector in both.
 
 Example: how well do titles find descriptions?
     python scripts/build_state.py incidents.csv --text description --out descriptions.pt
     python scripts/evaluate.py incidents.csv --state descriptions.pt
+Example: is int8 good enough?
+    python scripts/export_onnx.py inference/model --precision int8
+    python scripts/evaluate.py incidents.csv --state descriptions.pt --precision int8
 """
 
 from __future__ import annotations
@@ -14,15 +18,24 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from _inference import INFERENCE_DIR
 from command_line import argument_parser
 from progress import progress_bar
 from similarity.encoding import TextEncoder, load_encoder
 from similarity.errors import ModelError, StateError
-from similarity.index import METRICS, Metric
+from similarity.index import METRICS, Metric, unit
 from similarity.ranking import most_similar
-from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_DIR, DEFAULT_MODEL_URI
+from similarity.settings import (
+    DEFAULT_ENGINE,
+    DEFAULT_INCIDENTS_FILENAME,
+    DEFAULT_MODEL_DIR,
+    DEFAULT_MODEL_URI,
+    DEFAULT_PRECISION,
+    PRECISIONS,
+    Precision,
+)
 from similarity.state import IncidentState
 from sources import Incident, read_incidents
 from tables import Problems, SourceError
@@ -56,6 +69,26 @@ def evaluate(
     return {metric: _scores(found) for metric, found in ranks.items()}
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """Of an encoder with a reference: the share of queries with the same first incident, the smallest cosine."""
+
+    same_first: float
+    smallest_cosine: float
+
+
+def agreement(queries: list[Incident], encoder: TextEncoder, reference: TextEncoder, state: IncidentState) -> Agreement:
+    """How far `encoder` and `reference`, the same model in another precision, agree on the queries' texts."""
+    same, cosines = 0, [1.0]
+    with progress_bar(len(queries), "queries") as progress:
+        for query in queries:
+            found, expected = (each.encode(query.texts[0]).vector for each in (encoder, reference))
+            same += most_similar(found, state, 1)[0].incident_id == most_similar(expected, state, 1)[0].incident_id
+            cosines.append(float(unit(found) @ unit(expected)))
+            progress.update()
+    return Agreement(same / max(len(queries), 1), min(cosines))
+
+
 def _scores(ranks: list[int]) -> Scores:
     queries = max(len(ranks), 1)
     return Scores(
@@ -71,12 +104,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--query", choices=("title", "description"), default="title", help="the text that is asked for")
     parser.add_argument("--model", type=Path, default=INFERENCE_DIR / DEFAULT_MODEL_DIR, help="model folder")
     parser.add_argument("--state", type=Path, help="incident state (default incident_cls.pt in the model folder)")
+    parser.add_argument("--engine", choices=tuple(PRECISIONS), default=DEFAULT_ENGINE, help="default onnx")
+    parser.add_argument(
+        "--precision", choices=get_args(Precision), default=DEFAULT_PRECISION, help="of the queries (default float32)"
+    )
     args = parser.parse_args(argv)
+    if args.precision not in PRECISIONS[args.engine]:
+        parser.error(f"{args.engine} has the precisions {', '.join(PRECISIONS[args.engine])}")
     if not args.incidents.is_file() or args.incidents.suffix != ".csv":
         parser.error(f"{args.incidents} is no .csv file")
     try:
         queries = read_incidents(args.incidents, Problems(), args.query)
-        encoder = load_encoder(args.model)
+        encoder = load_encoder(args.model, engine=args.engine, precision=args.precision)
+        reference = load_encoder(args.model, engine=args.engine)
         state = IncidentState.load(args.state or args.model / DEFAULT_INCIDENTS_FILENAME)
         state.require_made_by(encoder, encoder.name or DEFAULT_MODEL_URI)
     except (ModelError, StateError) as error:
@@ -89,6 +129,9 @@ def main(argv: list[str] | None = None) -> int:
     for metric, scores in evaluate(queries, encoder, state, METRICS).items():
         shares = "".join(f"{scores.recall[limit]:<10.3f}" for limit in RANKS)
         print(f"{metric:<10}{scores.queries:<9}{shares}{scores.mean_reciprocal_rank:.3f}")
+    if encoder.precision != reference.precision:
+        found = agreement(queries, encoder, reference, state)
+        print(f"first as in float32: {found.same_first:.3f}, smallest cosine: {found.smallest_cosine:.4f}")
     return 0
 
 

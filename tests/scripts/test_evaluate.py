@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from evaluate import Scores, evaluate, main
+from evaluate import Agreement, Scores, agreement, evaluate, main
 from similarity.encoder import Encoder
+from similarity.index import unit
 from similarity.state import IncidentState
 from sources import Incident
 from tiny import write_tiny_longformer
@@ -126,6 +128,50 @@ def test_the_command_prints_a_table(
         "cosine    2        0.000     1.000     1.000     0.500",
         "centered  2        0.000     1.000     1.000     0.500",
     ]
+
+
+def test_a_reduced_precision_is_compared_with_float32(
+    ranked: tuple[list[Incident], IncidentState],
+    tiny_model_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ranked[1].save(tmp_path / "state.pt")
+    incidents = write_incidents(tmp_path / "incidents.csv", TITLES)
+    arguments = [str(incidents), "--model", str(tiny_model_dir), "--state", str(tmp_path / "state.pt")]
+    assert main([*arguments, "--engine", "torch", "--precision", "bfloat16"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    found = re.fullmatch(r"first as in float32: (\d\.\d{3}), smallest cosine: (\d\.\d{4})", last)
+    assert found
+    assert 0.99 < float(found[2]) <= 1
+
+
+def test_agreement_counts_first_incidents_and_the_smallest_cosine(
+    ranked: tuple[list[Incident], IncidentState], tiny_encoder: Encoder
+) -> None:
+    queries, state = ranked
+
+    class Turned:
+        """Gives the second query's vector for the first's text."""
+
+        def encode(self, text: str) -> object:
+            return tiny_encoder.encode(TITLES[1] if text == TITLES[0] else text)
+
+    first, second = (unit(vector(tiny_encoder, title)) for title in TITLES[:2])
+    found = agreement(queries[1:3], Turned(), tiny_encoder, state)
+    assert found == Agreement(1.0, pytest.approx(1.0, abs=1e-6))
+    # Both queries have the same first incident by the table of products, so only the cosine tells them apart.
+    found = agreement(queries[:1], Turned(), tiny_encoder, state)
+    assert found == Agreement(1.0, pytest.approx(float(first @ second), abs=1e-6))
+    found = agreement(queries[3:4], tiny_encoder, tiny_encoder, state)
+    assert found.same_first == 1.0
+
+
+def test_a_precision_that_the_engine_lacks_exits_with_2(tmp_path: Path, tiny_model_dir: Path) -> None:
+    incidents = write_incidents(tmp_path / "incidents.csv", TITLES)
+    with pytest.raises(SystemExit) as exit_:
+        main([str(incidents), "--model", str(tiny_model_dir), "--precision", "bfloat16"])
+    assert exit_.value.code == 2
 
 
 def test_descriptions_can_be_asked_for(
