@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -92,15 +93,15 @@ def test_nothing_is_written_even_where_it_could_be(
     vector = in_process("text_to_embed", {"text": TEXT})["body"]["embedding"]["vector"]
     with Instance(replace(functions[name], read_only=False, user="0:0")) as instance:
         assert instance.ask({"text": TEXT, "embed": vector})["statusCode"] == 200
-        # The place that the volume would have is made by Docker for a mount and by nobody here.
         assert docker("diff", instance.container) == ""
-        assert instance.run("find", "/tmp", "-mindepth", "1") == ""
 
 
 def test_it_calls_no_network(similar: Function) -> None:
     with Instance(similar) as instance:
         for _ in range(2):
             assert instance.ask(event("/similar", text=TEXT))["statusCode"] == 200
+            # ONNX Runtime's telemetry, where it is not turned off, first calls after some ten seconds.
+            time.sleep(8)
         quiet = instance.traffic()
         assert quiet.tcp_connects == instance.api.connections
         assert (quiet.udp_sent, quiet.without_route) == (0, 0)
@@ -129,7 +130,7 @@ def test_a_broken_model_is_a_500_with_its_cause_in_the_log(
             assert envelope["statusCode"] == 500
             assert envelope["body"]["msg"].startswith("Error! ")
             assert name not in envelope["body"]["msg"]
-        assert name in instance.log()
+        assert "ModelError: /var/task/model" in instance.log()
         assert instance.state()["Running"]
 
 
