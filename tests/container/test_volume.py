@@ -94,17 +94,21 @@ def test_twenty_that_start_at_once_leave_one_whole_version(similar: Function, vo
     require_one_whole_version(volume, similar)
 
 
-def test_a_later_start_needs_nothing_of_the_image(
-    similar: Function, filled: Volume, best: int, context: Path, tmp_path: Path
-) -> None:
-    weights = tmp_path / "model.safetensors"
-    weights.write_bytes(bytes((context / "model" / weights.name).stat().st_size))
-    mount = f"type=bind,src={weights},dst=/var/task/model/{weights.name},readonly"
-    with Instance(replace(similar, mounts=(mount,))) as instance:
+def weights_mapped(instance: Instance) -> set[str]:
+    """The files with weights that the process has in its memory."""
+    return set(re.findall(r"\S+\.safetensors", instance.run("cat", "/proc/1/maps")))
+
+
+def test_a_later_start_takes_the_model_from_the_volume(similar: Function, volume: Volume, best: int) -> None:
+    with Instance(similar) as instance:
         assert first(instance.ask(ASK)) == best
+        assert weights_mapped(instance) == {"/var/task/model/model.safetensors"}
+        assert instance.ask(WARM)["statusCode"] == 200
+    with Instance(similar) as instance:
+        assert first(instance.ask(ASK)) == best
+        (model,) = versions(volume, "models")
+        assert weights_mapped(instance) == {f"{MOUNT_PATH}/{CACHE}/models/{model}/model.safetensors"}
         assert not [event for event in events(instance.log()) if event["level"] != "info"]
-    with Instance(replace(similar, volume=None, mounts=(mount,))) as instance:
-        assert instance.ask(ASK)["statusCode"] == 500, "without the cache that image is of no use"
 
 
 def require_served_by_the_image(function: Function, best: int, reason: str) -> None:
