@@ -6,6 +6,7 @@ What a whole cache looks like is in the docstring of `similarity.cache`.
 from __future__ import annotations
 
 import json
+import random
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,9 @@ CACHE = PurePosixPath("incidents")
 WARM = {"warm": True}
 ASK = {"text": "A self-driving car hit a woman pushing a bicycle", "num": 1}
 STARTS = 20
+KILLS = 50
+# About what copying model and state of the quick start takes, from the answer on.
+FILL_S = 0.3
 # A new state is taken up within a minute.
 TAKEN_UP_S = 60.0
 
@@ -154,6 +158,28 @@ def test_a_flipped_bit_is_noticed_and_mended(similar: Function, filled: Volume, 
         assert [event["event"] for event in events(instance.log()) if event["level"] != "info"] == ["cache-corrupt"]
     filled.run("sh", "-c", f"rm -r {CACHE}/models/.bad-*")
     require_one_whole_version(filled, similar)
+
+
+def test_kills_in_the_midst_of_filling_leave_nothing_to_trip_over(similar: Function, volume: Volume, best: int) -> None:
+    """An hour passes between two starts, so that the lock of who was killed and what it left are old."""
+    chance = random.Random(0)
+    cut_off = 0
+    for _ in range(KILLS):
+        with Instance(similar) as instance:
+            assert first(instance.ask(ASK)) == best  # after which it fills
+            time.sleep(chance.uniform(0, FILL_S))
+            docker("kill", "--signal=KILL", instance.container)
+            assert not [event for event in events(instance.log()) if event["level"] != "info"]
+        whole = "current" in versions(volume, "states")
+        cut_off += not whole
+        if whole:  # the next one is to find something to fill
+            volume.run("sh", "-c", f"rm -r {CACHE}/models/* {CACHE}/states/* {CACHE}/seen/*")
+        volume.run("sh", "-c", f"find {CACHE} -exec touch --date='1 hour ago' {{}} +")
+    assert cut_off > KILLS // 4
+    with Instance(similar) as instance:
+        assert first(instance.ask(ASK)) == best
+        assert instance.ask(WARM)["statusCode"] == 200
+    require_one_whole_version(volume, similar)
 
 
 def publish(function: Function, volume: Volume, state: Path) -> None:
