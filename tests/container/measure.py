@@ -28,7 +28,7 @@ import build_state  # noqa: E402
 import convert_encoder  # noqa: E402
 import export_onnx  # noqa: E402
 from benchmark import random_model  # noqa: E402
-from container.engine import Image, base_image, why_not  # noqa: E402
+from container.engine import DockerError, Image, base_image, why_not  # noqa: E402
 from container.instance import FULL_CPU_MIB, Function, Instance  # noqa: E402
 from container.runtime_api import RuntimeApiError  # noqa: E402
 from container.volume import Volume  # noqa: E402
@@ -100,8 +100,10 @@ def starts(function: Function, image: Image, vector: list[float]) -> None:
         bare = statistics.median(
             start(replace(function, handler="nothing.handler", mounts=mounted), {})[0] for _ in range(ROUNDS)
         )
-        with Instance(replace(function, volume=filled.name)) as instance:
+        with Instance(replace(function, volume=filled.name, environment=ENVIRONMENT)) as instance:
             instance.ask(WARM, 180)
+            if not any("/models/" in str(path) for path in filled.files()):
+                raise DockerError(f"the volume was not filled: {instance.log()}")
         for handler in HANDLERS:
             each = replace(function, handler=f"{handler}.handler", environment=ENVIRONMENT)
             event = event_of(handler, SHORT, vector)
@@ -169,8 +171,8 @@ def memory(function: Function, vector: list[float]) -> None:
         each = replace(function, handler=f"{handler}.handler")
         event = event_of(handler, LONG, vector)
         with Instance(each) as instance:
-            instance.ask(event, 300)
-            took = statistics.median(instance.invoke(event, 300).seconds for _ in range(3))
+            instance.ask(event, REQUEST_S)
+            took = statistics.median(instance.invoke(event, REQUEST_S).seconds for _ in range(3))
             peak = instance.peak_memory()
         smallest = smallest_memory(
             lambda mib, each=each, event=event: answers(replace(each, memory_mib=mib), event) is not None
