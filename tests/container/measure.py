@@ -89,7 +89,7 @@ def drop_page_cache() -> None:
     Path("/proc/sys/vm/drop_caches").write_text("3")
 
 
-def starts(function: Function, image: Image, vector: list[float]) -> None:
+def starts(function: Function, image: Image, vector: list[float], handlers: list[str]) -> None:
     """Medians. `runtime` is a start with a handler that does nothing."""
     rows: list[tuple[object, ...]] = []
     with tempfile.TemporaryDirectory() as name, Volume.create(image.name) as filled:
@@ -104,7 +104,7 @@ def starts(function: Function, image: Image, vector: list[float]) -> None:
             instance.ask(WARM, 180)
             if not any("/models/" in str(path) for path in filled.files()):
                 raise DockerError(f"the volume was not filled: {instance.log()}")
-        for handler in HANDLERS:
+        for handler in handlers:
             each = replace(function, handler=f"{handler}.handler", environment=ENVIRONMENT)
             event = event_of(handler, SHORT, vector)
             for label, prepare, volume in (
@@ -165,9 +165,9 @@ def price(memory_mib: int, seconds_each: float) -> str:
     return f"{1000 * seconds_each * memory_mib / 1024 * PRICE_PER_GB_S:.4f}"
 
 
-def memory(function: Function, vector: list[float]) -> None:
+def memory(function: Function, vector: list[float], handlers: list[str]) -> None:
     rows: list[tuple[object, ...]] = []
-    for handler in HANDLERS:
+    for handler in handlers:
         each = replace(function, handler=f"{handler}.handler")
         event = event_of(handler, LONG, vector)
         with Instance(each) as instance:
@@ -200,6 +200,9 @@ def main(argv: list[str] | None = None) -> int:
         "--size", choices=("quick-start", "base"), default="quick-start", help="the model (default quick-start)"
     )
     parser.add_argument("--only", choices=("layers", "starts", "memory"), help="one table (default: all)")
+    parser.add_argument(
+        "--handlers", nargs="+", choices=HANDLERS, default=list(HANDLERS), help="whose starts and memory (default: all)"
+    )
     args = parser.parse_args(argv)
     os.environ.setdefault("RUN_CONTAINER", "1")
     if reason := why_not():
@@ -216,9 +219,9 @@ def main(argv: list[str] | None = None) -> int:
         if args.only in (None, "layers"):
             layers(image)
         if args.only in (None, "starts"):
-            starts(function, image, vector)
+            starts(function, image, vector, args.handlers)
         if args.only in (None, "memory"):
-            memory(function, vector)
+            memory(function, vector, args.handlers)
     finally:
         image.remove()
     return 0
