@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure the image, its starts and its memory, as tables: started as Lambda would, but on this machine's CPUs.
 
-Needs Docker and the packages of requirements-dev.txt.
+Needs Docker, root and the packages of requirements-dev.txt.
 
 Example:
     RUN_CONTAINER=1 python tests/container/measure.py --size base
@@ -85,6 +85,7 @@ def event_of(handler: str, event: dict[str, str], vector: list[float]) -> dict[s
 
 
 def drop_page_cache() -> None:
+    """So that files are read from disk, and what is read counts as the memory of who reads it. Takes root."""
     os.sync()
     Path("/proc/sys/vm/drop_caches").write_text("3")
 
@@ -138,6 +139,7 @@ def start(function: Function, event: dict[str, object]) -> tuple[float, float, f
 
 def answers(function: Function, event: dict[str, object]) -> float | None:
     """Seconds that a later answer takes, with the CPU that goes with the memory; None where that does not serve."""
+    drop_page_cache()
     try:
         with Instance(replace(function, cpus=cpus(function.memory_mib))) as instance:
             if instance.ask(event, REQUEST_S)["statusCode"] != 200:
@@ -170,6 +172,7 @@ def memory(function: Function, vector: list[float], handlers: list[str]) -> None
     for handler in handlers:
         each = replace(function, handler=f"{handler}.handler")
         event = event_of(handler, LONG, vector)
+        drop_page_cache()
         with Instance(each) as instance:
             instance.ask(event, REQUEST_S)
             took = statistics.median(instance.invoke(event, REQUEST_S).seconds for _ in range(3))
@@ -205,7 +208,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     os.environ.setdefault("RUN_CONTAINER", "1")
-    if reason := why_not():
+    if reason := why_not() or (None if os.geteuid() == 0 else "emptying the page cache takes root"):
         print(f"measure.py: {reason}", file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory() as name:
