@@ -1,0 +1,48 @@
+# Sourced by .ci/run: sees to it that a Docker Engine answers. What it starts, it stops when the shell ends.
+
+# Runs as root, which a machine of CI is or may become.
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo --preserve-env=DEBIAN_FRONTEND "$@"; fi; }
+
+install_docker() {
+    export DEBIAN_FRONTEND=noninteractive
+    as_root apt-get update -qq
+    # debootstrap makes a base image where no registry can be reached.
+    as_root apt-get install -y -qq --no-install-recommends docker.io debootstrap >/dev/null
+}
+
+start_dockerd() {
+    docker_dir=$(mktemp -d)
+    export DOCKER_HOST=unix://$docker_dir/docker.sock
+    as_root dockerd --host "$DOCKER_HOST" --data-root "$docker_dir/data" --exec-root "$docker_dir/exec" --group "$(id -g)" \
+        --pidfile "$docker_dir/pid" "$@" >"$docker_dir/log" 2>&1 &
+    docker_job=$!
+    local tries
+    for tries in $(seq 100); do
+        docker version >/dev/null 2>&1 && return 0
+        kill -0 "$docker_job" 2>/dev/null || break
+        sleep 0.2
+    done
+    tail -n 20 "$docker_dir/log" >&2
+    stop_dockerd
+    return 1
+}
+
+stop_dockerd() {
+    [ -n "${docker_dir:-}" ] || return 0
+    # Not the job, which is a shell or sudo around it.
+    as_root kill "$(cat "$docker_dir/pid" 2>/dev/null)" 2>/dev/null || true
+    wait "$docker_job" 2>/dev/null || true
+    # Where it has not started, it leaves this mount.
+    as_root umount "$docker_dir/data" 2>/dev/null || true
+    as_root rm -rf "$docker_dir"
+    docker_dir=
+}
+
+# Leaves DOCKER_HOST pointing to an engine. Fails where none can be had.
+ensure_docker() {
+    if docker version >/dev/null 2>&1; then return 0; fi
+    if ! command -v dockerd >/dev/null || ! command -v debootstrap >/dev/null; then install_docker; fi
+    trap stop_dockerd EXIT
+    # In a sandbox Docker's preferred storage may not work; vfs does everywhere, slowly.
+    start_dockerd || start_dockerd --storage-driver=vfs
+}

@@ -1,0 +1,97 @@
+"""One image for all tests: the real Dockerfile over a copy of inference/ with the quick-start model and the sample."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import build_state
+import convert_encoder
+from container.engine import Image, base_image, why_not
+from container.instance import MOUNT_PATH, Function
+from container.volume import Volume
+from similarity.service import service
+from tiny import ROOT, SAMPLE_DIR
+
+
+@pytest.fixture(scope="session")
+def engine() -> None:
+    if reason := why_not():
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def context(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the image is built from. Shared: don't write to it."""
+    folder = tmp_path_factory.mktemp("context") / "inference"
+    shutil.copytree(ROOT / "inference", folder, ignore=shutil.ignore_patterns("model", "__pycache__"))
+    model = folder / "model"
+    assert convert_encoder.main(["--quick-start", "--out", str(model)]) == 0
+    assert build_state.main([str(SAMPLE_DIR), "--model", str(model), "--out", str(model / "incident_cls.pt")]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def base(engine: None) -> str:
+    return base_image()
+
+
+@pytest.fixture(scope="session")
+def image(context: Path, base: str) -> Iterator[Image]:
+    built = Image.build(f"similar-incidents-test:{uuid.uuid4().hex[:12]}", context, BASE_IMAGE=base)
+    yield built
+    built.remove()
+
+
+@pytest.fixture(scope="session")
+def functions(context: Path, image: Image, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Function]:
+    """By handler module, each with command, memory and environment as the stack's template has them."""
+    from aws_cdk.assertions import Template
+
+    from app import Config, build_app
+
+    config = Config(account="123456789012", region="us-east-1")
+    app = build_app(config, handlers_dir=context, outdir=str(tmp_path_factory.mktemp("cdk")))
+    (stack,) = app.node.children
+    found = {}
+    for resource in Template.from_stack(stack).find_resources("AWS::Lambda::Function").values():
+        properties = resource["Properties"]
+        if "ImageConfig" not in properties:  # a function of the CDK's own
+            continue
+        ((command,), (mount,)) = properties["ImageConfig"]["Command"], properties["FileSystemConfigs"]
+        assert mount["LocalMountPath"] == MOUNT_PATH
+        environment = properties["Environment"]["Variables"]
+        module = command.partition(".")[0]
+        found[module] = Function(image.name, command, properties["MemorySize"], environment)
+    return found
+
+
+@pytest.fixture
+def volume(image: Image) -> Iterator[Volume]:
+    with Volume.create(image.name) as empty:
+        yield empty
+
+
+@pytest.fixture
+def similar(functions: dict[str, Function], volume: Volume) -> Function:
+    """The function /similar with an empty volume."""
+    return replace(functions["similar"], volume=volume.name)
+
+
+@pytest.fixture(scope="session")
+def in_process(context: Path) -> Iterator[Callable[[str, object], dict[str, Any]]]:
+    """Asks a handler of this process, on the model and state of the image."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MODEL_DIR", str(context / "model"))
+        for name in ("MODEL_FILENAME", "INCIDENTS_FILENAME", "HF_MODEL_URI", "INCIDENT_CACHE_DIR", "ENCODER_ENGINE"):
+            patch.delenv(name, raising=False)
+        service.cache_clear()
+        yield lambda module, event: importlib.import_module(module).handler(event, None)
+    service.cache_clear()

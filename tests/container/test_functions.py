@@ -1,0 +1,170 @@
+"""The functions as Lambda would run them: what they answer, and that they do with what they are left."""
+
+from __future__ import annotations
+
+import ast
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from container.engine import DockerError, docker
+from container.instance import LAMBDAS_USER, Function, Instance
+from container.runtime_api import RuntimeApiError
+from tiny import ROOT
+
+TEXT = "A self-driving car hit a woman pushing a bicycle"
+LONG_TEXT = "car " * 5000
+
+# API Gateway gives a request 30 s, Lambda an init 10 s.
+# https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html
+# https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
+REQUEST_S, INIT_S = 30, 10
+
+InProcess = Callable[[str, object], dict[str, Any]]
+
+
+def event(path: str, **parameters: object) -> dict[str, Any]:
+    """API Gateway's event for a POST of these parameters."""
+    template = json.loads((ROOT / "tests" / "events" / "similar_post_v2.json").read_text())
+    return {**template, "rawPath": path, "body": json.dumps(parameters), "isBase64Encoded": False}
+
+
+def matches(envelope: dict[str, Any]) -> dict[int, float]:
+    """Incident ids and similarities, best first, from `msg` as its readers take it."""
+    pairs = ast.literal_eval(envelope["body"]["msg"])
+    return {incident_id: similarity for similarity, incident_id in pairs}
+
+
+def test_every_handler_answers_as_it_does_in_process(functions: dict[str, Function], in_process: InProcess) -> None:
+    assert set(functions) == {"similar", "text_to_db_similar", "embed_to_db_similar", "text_to_embed"}
+    vector = in_process("text_to_embed", {"text": TEXT})["body"]["embedding"]["vector"]
+    events = {name: event(f"/{name}", text=TEXT, num=-1) for name in functions}
+    events["embed_to_db_similar"] = event("/embed-to-db-similar", embed=vector, num=-1)
+    for name, function in functions.items():
+        with Instance(function) as instance:
+            envelope = instance.ask(events[name])
+            direct = instance.ask(json.loads(events[name]["body"]))
+            assert not instance.api.refused
+        expected = in_process(name, json.loads(events[name]["body"]))
+        for answered in (envelope, direct):
+            assert answered["statusCode"] == 200
+            if name == "text_to_embed":
+                theirs, ours = answered["body"]["embedding"], expected["body"]["embedding"]
+                assert theirs["from_text_hash"] == ours["from_text_hash"]
+                assert theirs["vector"] == pytest.approx(ours["vector"], abs=1e-5)
+            else:
+                assert len(matches(expected)) == 52
+                assert matches(answered) == pytest.approx(matches(expected), abs=1e-5)
+                assert next(iter(matches(answered))) == 4
+                assert [row["title"] for row in answered["body"]["incidents"]] == [
+                    row["title"] for row in expected["body"]["incidents"]
+                ]
+
+
+def test_it_does_without_what_lambda_takes_away(functions: dict[str, Function], similar: Function) -> None:
+    with Instance(similar) as instance:
+        assert instance.ask(event("/similar", text=TEXT))["statusCode"] == 200
+        for path in ("/", "/var/task", "/var/task/model", "/opt/venv", "/home", "/var/tmp", "/etc", "/run"):
+            with pytest.raises(DockerError, match=r"Read-only file system|Permission denied"):
+                instance.run("touch", f"{path}/written")
+        for path in ("/tmp", "/mnt/hf_models_cache"):
+            instance.run("touch", f"{path}/written")
+        with pytest.raises(DockerError, match="No such file"):
+            instance.run("ls", "/dev/shm")
+        assert instance.run("id", "-u") == "1001"
+        assert "CapEff:\t0000000000000000" in instance.run("cat", "/proc/1/status")
+
+
+def test_lambdas_own_user_gets_an_answer_too(functions: dict[str, Function]) -> None:
+    with Instance(replace(functions["similar"], user=LAMBDAS_USER)) as instance:
+        assert instance.ask(event("/similar", text=TEXT))["statusCode"] == 200
+        assert instance.run("id", "-u") == "993"
+
+
+@pytest.mark.parametrize("name", ["similar", "embed_to_db_similar"])
+def test_nothing_is_written_even_where_it_could_be(
+    name: str, functions: dict[str, Function], in_process: InProcess
+) -> None:
+    vector = in_process("text_to_embed", {"text": TEXT})["body"]["embedding"]["vector"]
+    with Instance(replace(functions[name], read_only=False, user="0:0")) as instance:
+        assert instance.ask({"text": TEXT, "embed": vector})["statusCode"] == 200
+        assert docker("diff", instance.container) == ""
+
+
+def test_it_calls_no_network(similar: Function) -> None:
+    with Instance(similar) as instance:
+        for _ in range(2):
+            assert instance.ask(event("/similar", text=TEXT))["statusCode"] == 200
+            # ONNX Runtime's telemetry, where it is not turned off, first calls after some ten seconds.
+            time.sleep(8)
+        quiet = instance.traffic()
+        assert quiet.tcp_connects == instance.api.connections
+        assert (quiet.udp_sent, quiet.without_route) == (0, 0)
+        attempt = "import socket; socket.create_connection(('192.0.2.1', 443))"
+        with pytest.raises(DockerError, match="unreachable"):
+            instance.run("/opt/venv/bin/python", "-c", attempt)
+        assert instance.traffic().without_route > 0, "an attempt would have been seen"
+
+
+def test_an_error_of_the_caller_is_an_answer(similar: Function) -> None:
+    with Instance(similar) as instance:
+        envelope = instance.ask(event("/similar", text=""))
+        assert (envelope["statusCode"], envelope["body"]["msg"]) == (400, "Error! Valid input text not provided!")
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors", "encoder.onnx"])
+def test_a_broken_model_is_a_500_with_its_cause_in_the_log(
+    name: str, functions: dict[str, Function], tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(b"\x00broken")
+    (tmp_path / name).chmod(0o644)
+    mount = f"type=bind,src={tmp_path / name},dst=/var/task/model/{name},readonly"
+    with Instance(replace(functions["similar"], mounts=(mount,))) as instance:
+        for _ in range(2):
+            envelope = instance.ask(event("/similar", text=TEXT))
+            assert envelope["statusCode"] == 500
+            assert envelope["body"]["msg"].startswith("Error! ")
+            assert name not in envelope["body"]["msg"]
+        assert "ModelError: /var/task/model" in instance.log()
+        assert instance.state()["Running"]
+
+
+def test_a_handler_that_is_not_there_is_an_init_error(functions: dict[str, Function]) -> None:
+    with Instance(replace(functions["similar"], handler="no_such.handler")) as instance:
+        answer = instance.api.wait_for_init_error()
+        assert answer.error_type == "Runtime.ImportModuleError"
+        assert "no_such" in answer.json()["errorMessage"]
+
+
+def test_a_text_of_4096_tokens_fits_in_a_quarter_of_the_memory_configured(similar: Function) -> None:
+    assert similar.memory_mib == 8096
+    with Instance(replace(similar, memory_mib=similar.memory_mib // 4)) as instance:
+        envelope = instance.ask(event("/similar", text=LONG_TEXT), REQUEST_S)
+        assert envelope["statusCode"] == 200
+        assert "4096" in envelope["body"]["warnings"][0].replace(",", "")
+        peak = instance.peak_memory()
+        assert 50 << 20 < peak.resident < similar.memory_mib << 18
+        assert peak.resident <= peak.container + (200 << 20)
+
+
+def test_the_memory_limit_is_one(similar: Function) -> None:
+    """Else the tests that answer within a limit would show nothing."""
+    with (
+        Instance(replace(similar, memory_mib=64)) as instance,
+        pytest.raises(RuntimeApiError, match="OOMKilled': True"),
+    ):
+        instance.ask(event("/similar", text=LONG_TEXT), REQUEST_S)
+
+
+def test_starts_stay_within_what_lambda_and_api_gateway_give(similar: Function) -> None:
+    for _ in range(2):
+        with Instance(similar) as instance:
+            first = instance.invoke(event("/similar", text=TEXT))
+            assert instance.init_s() < INIT_S
+            assert first.seconds < REQUEST_S
+            assert instance.invoke(event("/similar", text=TEXT)).seconds < first.seconds
