@@ -28,6 +28,7 @@ STATE_FILENAME = DEFAULT_INCIDENTS_FILENAME
 # The weights and the graph may have any name.
 MODEL_PATTERNS = (CONFIG_FILENAME, TOKENIZER_FILENAME, PROVENANCE_FILENAME, "*.safetensors", "*.onnx")
 
+# Part of what a digest is: another size makes another version of everything.
 CHUNK_BYTES = 8 << 20
 # More than most Lambdas have cores: a network file system answers several reads at once.
 _THREADS = 4
