@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from lambdas import Image, Logged, PassTime, log_lines, with_titles
+from similarity import background
+from similarity import service as service_module
 from similarity.encoder import Encoder
+from similarity.manifest import ImageManifest
 from similarity.service import service
 from similarity.state import IncidentState
 from tiny import TINY_TEXTS, Deployed, state_of_texts, write_tiny_longformer
@@ -50,8 +56,60 @@ def deployed(
     state_path = model_dir / "incident_cls.pt"
     tiny_state.save(state_path)
     monkeypatch.setenv("MODEL_DIR", str(model_dir))
-    for name in ("MODEL_FILENAME", "INCIDENTS_FILENAME", "HF_MODEL_URI"):
+    for name in ("MODEL_FILENAME", "INCIDENTS_FILENAME", "HF_MODEL_URI", "INCIDENT_CACHE_DIR"):
         monkeypatch.delenv(name, raising=False)
     service.cache_clear()
     yield Deployed(model_dir, state_path)
     service.cache_clear()
+
+
+@pytest.fixture
+def image(deployed: Deployed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Image:
+    """What the handlers serve, as an image with a manifest; they share an empty cache."""
+    ImageManifest.of(deployed.model_dir).write(deployed.model_dir)
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    monkeypatch.setenv("INCIDENT_CACHE_DIR", str(mount / "incidents"))
+    service.cache_clear()
+    return Image(deployed.model_dir, mount / "incidents")
+
+
+@pytest.fixture
+def logged(capfd: pytest.CaptureFixture[str]) -> Logged:
+    """The lines of JSON logged since it was last called, less those that say that all went well."""
+    return lambda: [line for line in log_lines(capfd.readouterr().err) if line["level"] != "info"]
+
+
+@pytest.fixture
+def loaded_from(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The folders from which models are loaded."""
+    folders: list[Path] = []
+    load = service_module.load_encoder
+
+    def load_and_note(folder: Path, **options: Any) -> Any:
+        folders.append(folder)
+        return load(folder, **options)
+
+    monkeypatch.setattr(service_module, "load_encoder", load_and_note)
+    return folders
+
+
+@pytest.fixture
+def pass_time(monkeypatch: pytest.MonkeyPatch) -> PassTime:
+    """Moves the clock of this process on."""
+    ahead = [0.0]
+    now = time.time
+    monkeypatch.setattr(background.time, "time", lambda: now() + ahead[0])
+
+    def pass_time(seconds: float) -> None:
+        ahead[0] += seconds
+
+    return pass_time
+
+
+@pytest.fixture
+def newer(tiny_state: IncidentState, tmp_path: Path) -> Path:
+    """A state of the same model that a refresh has made: its titles are all `newer`."""
+    path = tmp_path / "newer.pt"
+    with_titles(tiny_state, "newer").save(path)
+    return path

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
-from typing import Any
+from typing import Any, overload
 
 from similarity.errors import RequestError, SimilarityError
 
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[Any, Any], dict[str, Any]]
 HEADERS = {"Content-Type": "application/json"}
+WARM = {"warm": True}
 
 # Each of them stands in what API Gateway sends; a direct invoke holds parameters only.
 _PROXY_KEYS = ("requestContext", "httpMethod", "queryStringParameters", "body")
@@ -36,35 +37,54 @@ class Request:
     warnings: list[str] = field(default_factory=list)
 
 
-def endpoint(respond: Callable[[Request], dict[str, Any]]) -> Handler:
+Respond = Callable[[Request], dict[str, Any]]
+
+
+@overload
+def endpoint(respond: Respond) -> Handler: ...
+
+
+@overload
+def endpoint(*, warm: Callable[[], object]) -> Callable[[Respond], Handler]: ...
+
+
+def endpoint(
+    respond: Respond | None = None, *, warm: Callable[[], object] = lambda: None
+) -> Handler | Callable[[Respond], Handler]:
     """Makes a Lambda handler of a function from a request to the fields of the answer.
 
     To API Gateway the handler gives a response whose body is the JSON envelope; to a direct invoke the envelope itself.
-    It never raises: a SimilarityError becomes its status and sentence, anything else a 500 whose cause is logged.
-    """
+    It does not raise: a SimilarityError becomes its status and sentence, anything else a 500 whose cause is logged.
 
+    warm: gets ready what the first answer will need. It is called for two direct invokes: `{"warm": true}`, from a
+    schedule, to which its success is the answer, and one without parameters, from a deployment. What it raises is
+    raised, because they take everything else for success.
+    """
+    if respond is None:
+        return lambda respond: _handler(respond, warm)
+    return _handler(respond, warm)
+
+
+def _handler(respond: Respond, warm: Callable[[], object]) -> Handler:
     @wraps(respond)
     def handler(event: Any, context: Any) -> dict[str, Any]:
         del context
+        if event in ({}, None, WARM):
+            _get_ready(warm)
+        if event == WARM:
+            return _envelope(200, {"warnings": [], "warm": True})
         request = Request({})
         try:
             parameters, from_query = _read_parameters(event)
             request = Request(parameters, from_query)
             status, body = 200, respond(request)
         except SimilarityError as error:
-            if error.detail:
-                log.error("%s: %s", type(error).__name__, error.detail)
+            _log_detail(error)
             status, body = error.status, {"msg": str(error)}
         except Exception:
             log.exception("unexpected error")
             status, body = 500, {"msg": "Error! Something went wrong on our side; the cause is in our log."}
-        envelope = {
-            "isBase64Encoded": False,
-            "statusCode": status,
-            "headers": HEADERS,
-            "multiValueHeaders": {},
-            "body": {"warnings": request.warnings, **body},
-        }
+        envelope = _envelope(status, {"warnings": request.warnings, **body})
         if not _is_proxy_event(event):
             return envelope
         # allow_nan: a NaN would make a body that no JSON parser takes.
@@ -72,6 +92,29 @@ def endpoint(respond: Callable[[Request], dict[str, Any]]) -> Handler:
         return {"isBase64Encoded": False, "statusCode": status, "headers": HEADERS, "body": content}
 
     return handler
+
+
+def _get_ready(warm: Callable[[], object]) -> None:
+    try:
+        warm()
+    except SimilarityError as error:
+        _log_detail(error)
+        raise
+
+
+def _log_detail(error: SimilarityError) -> None:
+    if error.detail:
+        log.error("%s: %s", type(error).__name__, error.detail)
+
+
+def _envelope(status: int, body: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "isBase64Encoded": False,
+        "statusCode": status,
+        "headers": HEADERS,
+        "multiValueHeaders": {},
+        "body": body,
+    }
 
 
 def _is_proxy_event(event: Any) -> bool:

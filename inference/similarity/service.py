@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
+from similarity.cached import open_files
 from similarity.encoding import Encoding, TextEncoder, Vector, load_encoder
 from similarity.errors import RequestError
 from similarity.index import Metric
@@ -26,14 +29,17 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         files = ModelFiles(settings.model_dir, settings.model_filename)
         self._model_uri = settings.model_uri
-        self._encoder = FromFiles(
-            [*files.paths, *files.graph_paths],
-            lambda: load_encoder(
-                settings.model_dir, settings.model_filename, engine=settings.engine, precision=settings.precision
-            ),
+        self._files = open_files(settings, partial(_require_usable, files, settings.model_uri))
+        model_paths, state_paths = [*files.paths, *files.graph_paths], self._files.state_paths
+        load = partial(
+            load_encoder,
+            model_filename=settings.model_filename,
+            engine=settings.engine,
+            precision=settings.precision,
         )
-        self._state = FromFiles([settings.state_path], lambda: IncidentState.load(settings.state_path))
-        self._pair = FromFiles([*files.paths, *files.graph_paths, settings.state_path], self._load_pair)
+        self._encoder = FromFiles(model_paths, lambda: self._files.load_model(load))
+        self._state = FromFiles(state_paths, lambda: IncidentState.load(self._files.state_path()))
+        self._pair = FromFiles([*model_paths, *state_paths], self._load_pair)
 
     def _load_pair(self) -> tuple[TextEncoder, IncidentState]:
         encoder, state = self._encoder.get(), self._state.get()
@@ -42,26 +48,59 @@ class Service:
 
     def dimension(self) -> int:
         """How many numbers a vector to compare has. Raises StateError where there is no state to be had."""
+        self._files.refresh(state=True)
         return self._state.get().dimension
 
     def similar_to_text(self, text: str, num: int, metric: Metric) -> tuple[list[Match], list[str]]:
         """The incidents most like a text, and warnings. Raises RequestError, ModelError or StateError."""
+        self._files.refresh(state=True)
         encoder, state = self._pair.get()
         encoding = _encode(encoder, text)
-        return most_similar(encoding.vector, state, num, metric), encoding.tokens.warnings()
+        matches = most_similar(encoding.vector, state, num, metric)
+        self._files.fill_later()
+        return matches, encoding.tokens.warnings()
 
     def similar_to_vector(self, vector: Vector, num: int, metric: Metric) -> list[Match]:
         """The incidents most like a CLS vector (hidden,). Loads no model. Raises StateError."""
-        return most_similar(vector, self._state.get(), num, metric)
+        self._files.refresh(state=True)
+        matches = most_similar(vector, self._state.get(), num, metric)
+        self._files.fill_later()
+        return matches
 
     def embedding(self, text: str) -> tuple[dict[str, Any], list[str]]:
         """A text's CLS vector with the SHA-1 of the transliterated text, and warnings.
 
         Raises RequestError or ModelError.
         """
+        self._files.refresh(state=False)
         encoding = _encode(self._encoder.get(), text)
         digest = hashlib.sha1(transliterate(text).encode(), usedforsecurity=False).hexdigest()
+        self._files.fill_later()
         return {"vector": encoding.vector.tolist(), "from_text_hash": digest}, encoding.tokens.warnings()
+
+    def prime(self, *, model: bool, state: bool) -> None:
+        """Loads what a handler needs, tries it, and fills the cache. Raises ModelError or StateError."""
+        if model and state:
+            self.similar_to_text("warm", 1, "cosine")
+        elif model:
+            self.embedding("warm")
+        elif state:
+            self.dimension()
+        self._files.prime()
+
+
+@dataclass(frozen=True)
+class _ModelInFolder:
+    """What a state's model is compared with; the embedding of a caller's own is answered without loading the model."""
+
+    dimension: int
+    fingerprint: str
+
+
+def _require_usable(files: ModelFiles, model_uri: str, path: Path) -> None:
+    """Raises StateError for a file that is no state or was made with another model, ModelError without a model."""
+    model = _ModelInFolder(files.config().hidden_size, files.fingerprint())
+    IncidentState.load(path).require_made_by(model, files.name() or model_uri)
 
 
 def _encode(encoder: TextEncoder, text: str) -> Encoding:

@@ -25,17 +25,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from similarity.encoding import TextEncoder, Vector
+from similarity.encoding import Vector
 from similarity.errors import StateError
 from similarity.index import Index
 from similarity.pt_file import read_pt
 
 FORMAT, VERSION = "incident-state", 1
+
+
+class MadeBy(Protocol):
+    """What a state knows of the encoder that made it."""
+
+    @property
+    def dimension(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +92,7 @@ class IncidentState:
         """What `similarity.ranking` compares with, prepared at first use."""
         return Index.of(self.means)
 
-    def require_made_by(self, encoder: TextEncoder, name: str) -> None:
+    def require_made_by(self, encoder: MadeBy, name: str) -> None:
         """Raises StateError where this state was made with another model than `encoder`, which is called `name`."""
         if self.dimension != encoder.dimension:
             raise StateError(f"the state has {self.dimension} dimensions, the model {encoder.dimension}")
