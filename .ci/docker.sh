@@ -32,8 +32,9 @@ stop_dockerd() {
     # Not the job, which is a shell or sudo around it.
     as_root kill "$(cat "$docker_dir/pid" 2>/dev/null)" 2>/dev/null || true
     wait "$docker_job" 2>/dev/null || true
-    # Where it has not started, it leaves this mount.
-    as_root umount "$docker_dir/data" 2>/dev/null || true
+    # It may leave mounts: of its data where it has not started, of a network namespace where it has.
+    local mount
+    for mount in $(cut -d ' ' -f 2 /proc/mounts | grep "^$docker_dir/" | sort -r); do as_root umount "$mount" || true; done
     as_root rm -rf "$docker_dir"
     docker_dir=
 }
