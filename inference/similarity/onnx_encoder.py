@@ -60,7 +60,7 @@ class OnnxEncoder(TextEncoder):
         try:
             session = onnxruntime.InferenceSession(path, _options(precision), providers=["CPUExecutionProvider"])
         except Exception as error:  # the exceptions of ONNX Runtime have no ancestor of their own
-            raise ModelError(f"{path} can't be loaded; {advice}: {error}") from error
+            raise ModelError(f"{path}, or the weights that it refers to, can't be loaded; {advice}: {error}") from error
         noted = session.get_modelmeta().custom_metadata_map
         encoder = cls(config, session, tokenizer, files)
         if noted.get(FINGERPRINT_KEY) != encoder.fingerprint:

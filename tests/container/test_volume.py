@@ -24,7 +24,6 @@ from container.instance import ACCESS_POINT_USER, MOUNT_PATH, Function, Instance
 from container.volume import Volume
 from tiny import SAMPLE_DIR
 
-pytest.importorskip("similarity.cache")
 
 CACHE = PurePosixPath("incidents")
 WARM = {"warm": True}
