@@ -24,7 +24,6 @@ from container.instance import ACCESS_POINT_USER, MOUNT_PATH, Function, Instance
 from container.volume import Volume
 from tiny import SAMPLE_DIR
 
-
 CACHE = PurePosixPath("incidents")
 WARM = {"warm": True}
 ASK = {"text": "A self-driving car hit a woman pushing a bicycle", "num": 1}
