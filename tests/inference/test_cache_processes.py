@@ -249,10 +249,17 @@ Cache.write = write_and_freeze
     assert pointer.version == version
 
 
-def test_without_the_lock_there_is_still_a_whole_version_or_none(large: Image, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eight fill at once, each as if it held the lock."""
-    no_lock = "from similarity import cache_lock\ncache_lock.Lock._is_free = lambda self, path: True\n"
+def test_without_the_lock_there_is_still_a_whole_version_or_none(large: Image) -> None:
+    """Eight fill at once, each as if it held the lock: who comes second throws its copy away."""
+    no_lock = """
+from contextlib import nullcontext
+from similarity.cache_lock import Lock
+Lock.hold = lambda self, wait_s: nullcontext(lambda: None)
+"""
     processes = [start(large, FILL.format(before=no_lock + SLOW.format(0.002))) for _ in range(8)]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("\n")
@@ -263,11 +270,49 @@ def test_without_the_lock_there_is_still_a_whole_version_or_none(large: Image, m
         if large.model.exists():
             manifest.model.require_same(large.model)
             seen += 1
+    filled = 0
     for process in processes:
-        process.communicate(timeout=30)
-    assert seen > 0
-    monkeypatch.setattr(pruning, "LEFTOVER_S", -1.0)
+        _, stderr = process.communicate(timeout=30)
+        assert process.returncode == 0, stderr
+        filled += stderr.count("cache-filled")
+    assert (seen > 0, filled > 1) == (True, True)
     assert_a_later_start_is_not_troubled(large)
+
+
+PUBLISH = (
+    KILL_AT
+    + """
+import sys
+from pathlib import Path
+from similarity.publish import publish_state
+publish_state(Path(os.environ["NEWER"]), Path(os.environ["INCIDENT_CACHE_DIR"]), 0.0)
+"""
+)
+
+
+def test_a_publication_killed_at_every_step_leaves_one_state_or_the_other(
+    image: Image, newer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_lock, "STALE_S", -1.0)
+    fill_here(image)
+    monkeypatch.setenv("NEWER", str(newer))
+    program = "import os, signal\n" + PUBLISH
+    found = []
+    for step in range(1, 100):
+        monkeypatch.setenv("KILL_AT", str(step))
+        process = start(image, program)
+        process.communicate(timeout=30)
+        pointer = Cache(image.cache_dir).pointer()
+        assert pointer is not None
+        assert (image.cache_dir / "states" / pointer.version / "incident_cls.pt").exists()
+        found.append(pointer.version == image.manifest.state.id)
+        if process.returncode == 0:
+            break
+        shutil.rmtree(image.cache_dir)
+        fill_here(image)
+    assert found[0]
+    assert not found[-1]
+    assert len(found) > 10
 
 
 # Of root's powers nothing is left but its name.

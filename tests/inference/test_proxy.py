@@ -165,3 +165,56 @@ def test_an_unexpected_error_shows_the_caller_nothing_and_the_log_everything(cap
     assert envelope["body"]["msg"] == "Error! Something went wrong on our side; the cause is in our log."
     assert "Traceback" in caplog.text
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_schedule_and_a_deployment_get_the_handler_ready() -> None:
+    calls = []
+
+    @endpoint(warm=lambda: calls.append("warm"))
+    def handler(request: Request) -> dict[str, Any]:
+        calls.append("answer")
+        raise RequestError("Error! Nothing came.")
+
+    envelope = handler({"warm": True}, None)
+    assert (envelope["statusCode"], envelope["body"]) == (200, {"warnings": [], "warm": True})
+    assert calls == ["warm"]
+    assert handler({}, None)["statusCode"] == 400
+    assert handler(None, None)["statusCode"] == 400
+    assert calls == ["warm", "warm", "answer", "warm"]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"warm": False},
+        {"warm": True, "a": 1},
+        {"a": 1},
+        proxy_event("GET"),
+        proxy_event(body='{"warm": true}'),
+        proxy_event("GET", queryStringParameters={"warm": "true"}),
+    ],
+)
+def test_no_request_of_a_caller_is_taken_for_one_of_those(event: dict[str, Any]) -> None:
+    @endpoint(warm=lambda: pytest.fail("a caller can make this happen"))
+    def handler(request: Request) -> dict[str, Any]:
+        return {}
+
+    assert handler(event, None)["statusCode"] == 200
+
+
+@pytest.mark.parametrize("event", [{}, None, {"warm": True}])
+def test_a_handler_that_can_not_get_ready_fails_the_deployment(event: object, caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
+        raise ModelError("/secret/path: gone")
+
+    @endpoint(warm=fail)
+    def handler(request: Request) -> dict[str, Any]:
+        return {}
+
+    with caplog.at_level(logging.ERROR), pytest.raises(ModelError):
+        handler(event, None)
+    assert "/secret/path: gone" in caplog.text
+
+
+def test_a_handler_with_nothing_to_get_ready_is_ready() -> None:
+    assert echo({"warm": True}, None)["body"] == {"warnings": [], "warm": True}

@@ -12,6 +12,7 @@ import pytest
 
 from lambdas import Image, PassTime, ask, prime, start_again, with_titles
 from similarity import cached, pruning
+from similarity.cache import Cache
 from similarity.manifest import ImageManifest
 from similarity.publish import publish_state
 from similarity.state import IncidentState
@@ -42,19 +43,21 @@ def model_versions(image: Image, tmp_path: Path, count: int, monkeypatch: pytest
 def test_models_that_were_not_used_for_a_day_go_but_for_the_one_before(
     image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folders = model_versions(image, tmp_path, 4, monkeypatch)
+    folders = model_versions(image, tmp_path, 5, monkeypatch)
     day = pruning.MODEL_UNUSED_S
-    for folder, seconds in zip(folders, (3 * day, day + 60, day - 60, 5 * day), strict=True):
+    for folder, seconds in zip(folders, (day - 60, day + 60, day - 120, 3 * day, 5 * day), strict=True):
         age(folder, 10 * day)
         used = image.cache_dir / "used" / folder.name
         used.touch()
         age(used, seconds)
     prime()
-    assert [folder.exists() for folder in folders] == [False, False, True, True]
-    age(image.cache_dir / "used" / folders[2].name, 9 * day)
+    assert [folder.exists() for folder in folders] == [True, False, True, False, True]
+    age(image.cache_dir / "used" / folders[0].name, 9 * day)
+    age(image.cache_dir / "used" / folders[2].name, 8 * day)
     start_again()
     prime()
-    assert [folder.exists() for folder in folders] == [False, False, True, True]
+    assert [folder.exists() for folder in folders] == [False, False, True, False, True]
+    assert {path.name for path in (image.cache_dir / "used").iterdir()} == {folders[2].name, folders[4].name}
 
 
 def test_using_a_model_is_noted_once_an_hour(image: Image, pass_time: PassTime) -> None:
@@ -112,3 +115,23 @@ def test_leftovers_go_when_nobody_can_be_writing_them(image: Image) -> None:
     age(bad, pruning.MODEL_UNUSED_S + 60)
     prime()
     assert [path.exists() for path in (young, bad)] == [True, False]
+
+
+def test_a_state_that_is_pruned_before_it_is_in_use_is_written_again(
+    image: Image, newer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a Lambda is frozen for long just before it moves the pointer."""
+    prime()
+    point_to = Cache.point_to
+    pruned = []
+
+    def prune_and_point(cache: Cache, state: str) -> None:
+        if not pruned:
+            pruned.append(state)
+            shutil.rmtree(cache.folder("states", state))
+        point_to(cache, state)
+
+    monkeypatch.setattr(Cache, "point_to", prune_and_point)
+    version = publish_state(newer, image.cache_dir)
+    assert pruned == [version]
+    assert (image.cache_dir / "states" / version / "incident_cls.pt").read_bytes() == newer.read_bytes()

@@ -20,6 +20,7 @@ def test_the_defaults_are_the_folder_beside_the_handlers() -> None:
         model_uri="allenai/longformer-base-4096",
         engine="onnx",
         precision="float32",
+        cache_dir=None,
     )
 
 
@@ -32,9 +33,10 @@ def test_every_variable_counts() -> None:
             "HF_MODEL_URI": "a/b",
             "ENCODER_ENGINE": "torch",
             "ENCODER_PRECISION": "bfloat16",
+            "INCIDENT_CACHE_DIR": "/c",
         }
     )
-    assert settings == Settings(Path("/m"), "w.safetensors", Path("/s/i.pt"), "a/b", "torch", "bfloat16")
+    assert settings == Settings(Path("/m"), "w.safetensors", Path("/s/i.pt"), "a/b", "torch", "bfloat16", Path("/c"))
 
 
 @pytest.mark.parametrize("name", ["ENCODER_ENGINE", "ENCODER_PRECISION"])
