@@ -1,9 +1,10 @@
 """Where this process reads model and state from: its image, or the cache that all Lambdas share.
 
 The first start of an image finds its versions not in the cache. It answers from the image at once and fills the cache
-in a thread afterwards; later starts load from the cache what they have verified. With
-a model of 600 MB in a container a first answer took 0.2 s from the image (0.6 s from disk) and 0.5 s (0.8 s) from a cache
-on a local disk; to fill the cache before it would add the copying of all those files.
+in a thread afterwards; later starts load from the cache what they have verified. With a model
+of 600 MB in a container, a first answer took 0.2 s from the image (0.6 s from disk) and 0.5 s (0.8 s) from a cache on a
+local disk; to fill the cache before it would add the copying of all those files.
+
 A Lambda is frozen when it has answered, so that the thread goes on with the next request only; `prime`, which a
 deployment calls, fills before it answers.
 
