@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from similarity.encoding import TextEncoder, Vector, inputs_needed, require_vocabulary
+from similarity.encoding import TextEncoder, Vector, inputs_needed, open_folder, require_vocabulary
 from similarity.errors import ModelError
 from similarity.layers import Span
 from similarity.model_files import LongformerConfig, ModelFiles
@@ -63,9 +63,7 @@ class Encoder(TextEncoder):
         precision: Precision = DEFAULT_PRECISION,
     ) -> Encoder:
         """As `load_encoder`."""
-        files = ModelFiles(Path(model_dir), model_filename)
-        config = files.config()
-        tokenizer = TextTokenizer.load(files.tokenizer_path, config.max_tokens)
+        files, config, tokenizer = open_folder(model_dir, model_filename)
         try:
             weights = load_file(files.weights_path)
         except (OSError, SafetensorError) as error:

@@ -80,6 +80,13 @@ class TextEncoder(ABC):
         """CLS vectors of several texts: token ids, special tokens included, for each of them -> (texts, hidden)."""
 
 
+def open_folder(model_dir: str | Path, model_filename: str) -> tuple[ModelFiles, LongformerConfig, TextTokenizer]:
+    """A model's folder, and what of it every engine reads. Raises ModelError."""
+    files = ModelFiles(Path(model_dir), model_filename)
+    config = files.config()
+    return files, config, TextTokenizer.load(files.tokenizer_path, config.max_tokens)
+
+
 def require_vocabulary(tokenizer: TextTokenizer, words: int) -> None:
     """Raises ModelError where the tokenizer has tokens for which a table of so many words has no row."""
     if tokenizer.vocabulary_size > words:

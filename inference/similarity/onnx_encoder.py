@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from similarity.encoding import TextEncoder, Vector, require_vocabulary
+from similarity.encoding import TextEncoder, Vector, open_folder, require_vocabulary
 from similarity.errors import ModelError
 from similarity.model_files import GRAPH_FILENAMES, LongformerConfig, ModelFiles
 from similarity.settings import DEFAULT_MODEL_FILENAME, DEFAULT_PRECISION, Precision
@@ -48,9 +48,7 @@ class OnnxEncoder(TextEncoder):
         precision: Precision = DEFAULT_PRECISION,
     ) -> OnnxEncoder:
         """As `load_encoder`."""
-        files = ModelFiles(Path(model_dir), model_filename)
-        config = files.config()
-        tokenizer = TextTokenizer.load(files.tokenizer_path, config.max_tokens)
+        files, config, tokenizer = open_folder(model_dir, model_filename)
         if precision not in GRAPH_FILENAMES:
             raise ModelError(f"ENCODER_ENGINE=onnx has no precision {precision}, only {', '.join(GRAPH_FILENAMES)}")
         path = files.folder / GRAPH_FILENAMES[precision]

@@ -24,7 +24,6 @@ COMMAND_S = 120.0
 BUILD_S = 600.0
 
 CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
-DEFAULT_MIRROR = "http://deb.debian.org/debian"
 
 
 class DockerError(RuntimeError):
@@ -86,7 +85,7 @@ def make_stand_in() -> None:
         root = Path(name, "root")
         packages = "python3,python3-venv,ca-certificates"
         subprocess.run(
-            ["debootstrap", "--variant=minbase", f"--include={packages}", "bookworm", root, _mirror()],
+            ["debootstrap", "--variant=minbase", f"--include={packages}", "bookworm", root, *_mirror()],
             check=True,
             capture_output=True,
             timeout=BUILD_S,
@@ -105,14 +104,14 @@ def make_stand_in() -> None:
         docker("import", *changes, archive, STAND_IN)
 
 
-def _mirror() -> str:
-    """The Debian mirror that this machine's own packages come from."""
+def _mirror() -> list[str]:
+    """The Debian mirror that this machine's own packages come from; none where debootstrap has to know one."""
     for path in [*sorted(Path("/etc/apt/sources.list.d").glob("*")), Path("/etc/apt/sources.list")]:
         if path.is_file() and (
             found := re.search(r"^(?:URIs:|deb(?: \[.*\])?) *(\S+/debian)/?\s", path.read_text(), re.M)
         ):
-            return found[1]
-    return DEFAULT_MIRROR
+            return [found[1]]
+    return []
 
 
 @dataclass(frozen=True)
