@@ -42,7 +42,7 @@ T = TypeVar("T")
 LOOK_S = 10.0
 # What a request may wait for the cache: the first one, and any later one.
 START_LIMIT_S, LOOK_LIMIT_S = 5.0, 1.0
-# How long a deployment waits for the cache to be filled. A trigger of the CDK gives up after two minutes.
+# How long a deployment waits for the cache to be filled.
 PRIME_LIMIT_S = 60.0
 # How often a process sees to it that the cache is whole, and notes that it uses its model.
 FILL_S, MARK_USED_S = 300.0, 3600.0
