@@ -195,14 +195,19 @@ def body(**fields: object) -> Callable[[Exchange], None]:
     return lambda exchange: exchange.change_body(lambda found: found.update(fields) if exchange.status == 200 else None)
 
 
-def reversed_matches(exchange: Exchange) -> None:
-    def change(found: dict[str, Any]) -> None:
+def with_matches(change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> Callable[[Exchange], None]:
+    """Replaces the incidents of an answer, and what it says of them elsewhere."""
+
+    def replace(found: dict[str, Any]) -> None:
         if found.get("incidents"):
-            found["incidents"].reverse()
+            found["incidents"] = change(found["incidents"])
             found["msg"] = str([(entry["similarity"], entry["incident_id"]) for entry in found["incidents"]])
             found["best_url"] = found["incidents"][0]["url"]
 
-    exchange.change_body(change)
+    return lambda exchange: exchange.change_body(replace)
+
+
+reversed_matches = with_matches(lambda matches: matches[::-1])
 
 
 def other_incident(exchange: Exchange) -> None:
@@ -273,12 +278,7 @@ def other_vector(exchange: Exchange) -> None:
 
 def without_quotes_taken_off(exchange: Exchange) -> None:
     if "text=%22" in exchange.parameters:
-        exchange.change_body(
-            lambda found: found.update(
-                msg=found["msg"].replace("(0.", "(0.0"),
-                incidents=[{**entry, "similarity": entry["similarity"] / 10} for entry in found["incidents"]],
-            )
-        )
+        with_matches(lambda found: [{**match, "similarity": match["similarity"] / 10} for match in found])(exchange)
 
 
 def found_404(exchange: Exchange) -> None:
@@ -292,12 +292,8 @@ def another_metric_allowed(exchange: Exchange) -> None:
 
 
 def each_incident_twice(exchange: Exchange) -> None:
-    def change(found: dict[str, Any]) -> None:
-        found["incidents"] = [entry for entry in found["incidents"] for _ in range(2)]
-        found["msg"] = str([(entry["similarity"], entry["incident_id"]) for entry in found["incidents"]])
-
     if "num=1" in exchange.parameters:
-        exchange.change_body(change)
+        with_matches(lambda found: [match for match in found for _ in range(2)])(exchange)
 
 
 GET_SIMILAR, POST_SIMILAR = "GET /similar finds incidents", "POST /similar finds incidents"
