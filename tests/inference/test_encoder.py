@@ -20,6 +20,7 @@ from transformers import LongformerConfig, LongformerModel
 
 from export_onnx import export
 from onnx_graph import INT8_BLOCK, int8_blocks
+from similarity import layers
 from similarity.encoder import Encoder
 from similarity.encoding import TextEncoder, inputs_needed, load_encoder
 from similarity.errors import ModelError
@@ -365,6 +366,25 @@ def test_reduced_precision_points_the_same_way(engine: Engine, precision: Precis
         found, expected = cls_vector(reduced, ids), reference(model, ids)
         assert torch.cosine_similarity(found, expected, dim=0) >= 0.995, f"{tokens} tokens"
         assert not torch.equal(found, cls_vector(exact, ids))
+
+
+@pytest.mark.parametrize("product", [torch.float32, torch.bfloat16])
+def test_bfloat16_is_that_on_a_cpu_with_and_without_products_of_it(
+    product: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if product == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        monkeypatch.setattr(layers, "_ONEDNN", None)
+    monkeypatch.setitem(layers._PRODUCTS, torch.bfloat16, product)
+    x, weight, bias = torch.randn(70, 96), torch.randn(40, 96), torch.randn(40)
+    linear = layers.Linear(weight, bias, torch.bfloat16)
+    rounded = [each.bfloat16().double() for each in (x, weight, bias)]
+    expected = torch.nn.functional.linear(*rounded)
+    step = 2**-7 * expected.abs().clamp(min=1)
+    assert ((linear(x).double() - expected).abs() <= step).all()
+    assert ((linear.gelu(x, "none").double() - torch.nn.functional.gelu(expected)).abs() <= step).all()
+    assert torch.equal(linear(x).float(), linear(x).bfloat16().float())
+    residual = torch.randn(70, 40)
+    assert torch.equal(linear.add(x, residual), residual + linear(x))
 
 
 def test_an_int8_weight_is_off_by_half_a_step_at_most() -> None:
