@@ -10,8 +10,8 @@ AWS is moto's server with additions (`stand_in_aws.py`). What it still lacks, an
 - Quotas, permissions (nobody asks IAM), time: a deployment takes a second.
 - A function's own work: that is the container's tests' part.
 
-Docker is `stand_in_docker.py`. With REHEARSAL_DOCKER=docker the image is really built, only pushing is played;
-REHEARSAL_BUILD_OPTIONS can name another base image then (--build-arg BASE_IMAGE=...).
+Where containers are tested (RUN_CONTAINER=1, and a Docker Engine answers) the image is really built and only pushing is
+played, by `stand_in_docker.py`; elsewhere it plays all of Docker.
 
 Needs npm's registry, and a minute or two; it runs where RUN_REHEARSAL=1 is set.
 """
@@ -34,6 +34,7 @@ from typing import Any
 import boto3
 import pytest
 
+from container.engine import base_image, docker, why_not
 from tiny import ROOT
 
 pytestmark = pytest.mark.skipif(
@@ -50,7 +51,7 @@ LAMBDA_SDK = "@aws-sdk/client-lambda@3.1164.0"
 ACCOUNT, REGION = "123456789012", "eu-central-1"
 STACK = "AiidSimilarIncidents"
 REPOSITORY = f"cdk-hnb659fds-container-assets-{ACCOUNT}-{REGION}"
-COMMAND_S, START_S = 300.0, 60.0
+COMMAND_S, START_S = 600.0, 60.0
 
 HANDLERS = {"similar", "text_to_db_similar", "embed_to_db_similar", "text_to_embed"}
 MORE = "count_words"
@@ -224,8 +225,27 @@ def stand_in_environment(folder: Path, url: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
+def real_docker() -> Iterator[dict[str, str]]:
+    """Variables that make the stand-in build for real, none where that can't be done. What was built is removed."""
+    if why_not():
+        yield {}
+        return
+    # The host's network, because a container's own may be kept from the registry.
+    yield {
+        "REHEARSAL_DOCKER": "docker",
+        "REHEARSAL_BUILD_OPTIONS": f"--network=host --build-arg=BASE_IMAGE={base_image()}",
+    }
+    names = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split()
+    if built := [name for name in names if name.startswith(("cdkasset-", f"{ACCOUNT}.dkr.ecr."))]:
+        docker("image", "rm", "--force", *built)
+
+
+@pytest.fixture(scope="module")
 def rehearsal(
-    tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path, tiny_state_path: Path
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_model_dir: Path,
+    tiny_state_path: Path,
+    real_docker: dict[str, str],
 ) -> Iterator[Rehearsal]:
     folder = tmp_path_factory.mktemp("rehearsal")
     copy_project(folder / "project", tiny_model_dir, tiny_state_path)
@@ -233,7 +253,7 @@ def rehearsal(
         port = str(free.getsockname()[1])
     # The SDKs put the name of a bucket before that of a host, which an address would not take.
     url = f"http://localhost:{port}"
-    environment = stand_in_environment(folder, url)
+    environment = stand_in_environment(folder, url) | real_docker
     install = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder / "npm"), LAMBDA_SDK]
     subprocess.run(install, env=environment, check=True, capture_output=True, timeout=COMMAND_S)
     with (folder / "aws.log").open("wb") as log:
@@ -345,6 +365,13 @@ def test_one_image_is_built_for_one_platform_without_attestations(deployed: Step
     assert arguments.count("--platform") == 1
     assert arguments[arguments.index("--platform") + 1] == "linux/amd64"
     assert arguments[arguments.index("--build-arg") + 1] == "ENCODER_ENGINE=onnx"
+
+
+def test_the_image_was_really_built_where_it_can_be(deployed: Step, real_docker: dict[str, str]) -> None:
+    if real_docker:
+        ((_, pushed),) = deployed.docker_calls("push")
+        assert docker("image", "inspect", "--format", "{{.Os}}/{{.Architecture}}", pushed) == "linux/amd64"
+        assert json.loads(docker("image", "inspect", "--format", "{{json .Config.Cmd}}", pushed)) == ["similar.handler"]
 
 
 def test_the_image_is_pushed_once_and_is_that_of_all_functions(deployed: Step) -> None:
