@@ -82,6 +82,11 @@ def encode_batch(texts: Sequence[str], encoder: TextEncoder, store: VectorStore)
     return EncodedBatch(vectors, sum(len(each.tokens.ids) for _, each in encodings))
 
 
+def _work(batch: Sequence[str]) -> int:
+    """Characters to encode: what is longer than the longest text that the model takes costs no more than that."""
+    return sum(min(len(text), BATCH_CHARS) for text in batch)
+
+
 def encode_incidents(incidents: Sequence[Incident], encoder: TextEncoder, store: VectorStore) -> IncidentState:
     """The state of `incidents`. The vectors of a batch are in `store` as soon as they are there.
 
@@ -91,13 +96,14 @@ def encode_incidents(incidents: Sequence[Incident], encoder: TextEncoder, store:
     todo = list(batches(text for incident in incidents for text in incident.texts))
     vector_of: dict[str, Vector] = {}
     tokens, start = 0, time.monotonic()
-    with progress_bar(sum(map(len, todo)), "texts") as progress:
+    # Counted in characters: texts come longest first, so that counting those would make for a bad estimate.
+    with progress_bar(sum(map(_work, todo)), "chars") as progress:
         for batch in todo:
             found = encode_batch(batch, encoder, store)
             vector_of.update(found.vectors)
             tokens += found.tokens
             progress.set_postfix_str(f"{tokens / (time.monotonic() - start):.0f} tokens/s", refresh=False)
-            progress.update(len(batch))
+            progress.update(_work(batch))
     kept, counts, means = [], [], []
     for incident in incidents:
         vectors = [vector_of[text] for text in incident.texts if len(vector_of[text])]
