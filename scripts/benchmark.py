@@ -28,23 +28,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
 
 from _inference import INFERENCE_DIR
+from benchmark_inputs import aiid_lengths, random_ids, random_model
 from benchmark_limits import arithmetic, weight_bytes
-from benchmark_workers import Worker
+from benchmark_worker import Worker
 from command_line import argument_parser
-from export_onnx import export
-from similarity.encoder import Encoder
+from similarity.encoding import load_encoder
 from similarity.model_files import GRAPH_FILENAMES, ModelFiles
 from similarity.state import IncidentState
 
@@ -92,38 +87,6 @@ assert handler({"embed": [1.0] * int(sys.argv[3])}, None)["statusCode"] == 200
 }
 
 
-@contextmanager
-def random_model(size: str) -> Iterator[Path]:
-    """A folder with a Longformer of random weights: `base` as allenai/longformer-base-4096, `small` as a test's."""
-    from transformers import LongformerConfig, LongformerModel
-
-    torch.manual_seed(0)
-    sizes = {
-        "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
-        "small": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128},
-    }
-    common = {
-        "vocab_size": 50265,
-        "attention_window": 512,
-        "max_position_embeddings": 4098,
-        "type_vocab_size": 1,
-        "pad_token_id": 1,
-        "layer_norm_eps": 1e-5,
-    }
-    config = LongformerConfig.from_dict({**common, **sizes[size]})
-    tokenizer: Any = Tokenizer(WordLevel({"word": 5, "<unk>": 3}, unk_token="<unk>"))  # noqa: S106
-    tokenizer.pre_tokenizer = Whitespace()
-    with tempfile.TemporaryDirectory() as name:
-        LongformerModel(config).save_pretrained(name)
-        tokenizer.save(f"{name}/tokenizer.json")
-        yield Path(name)
-
-
-def random_ids(tokens: int, seed: int = 0) -> list[int]:
-    ids: list[int] = np.random.default_rng(seed).integers(4, 1000, tokens).tolist()
-    return ids
-
-
 def benchmark_encoder(model_dir: Path, lengths: list[int], backends: list[str], rounds: int) -> list[Row]:
     """For each length: median seconds of each backend, and of the first of them its ratios to the others and the limit.
 
@@ -159,12 +122,6 @@ def benchmark_encoder(model_dir: Path, lengths: list[int], backends: list[str], 
             row |= {"share of GEMM": by_arithmetic / median[first], f"{first} / limit": median[first] / limit}
             rows.append(row)
     return rows
-
-
-def aiid_lengths(texts: int) -> list[int]:
-    """So many lengths in tokens, distributed as those of AIID's reports: a median of about 700, cut at 4,096."""
-    drawn = np.random.default_rng(0).lognormal(np.log(700), 0.8, texts)
-    return [int(tokens) for tokens in np.clip(drawn, 32, 4096)]
 
 
 def benchmark_build(model_dir: Path, texts: int, rounds: int) -> list[Row]:
@@ -322,11 +279,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _measure(args: Any) -> list[Row]:
+    # Not at the top: workers, whose memory is measured, import this module too.
+    from export_onnx import export
+
     if args.what == "ranking":
         return [row for count in args.incidents for row in benchmark_ranking(count, args.dtypes, args.rounds)]
     with ExitStack() as stack:
         model_dir = args.model or stack.enter_context(random_model(args.size))
-        Encoder.load(model_dir)
+        load_encoder(model_dir, engine="torch")
         for precision, name in GRAPH_FILENAMES.items():
             if not (model_dir / name).exists():
                 export(model_dir, precision)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import LongformerModel
 
-from benchmark import random_ids, random_model
+from benchmark_inputs import random_ids, random_model
 from export_onnx import export
 from inference.test_encoder import LENGTHS, TOLERANCE, reference
 from similarity.encoding import load_encoder

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from benchmark import aiid_lengths, main, plot
+from benchmark import main, plot
+from benchmark_inputs import aiid_lengths
 from benchmark_limits import arithmetic, weight_bytes
 from similarity.model_files import LongformerConfig
+from tiny import ROOT
 
 
 def config(windows: tuple[int, ...], hidden_size: int = 4) -> LongformerConfig:
@@ -91,6 +96,14 @@ def test_memory_grows_with_the_text(capsys: pytest.CaptureFixture[str]) -> None:
     short, long = run(capsys, "memory", "--size", "small", "--tokens", "4096", "5", "--backends", "onnx")
     assert (short["tokens"], long["tokens"]) == (5, 4096)
     assert 10 < short["onnx MiB"] < long["onnx MiB"]
+
+
+def test_a_worker_has_no_engine_in_memory_but_its_own() -> None:
+    """Python imports the module that was started, `benchmark`, in the processes of its workers too."""
+    program = "import sys, benchmark; print({'torch', 'transformers', 'onnx', 'onnxruntime'} & set(sys.modules))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout == "set()\n"
 
 
 def test_ranking_compares_with_the_original_and_with_numpy(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,23 +1,16 @@
-"""What `benchmark.py` compares, each in a process of its own: threads of one would spin into the time of the next.
-Each imports what it needs and no more, so that a process's memory is that of its backend.
+"""The backends that `benchmark.py` compares: functions that load one and return what answers a request to it.
 
-A worker is a function that loads its backend and returns what a request asks of it; the driver sends requests to all
-workers in turn, so that what else the machine does strikes all of them alike.
+Each imports what it needs and no more, so that a process's memory is that of its backend. Processes and time are left
+to `benchmark_worker`.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import resource
-import statistics
-import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache, partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +27,6 @@ Answer = Callable[[Any], Any]
 Encode = Callable[[list[int]], list[float]]
 # Token ids of several texts -> nothing.
 EncodeAll = Callable[[list[list[int]]], None]
-
-
-@dataclass(frozen=True)
-class Timed:
-    """What a worker answered, how long that took it, and the most memory that its process has had in use so far."""
-
-    seconds: float
-    answer: Any
-    peak_mib: float
 
 
 def _ours(engine: Engine, precision: Precision, model_dir: Path) -> TextEncoder:
@@ -279,53 +263,3 @@ BACKENDS: dict[str, Callable[[Any], Answer]] = {
     "rank numpy": rank_by_numpy,
     "read once": read_once,
 }
-
-
-def _peak_mib() -> float:
-    if sys.platform == "linux":  # where getrusage counts what the parent used too
-        status = Path("/proc/self/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
-
-
-def _serve(connection: Connection, name: str, subject: object) -> None:
-    answer = BACKENDS[name](subject)
-    connection.send(None)
-    while True:
-        request, repeat = connection.recv()
-        seconds = []
-        for _ in range(repeat):
-            start = time.perf_counter()
-            result = answer(request)
-            seconds.append(time.perf_counter() - start)
-        connection.send(Timed(statistics.median(seconds), result, _peak_mib()))
-
-
-class Worker:
-    """A backend in a process of its own, which gets its model folder or its number of incidents. A context manager."""
-
-    # Time for the last worker's threads to stop waiting busily for more work.
-    SETTLE_S = 0.25
-
-    def __init__(self, name: str, subject: object) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, name, subject), daemon=True)
-        self._process.start()
-        theirs.close()
-
-    def __enter__(self) -> Worker:
-        self._connection.recv()
-        return self
-
-    def ask(self, request: object, *, repeat: int = 1) -> Timed:
-        """The answer, and the median of the times that it took. Raises EOFError where the worker's process died."""
-        time.sleep(self.SETTLE_S)
-        self._connection.send((request, repeat))
-        timed: Timed = self._connection.recv()
-        return timed
-
-    def __exit__(self, *error: object) -> None:
-        self._connection.close()
-        self._process.terminate()
-        self._process.join()

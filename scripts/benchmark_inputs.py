@@ -1,0 +1,56 @@
+"""What `benchmark.py` measures with: models of random weights, and texts as token ids.
+
+Imports torch only when it makes a model: workers, whose memory is measured, import this too.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@contextmanager
+def random_model(size: str) -> Iterator[Path]:
+    """A folder with a Longformer of random weights: `base` as allenai/longformer-base-4096, `small` as a test's."""
+    import torch
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from transformers import LongformerConfig, LongformerModel
+
+    torch.manual_seed(0)
+    sizes = {
+        "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
+        "small": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128},
+    }
+    common = {
+        "vocab_size": 50265,
+        "attention_window": 512,
+        "max_position_embeddings": 4098,
+        "type_vocab_size": 1,
+        "pad_token_id": 1,
+        "layer_norm_eps": 1e-5,
+    }
+    config = LongformerConfig.from_dict({**common, **sizes[size]})
+    tokenizer: Any = Tokenizer(WordLevel({"word": 5, "<unk>": 3}, unk_token="<unk>"))  # noqa: S106
+    tokenizer.pre_tokenizer = Whitespace()
+    with tempfile.TemporaryDirectory() as name:
+        LongformerModel(config).save_pretrained(name)
+        tokenizer.save(f"{name}/tokenizer.json")
+        yield Path(name)
+
+
+def random_ids(tokens: int, seed: int = 0) -> list[int]:
+    ids: list[int] = np.random.default_rng(seed).integers(4, 1000, tokens).tolist()
+    return ids
+
+
+def aiid_lengths(texts: int) -> list[int]:
+    """So many lengths in tokens, distributed as those of AIID's reports: a median of about 700, cut at 4,096."""
+    drawn = np.random.default_rng(0).lognormal(np.log(700), 0.8, texts)
+    return [int(tokens) for tokens in np.clip(drawn, 32, 4096)]
