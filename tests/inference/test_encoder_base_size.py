@@ -1,6 +1,7 @@
-"""Both engines against transformers in the size of Longformer-base, at every length around which something changes.
+"""Both engines against transformers in the size of Longformer-base.
 
-Takes some minutes and 4 GB; it runs where RUN_BASE_SIZE=1 is set. Smaller sizes are in test_encoder.py.
+Takes minutes and 4 GB; it runs where RUN_BASE_SIZE=1 is set. RUN_BASE_SIZE=all takes all the lengths that test_encoder.py
+takes for smaller sizes, and three times as long.
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ from transformers import LongformerModel
 
 from benchmark_inputs import random_ids, random_model
 from export_onnx import export
-from inference.test_encoder import LENGTHS, TOLERANCE, reference
+from inference.test_encoder import LENGTHS as ALL_LENGTHS
+from inference.test_encoder import TOLERANCE, reference
 from similarity.encoding import load_encoder
 from similarity.settings import Engine
 
+# Just beyond half a window, a window, two windows and what the CLS vector depends on; the shortest and the longest.
+LENGTHS = ALL_LENGTHS if os.environ.get("RUN_BASE_SIZE") == "all" else (1, 2, 257, 513, 1025, 3074, 4096)
+
 pytestmark = pytest.mark.skipif(
-    os.environ.get("RUN_BASE_SIZE") != "1",
-    reason="takes some minutes and 4 GB: RUN_BASE_SIZE=1 scripts/test tests/inference/test_encoder_base_size.py",
+    os.environ.get("RUN_BASE_SIZE") not in ("1", "all"),
+    reason="takes minutes and 4 GB: RUN_BASE_SIZE=1 scripts/test tests/inference/test_encoder_base_size.py",
 )
 
 
