@@ -143,6 +143,9 @@ class Cache:
 
     def publish(self, version: Version, state: Path, beat: Callable[[], None]) -> None:
         """Puts the state in the file `state` in use; Lambdas take it up within a minute."""
+        # A copy that is damaged would count as there.
+        with suppress(FileNotFoundError, MismatchError):
+            self.require_same("states", version.id)
         while True:
             self.write("states", version, [state], beat)
             # Who was frozen until now must not put its state in the place of a newer one.

@@ -98,8 +98,8 @@ class CachedFiles(ImageFiles):
     def load_model(self, load: Callable[[Path], T]) -> T:
         self._uses.add("models")
         with self._asking:
-            folder = self._ask(self._verified_model, START_LIMIT_S)
-        return load(folder or self.model_dir)
+            loaded = self._ask(partial(self._load_cached, load), START_LIMIT_S)
+        return load(self.model_dir) if loaded is None else loaded
 
     def refresh(self, *, state: bool) -> None:
         if state:
@@ -152,6 +152,10 @@ class CachedFiles(ImageFiles):
             self._is_available = True
             return value
         return None
+
+    def _load_cached(self, load: Callable[[Path], T]) -> T | None:
+        folder = self._verified_model()
+        return None if folder is None else load(folder)
 
     def _verified_model(self) -> Path | None:
         version = self._manifest.model.id

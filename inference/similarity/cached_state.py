@@ -41,21 +41,29 @@ class CachedState:
         # As long as the image's own state was never in the cache, it is the newest.
         if pointer is None or not self._cache.has_seen(self._image_version):
             return
-        version = pointer.version
-        if version == self._version or version in self._refused:
-            return
+        # Where the newest is refused, a process that has just started takes what all others serve on with.
+        versions = [pointer.version]
+        if not self._version and pointer.previous and self._cache.folder("states", pointer.previous).exists():
+            versions.append(pointer.previous)
+        for version in versions:
+            if version == self._version or (version not in self._refused and self._took_up(version)):
+                return
+
+    def _took_up(self, version: str) -> bool:
+        """False where the state was refused."""
         new = self.path.with_name("new")
         new.unlink(missing_ok=True)
         try:
             self._cache.copy_state(version, new)
         except FileNotFoundError as error:
-            raise MismatchError(f"the state in use, {version}, is not there") from error
+            raise MismatchError(f"the state {version} is not there") from error
         try:
             self._check(new)
         except SimilarityError as error:
             self._refused.add(version)
             log_event("error", "state-refused", version=version, reason=reason_of(error))
-            return
+            return False
         new.replace(self.path)
         self._version = version
         log_event("info", "state-taken-up", version=version)
+        return True

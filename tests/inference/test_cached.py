@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from lambdas import Image, Logged, PassTime, ask, prime, start_again
+from lambdas import Image, Logged, PassTime, ask, prime, start_again, titles
 from similarity import cached
+from similarity import service as service_module
 from similarity.cache import Cache
 from similarity.errors import ModelError, StateError
 
@@ -137,6 +138,26 @@ def test_priming_waits_for_one_that_is_filling(image: Image, logged: Logged) -> 
     thread.join(10)
     assert image.is_whole()
     assert logged() == []
+
+
+def test_a_cached_model_that_can_not_be_loaded_costs_one_line(
+    image: Image, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another Lambda may set it aside, or the file system fail, after it has been verified."""
+    prime()
+    load = service_module.load_encoder
+
+    def fail_in_the_cache(folder: Path, **options: Any) -> Any:
+        if image.cache_dir in folder.parents:
+            raise ModelError(f"{folder}: Stale file handle")
+        return load(folder, **options)
+
+    monkeypatch.setattr(service_module, "load_encoder", fail_in_the_cache)
+    start_again()
+    assert titles()
+    [line] = logged()
+    assert (line["event"], line["serves"]) == ("cache-unavailable", "image")
+    assert "Stale file handle" in line["reason"]
 
 
 def absent(image: Image) -> None:

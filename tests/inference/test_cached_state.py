@@ -70,6 +70,22 @@ def test_a_new_image_puts_its_state_in_use_and_an_old_one_does_not_take_it_back(
     assert titles() == {"newer"}
 
 
+@pytest.fixture
+def newest(tiny_state: IncidentState, tmp_path: Path) -> Path:
+    """As `newer`, and other than that: half of the incidents are gone."""
+    path = tmp_path / "newest.pt"
+    part = {field: getattr(tiny_state, field)[:2] for field in ("incident_ids", "report_counts", "means", "titles")}
+    with_titles(dataclasses.replace(tiny_state, **part), "newest").save(path)
+    return path
+
+
+def damage(path: Path) -> None:
+    """Flips a bit."""
+    content = bytearray(path.read_bytes())
+    content[-40] ^= 4
+    path.write_bytes(content)
+
+
 def bad_states(tiny_state: IncidentState, image: Image, tmp_path: Path) -> dict[str, Path]:
     no_state, other_model, other_size = (tmp_path / name for name in ("none.pt", "model.pt", "size.pt"))
     no_state.write_bytes(b"no state at all")
@@ -85,6 +101,7 @@ def test_a_bad_state_is_refused_and_the_old_one_serves_on(
     module: str,
     image: Image,
     newer: Path,
+    newest: Path,
     tiny_state: IncidentState,
     tmp_path: Path,
     pass_time: PassTime,
@@ -104,24 +121,32 @@ def test_a_bad_state_is_refused_and_the_old_one_serves_on(
     [line] = logged()
     assert (line["level"], line["event"], line["version"]) == ("error", "state-refused", version)
     start_again()
-    assert ask(module, event) == of_image
-    publish_state(newer, image.cache_dir)
+    assert ask(module, event) == of_newer  # as do those that have been there all the time
+    publish_state(newest, image.cache_dir)
     pass_time(cached.LOOK_S)
-    assert ask(module, event) == of_newer
+    assert ask(module, event) not in (of_newer, of_image)
+
+
+def test_a_state_whose_cached_copy_is_damaged_can_be_published_again(
+    image: Image, newer: Path, newest: Path, pass_time: PassTime, logged: Logged
+) -> None:
+    prime()
+    version = publish_state(newer, image.cache_dir)
+    publish_state(newest, image.cache_dir)
+    damage(image.cache_dir / "states" / version / "incident_cls.pt")
+    assert publish_state(newer, image.cache_dir) == version
+    start_again()
+    assert titles() == {"newer"}
+    assert logged() == []
 
 
 def test_a_newer_state_that_breaks_in_the_cache_gives_way_to_the_one_before(
-    image: Image, newer: Path, tiny_state: IncidentState, tmp_path: Path, logged: Logged
+    image: Image, newer: Path, newest: Path, tiny_state: IncidentState, logged: Logged
 ) -> None:
     prime()
     publish_state(newer, image.cache_dir)
-    newest = tmp_path / "newest.pt"
-    with_titles(tiny_state, "newest").save(newest)
     version = publish_state(newest, image.cache_dir)
-    path = image.cache_dir / "states" / version / "incident_cls.pt"
-    content = bytearray(path.read_bytes())
-    content[-40] ^= 4
-    path.write_bytes(content)
+    damage(image.cache_dir / "states" / version / "incident_cls.pt")
     start_again()
     assert titles() == set(tiny_state.titles)
     assert [line["event"] for line in logged()] == ["cache-corrupt"]
