@@ -42,6 +42,14 @@ def _divide(numerator: Vector, length: Vector | np.float32) -> Vector:
     return np.divide(numerator, np.maximum(length, np.float32(1e-12)), dtype=np.float32)
 
 
+def _direction(vector: NDArray[np.float64]) -> tuple[Vector, np.float32]:
+    """A vector of length 1, or 0 where `vector` is 0, and the length that it had."""
+    length = np.linalg.norm(vector)
+    direction: Vector = (vector / (length or 1.0)).astype(np.float32)
+    with np.errstate(over="ignore"):  # a length that float32 can't hold is asked for by nobody
+        return direction, np.float32(length)
+
+
 @dataclass(frozen=True, eq=False)
 class Index:
     """For means (incidents, hidden): `product` gives u . q, (hidden,) -> (incidents,), float32, or nearly so.
@@ -97,16 +105,23 @@ class Index:
 
     def _exact(self, means: Vector, vector: Vector, metric: Metric) -> Vector:
         offset = self.center if metric == "centered" else np.float32(0)
-        similarities: Vector = unit(means - offset) @ unit(vector - offset)
+        direction, _ = _direction(vector.astype(np.float64) - offset)
+        similarities: Vector = unit(means - offset) @ direction
         return np.clip(similarities, -1.0, 1.0)
 
     def _similarities(self, vector: Vector, metric: Metric) -> Vector:
-        difference = vector - self.center
-        distance = np.float32(np.linalg.norm(difference))
-        similarities = self.product(_divide(difference, distance))  # (incidents,)
+        wide = vector.astype(np.float64)  # squares of what float32 holds may be more than it holds
         if metric == "cosine":
-            similarities = self.along + self.center @ difference + (self.spreads * distance) * similarities
-            length = np.linalg.norm(vector)
+            # Its length does not matter. With about the center's own, neither of the two vanishes beside the other; a
+            # power of two rounds nothing.
+            lengths = np.linalg.norm([wide, self.center], axis=1)
+            wide = np.ldexp(wide, int(np.diff(np.log2(np.where(lengths > 0, lengths, 1)))[0]))
+        difference = wide - self.center
+        direction, distance = _direction(difference)
+        similarities = self.product(direction)  # (incidents,)
+        if metric == "cosine":
+            similarities = self.along + np.float32(self.center @ difference) + (self.spreads * distance) * similarities
+            length = np.linalg.norm(wide)
             similarities *= self.shrink * np.float32(1 / length if length else 0)
         return np.clip(similarities, -1.0, 1.0, out=similarities)  # rounding may lead past 1
 

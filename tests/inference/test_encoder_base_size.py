@@ -1,7 +1,7 @@
 """Both engines against transformers in the size of Longformer-base.
 
-Takes minutes and 4 GB; it runs where RUN_BASE_SIZE=1 is set. RUN_BASE_SIZE=all takes all the lengths that test_encoder.py
-takes for smaller sizes, and three times as long.
+Takes minutes and 4 GB; it runs where RUN_BASE_SIZE=1 is set. RUN_BASE_SIZE=all takes all lengths of test_encoder.py, in
+three times as long.
 """
 
 from __future__ import annotations

@@ -38,6 +38,20 @@ def test_centered_cosines_are_those_computed_by_hand() -> None:
     assert [match.similarity for match in matches] == pytest.approx([math.sqrt(0.5), 0.0, -1.0], abs=1e-7)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("length", [1e-30, 1e-10, 1e18, 1e20, 3e38])
+def test_a_vector_of_any_length_that_float32_holds_finds_its_like(
+    length: float, metric: Metric, dtype: IndexDtype
+) -> None:
+    means = np.random.default_rng(0).standard_normal((300, 64), np.float32) + np.float32(0.5)
+    vector = means[7] * np.float32(length / np.abs(means[7]).max())
+    best, similarities = Index.of(means, dtype).top(vector, 3, metric)
+    expected = numpy_ranking(vector.astype(np.float64), means.astype(np.float64), metric)[:3]
+    assert [row + 1 for row in best.tolist()] == [number for _, number in expected]
+    assert similarities.tolist() == pytest.approx([cosine for cosine, _ in expected], abs=1e-5)
+
+
 def numpy_ranking(vector: np.ndarray, means: np.ndarray, metric: Metric) -> list[tuple[float, int]]:
     if metric == "centered":
         center = means.mean(axis=0)
