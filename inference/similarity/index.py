@@ -13,6 +13,7 @@ of which a few rows are read.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -42,12 +43,13 @@ def _divide(numerator: Vector, length: Vector | np.float32) -> Vector:
     return np.divide(numerator, np.maximum(length, np.float32(1e-12)), dtype=np.float32)
 
 
-def _direction(vector: NDArray[np.float64]) -> tuple[Vector, np.float32]:
-    """A vector of length 1, or 0 where `vector` is 0, and the length that it had."""
-    length = np.linalg.norm(vector)
-    direction: Vector = (vector / (length or 1.0)).astype(np.float32)
-    with np.errstate(over="ignore"):  # a length that float32 can't hold is asked for by nobody
-        return direction, np.float32(length)
+def _length(vector: NDArray[np.float64]) -> float:
+    return math.sqrt(vector @ vector)
+
+
+def _direction(vector: NDArray[np.float64], length: float) -> Vector:
+    """A vector of length 1, or 0 where `vector` is 0."""
+    return (vector / (length or 1.0)).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,24 +107,24 @@ class Index:
 
     def _exact(self, means: Vector, vector: Vector, metric: Metric) -> Vector:
         offset = self.center if metric == "centered" else np.float32(0)
-        direction, _ = _direction(vector.astype(np.float64) - offset)
-        similarities: Vector = unit(means - offset) @ direction
+        difference = vector.astype(np.float64) - offset
+        similarities: Vector = unit(means - offset) @ _direction(difference, _length(difference))
         return np.clip(similarities, -1.0, 1.0)
 
     def _similarities(self, vector: Vector, metric: Metric) -> Vector:
-        wide = vector.astype(np.float64)  # squares of what float32 holds may be more than it holds
-        if metric == "cosine":
+        # Squares of what float32 holds may be more than it holds.
+        query, center = vector.astype(np.float64), self.center.astype(np.float64)
+        if metric == "cosine" and (length := _length(query)) and center.any():
             # Its length does not matter. With about the center's own, neither of the two vanishes beside the other; a
             # power of two rounds nothing.
-            lengths = np.linalg.norm([wide, self.center], axis=1)
-            wide = np.ldexp(wide, int(np.diff(np.log2(np.where(lengths > 0, lengths, 1)))[0]))
-        difference = wide - self.center
-        direction, distance = _direction(difference)
-        similarities = self.product(direction)  # (incidents,)
+            query = np.ldexp(query, int(math.log2(_length(center) / length)))
+        difference = query - center
+        distance = _length(difference)
+        similarities = self.product(_direction(difference, distance))  # (incidents,)
         if metric == "cosine":
-            similarities = self.along + np.float32(self.center @ difference) + (self.spreads * distance) * similarities
-            length = np.linalg.norm(wide)
-            similarities *= self.shrink * np.float32(1 / length if length else 0)
+            similarities = self.along + float(center @ difference) + (self.spreads * distance) * similarities
+            length = _length(query)
+            similarities *= self.shrink * (1 / length if length else 0.0)
         return np.clip(similarities, -1.0, 1.0, out=similarities)  # rounding may lead past 1
 
 
