@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from lambdas import Image, Logged, PassTime, log_lines, with_titles
@@ -17,6 +18,11 @@ from similarity.manifest import ImageManifest
 from similarity.service import service
 from similarity.state import IncidentState
 from tiny import TINY_TEXTS, Deployed, state_of_texts, write_tiny_longformer
+
+
+# The same examples in every run, on any machine, and however slow it is.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("same")
 
 
 @pytest.fixture(scope="session")
