@@ -29,7 +29,8 @@ from _inference import INFERENCE_DIR
 from command_line import argument_parser
 from progress import progress_bar
 from similarity.encoding import TextEncoder, Vector, load_encoder
-from similarity.errors import ModelError
+from similarity.errors import ModelError, one_line
+from similarity.pt_file import is_pt
 from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_DIR, DEFAULT_PRECISION, Precision
 from similarity.state import IncidentState
 from sources import (
@@ -40,7 +41,7 @@ from sources import (
     read_original_state,
     read_state_csv,
 )
-from tables import Problems, SourceError
+from tables import Problems, SourceError, is_text
 from vector_store import VectorStore
 
 # Characters of the texts that are encoded in one pass, some 4,096 tokens: as many as the longest text has.
@@ -116,15 +117,18 @@ def encode_incidents(incidents: Sequence[Incident], encoder: TextEncoder, store:
             )  # (reports, hidden) -> (hidden,)
     if not kept:
         raise SourceError("no incident has a text that can be encoded.")
-    return IncidentState(
-        incident_ids=np.array([incident.incident_id for incident in kept]),
-        report_counts=np.array(counts),
-        means=np.stack(means),
-        titles=[incident.title for incident in kept],
-        model=encoder.name or "",
-        model_fingerprint=encoder.fingerprint,
-        precision=encoder.precision,
-    )
+    try:
+        return IncidentState(
+            incident_ids=np.array([incident.incident_id for incident in kept]),
+            report_counts=np.array(counts),
+            means=np.stack(means),
+            titles=[incident.title for incident in kept],
+            model=encoder.name or "",
+            model_fingerprint=encoder.fingerprint,
+            precision=encoder.precision,
+        )
+    except ValueError as error:
+        raise SourceError(f"the vectors of this model make a state that can't be used: {error}") from error
 
 
 def build(
@@ -136,12 +140,12 @@ def build(
     precision: Precision = DEFAULT_PRECISION,
 ) -> IncidentState:
     """Builds the state of `source` and saves it at `out`. Raises SourceError, ModelError, OSError or sqlite3.Error."""
-    if source.is_file() and source.suffix == ".csv" and has_vectors(source):
-        state = read_state_csv(source, problems)
+    if source.is_file() and is_pt(source):
+        state = read_original_state(source)
         state.save(out)
         return state
-    if source.is_file() and source.suffix in (".pt", ".pth"):
-        state = read_original_state(source)
+    if source.is_file() and is_text(source) and has_vectors(source):
+        state = read_state_csv(source, problems)
         state.save(out)
         return state
     incidents = read_incidents(source, problems, text)
@@ -199,7 +203,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     print(
         f"{out}: {len(state)} incidents, {int(state.report_counts.sum())} reports, {state.dimension} dimensions, "
-        f"model {state.model or 'unknown'}"
+        f"model {one_line(state.model) or 'unknown'}"
     )
     if problems.count:
         print(f"build_state: rows skipped: {problems.count}, see above.", file=sys.stderr)

@@ -20,8 +20,8 @@ import _inference  # noqa: F401  (makes `similarity` importable)
 from similarity.encoding import Vector
 from similarity.errors import StateError
 from similarity.settings import DEFAULT_MODEL_URI
-from similarity.state import IncidentState
-from tables import Content, Problems, Row, SourceError, read_rows, reading, snapshot_opener
+from similarity.state import MAX_SIZE, IncidentState
+from tables import Content, Problems, Row, SourceError, is_text, read_rows, reading, snapshot_opener
 
 TextMode = Literal["title-and-description", "title", "description"]
 
@@ -42,7 +42,7 @@ def read_incidents(path: Path, problems: Problems, text: TextMode) -> list[Incid
 
     `text` says what stands in for reports where there are none. Raises SourceError.
     """
-    if path.is_file() and path.suffix == ".csv":
+    if path.is_file() and is_text(path):
         return _incidents_alone(lambda: path.open("rb"), path.name, problems, text)
     opener = snapshot_opener(path)
     return _incidents_with_reports(opener, problems)
@@ -58,10 +58,10 @@ def read_state_csv(path: Path, problems: Problems) -> IncidentState:
         except (ValueError, TypeError, RecursionError, OverflowError):
             vector = np.empty(0, dtype=np.float32)
         size = len(next(iter(rows.values()))[1]) if rows else vector.size
-        if incident_id is None or incident_id < 0 or count is None:
-            problems.report(path.name, line, "incident_id or count is no integer")
-        elif not size or vector.shape != (size,) or not np.isfinite(vector).all():
-            problems.report(path.name, line, f"mean is no list of {size or 'some'} finite numbers")
+        if incident_id is None or incident_id < 1 or count is None:
+            problems.report(path.name, line, "incident_id or count isn't a whole number above 0")
+        elif not size or vector.shape != (size,) or not (np.abs(vector) <= MAX_SIZE).all():
+            problems.report(path.name, line, f"mean isn't a list of {size or 'some'} numbers up to {MAX_SIZE:,.0f}")
         elif count < 1 or incident_id in rows:
             problems.report(path.name, line, "count is below 1, or incident_id stood in an earlier line")
         else:
@@ -91,7 +91,7 @@ def read_original_state(path: Path) -> IncidentState:
     try:
         return IncidentState.load(path)
     except StateError as error:
-        raise SourceError(f"{path.name} is no incident state: {error.detail}") from error
+        raise SourceError(f"{path.name} isn't an incident state: {error.detail}") from error
 
 
 def has_vectors(path: Path) -> bool:
@@ -163,8 +163,8 @@ def _sorted(incidents: dict[int, Incident], name: str) -> list[Incident]:
 
 def _incident_id(row: Row, name: str, line: int, seen: Container[int], problems: Problems) -> int | None:
     incident_id = _integer(row["incident_id"])
-    if incident_id is None or incident_id < 0:
-        problems.report(name, line, "incident_id is no integer")
+    if incident_id is None or incident_id < 1:
+        problems.report(name, line, "incident_id isn't a whole number above 0")
         return None
     if incident_id in seen:
         problems.report(name, line, f"incident {incident_id} stood in an earlier line")

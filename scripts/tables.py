@@ -86,6 +86,15 @@ def reading(name: str) -> Iterator[None]:
         raise SourceError(f"{name} can't be read: {error}") from error
 
 
+def is_text(path: Path) -> bool:
+    """Whether a file may be a table: text, going by its first bytes, where archives and tensors have zeros.
+
+    Raises SourceError.
+    """
+    with reading(path.name), path.open("rb") as file:
+        return b"\0" not in file.read(4096)
+
+
 def snapshot_opener(path: Path) -> Callable[[str], Content]:
     """What opens a file of the snapshot by its name, wherever in folder or archive it is. Raises SourceError."""
     with reading(path.name):
@@ -95,7 +104,7 @@ def snapshot_opener(path: Path) -> Callable[[str], Content]:
             return lambda name: _open_in_zip(path, name)
         if path.exists() and tarfile.is_tarfile(path):
             return lambda name: _open_in_tar(path, name)
-    raise SourceError(f"{path} is no folder, zip, tar or .csv file.")
+    raise SourceError(f"{path} isn't a folder, zip, tar or CSV file (in UTF-8), or it is cut off.")
 
 
 @contextmanager

@@ -19,7 +19,6 @@ from similarity.service import service
 from similarity.state import IncidentState
 from tiny import TINY_TEXTS, Deployed, state_of_texts, write_tiny_longformer
 
-
 # The same examples in every run, on any machine, and however slow it is.
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("same")

@@ -3,6 +3,9 @@
 What the caller may not see (file names, causes) goes into `detail`, which `similarity.proxy` writes to the log.
 """
 
+# Characters of a detail that are kept at its start and at its end.
+_KEPT = 1000
+
 
 class SimilarityError(Exception):
     """Base of all of them. `str(error)` is the sentence for the caller; `detail` is for the log."""
@@ -11,7 +14,7 @@ class SimilarityError(Exception):
 
     def __init__(self, message: str, *, detail: str = "") -> None:
         super().__init__(message)
-        self.detail = detail
+        self.detail = one_line(detail)
 
 
 class RequestError(SimilarityError):
@@ -34,3 +37,12 @@ class StateError(SimilarityError):
         super().__init__(
             "Error! The incident state could not be loaded on our side; the cause is in our log.", detail=detail
         )
+
+
+def one_line(text: str) -> str:
+    """`text` fit for a line of a log or a terminal: what can't be printed is escaped, and the middle of much left out.
+
+    A file that somebody gave us may hold line breaks where a name belongs; they must not make lines of their own.
+    """
+    printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return printable if len(printable) <= 2 * _KEPT else f"{printable[:_KEPT]} … {printable[-_KEPT:]}"

@@ -13,10 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 
 from similarity.encoder import Encoder
 from similarity.errors import StateError
-from similarity.state import IncidentState
+from similarity.index import METRICS
+from similarity.ranking import most_similar
+from similarity.state import MAX_SIZE, IncidentState
 from tiny import RunsCode, write_tiny_longformer
 
 
@@ -92,6 +97,22 @@ def rewrite(path: Path, change: Callable[[bytes], bytes]) -> None:
     path.write_bytes(change(path.read_bytes()))
 
 
+def flipped() -> torch.Tensor:
+    """Means of which one number has the highest bit of its exponent set: finite, and about 1e38."""
+    means = np.full((3, 4), 0.5, dtype=np.float32)
+    means.view(np.uint32)[1, 2] |= 1 << 30
+    assert np.isfinite(means).all()
+    return torch.from_numpy(means)
+
+
+# A state without incidents.
+NONE: dict[str, Any] = {
+    "incident_ids": torch.empty(0, dtype=torch.int64),
+    "report_counts": torch.empty(0, dtype=torch.int64),
+    "means": torch.empty(0, 4),
+    "titles": [],
+}
+
 BROKEN: dict[str, Callable[[Path], object]] = {
     "missing": lambda path: None,
     "a folder": lambda path: path.mkdir(),
@@ -118,6 +139,19 @@ BROKEN: dict[str, Callable[[Path], object]] = {
     "an id twice": lambda path: save_dict(path, incident_ids=torch.tensor([1, 1, 2])),
     "ids out of order": lambda path: save_dict(path, incident_ids=torch.tensor([2, 1, 3])),
     "ids that are floats": lambda path: save_dict(path, incident_ids=torch.tensor([1.0, 2.0, 3.0])),
+    "no incidents": lambda path: save_dict(path, **NONE),
+    "an id of 0": lambda path: save_dict(path, incident_ids=torch.tensor([0, 1, 2])),
+    "an id below 0": lambda path: save_dict(path, incident_ids=torch.tensor([-(2**63), 1, 2**63 - 1])),
+    "titles that are a string": lambda path: save_dict(path, titles="abc"),
+    "titles that are a dict": lambda path: save_dict(path, titles={"a": "x", "b": "y", "c": "z"}),
+    "means of 1e38": lambda path: save_dict(path, means=torch.full((3, 4), -1e38)),
+    "one number with a flipped bit": lambda path: save_dict(path, means=flipped()),
+    "a list of doubles too large for float32": lambda path: torch.save(
+        [torch.full((2, 3), 1e300, dtype=torch.double)], path
+    ),
+    "a list of integers": lambda path: torch.save([torch.ones(2, 3).long()], path),
+    "a list of nothing": lambda path: torch.save([None, None], path),
+    "a list of empty tensors": lambda path: torch.save([torch.ones(0, 3)], path),
     "a count of 0": lambda path: save_dict(path, report_counts=torch.tensor([0, 1, 1])),
 }
 
@@ -130,7 +164,38 @@ def test_a_broken_state_is_a_state_error(name: str, tmp_path: Path) -> None:
         IncidentState.load(path)
     assert str(path) in caught.value.detail
     assert str(path) not in str(caught.value)
+    assert "Errno" not in caught.value.detail
     assert not (tmp_path / "ran").exists()
+
+
+@given(
+    means=arrays(
+        np.float32,
+        array_shapes(min_dims=2, max_dims=2, max_side=6),
+        elements=st.floats(-MAX_SIZE, MAX_SIZE, width=32),
+    ),
+    query=st.integers(0, 2**16),
+)
+def test_every_state_that_loads_gives_as_many_incidents_as_it_is_asked_for(
+    means: np.ndarray, query: int, tmp_path_factory: Any
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any-state.pt"
+    make_state(len(means), means=means).save(path)
+    state = IncidentState.load(path)
+    vector = np.random.default_rng(query).standard_normal(means.shape[1]).astype(np.float32)
+    for metric in METRICS:
+        for num in range(len(means) + 2):
+            assert len(most_similar(vector, state, num, metric)) == min(num, len(means))
+        assert len(most_similar(vector, state, -1, metric)) == len(means)
+
+
+@pytest.mark.parametrize("name", ["m\nERROR forged", "m\r\x1b[2Jx", "m\u2028x", "\ud800"])
+def test_a_name_with_line_breaks_makes_no_lines_in_the_log(name: str, tiny_encoder: Encoder) -> None:
+    state = make_state(means=np.ones((3, 32), dtype=np.float32), model=name)
+    for by in (state, make_state(means=np.ones((3, 32), dtype=np.float32), model=name, model_fingerprint="")):
+        with pytest.raises(StateError) as caught:
+            by.require_made_by(tiny_encoder, "tiny")
+        assert caught.value.detail.isprintable()
 
 
 def test_a_full_disk_leaves_the_old_state(tmp_path: Path) -> None:

@@ -155,8 +155,11 @@ def test_an_incidents_table_alone_gives_a_vector_of_what_was_asked_for(
     assert np.allclose(state.means[2], tiny_encoder.encode(text).vector, atol=1e-6)
 
 
-def test_a_table_of_vectors_needs_no_model(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = tmp_path / "state.csv"
+@pytest.mark.parametrize("name", ["state.csv", "STATE.CSV", "state", "state.pt"])
+def test_a_table_of_vectors_needs_no_model(
+    name: str, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / name
     source.write_text('incident_id,count,mean\n9,2,"[0.5, 1]"\n4,1,"[2, -3]"\n')
     assert main([str(source), "--model", str(tmp_path / "no model"), "--out", str(out)]) == 0
     state = IncidentState.load(out)
@@ -168,14 +171,39 @@ def test_a_table_of_vectors_needs_no_model(out: Path, tmp_path: Path, capsys: py
     )
 
 
-def test_a_list_of_tensors_needs_no_model(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = tmp_path / "original.pt"
-    torch.save([None, torch.tensor([[1.0, 2.0], [3.0, 6.0]])], source)
+@pytest.mark.parametrize("form", ["zip", "old"])
+@pytest.mark.parametrize("name", ["original.pt", "ORIGINAL.PT", "original", "original.csv", "original.zip"])
+def test_a_list_of_tensors_needs_no_model(
+    name: str, form: str, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / name
+    content = [None, torch.tensor([[1.0, 2.0], [3.0, 6.0]])]
+    torch.save(content, source, _use_new_zipfile_serialization=form == "zip")
     assert main([str(source), "--model", str(tmp_path / "no model"), "--out", str(out)]) == 0
     state = IncidentState.load(out)
     assert state.incident_ids.tolist() == [2]
     assert state.means.tolist() == [[2.0, 4.0]]
     assert capsys.readouterr().out == f"{out}: 1 incidents, 2 reports, 2 dimensions, model unknown\n"
+
+
+def test_a_table_of_vectors_too_large_to_rank_is_refused(
+    out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "state.csv"
+    source.write_text('incident_id,count,mean\n9,2,"[0.5, 1]"\n4,1,"[2, 1e30]"\n')
+    assert main([str(source), "--out", str(out), "--strict"]) == 1
+    assert IncidentState.load(out).incident_ids.tolist() == [9]
+    assert "state.csv, line 3: mean isn't a list of 2 numbers up to 1,000,000; skipped" in capsys.readouterr().err
+
+
+def test_a_model_whose_vectors_make_no_state_is_refused_in_words(
+    snapshot: Path, out: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vectors = Encoder.vectors
+    monkeypatch.setattr(Encoder, "vectors", lambda self, texts: vectors(self, texts) * np.float32(1e8))
+    assert main([str(snapshot), "--model", str(tiny_model_dir), "--out", str(out)]) == 1
+    assert "build_state: the vectors of this model make a state that can't be used: " in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_blank_texts_count_as_no_reports(
@@ -210,7 +238,7 @@ def test_skipped_rows_are_told_and_fail_a_strict_build(
     said = capsys.readouterr().err
     for line in (
         "reports.csv, line 8: not valid UTF-8; skipped",
-        "incidents.csv, line 5: incident_id is no integer; skipped",
+        "incidents.csv, line 5: incident_id isn't a whole number above 0; skipped",
         "incidents.csv, line 6: incident 41: no usable report 999; skipped",
         "build_state: rows skipped: 3, see above.",
     ):

@@ -144,10 +144,11 @@ def test_an_incident_with_a_title_only_is_skipped_where_descriptions_are_asked_f
 
 # Bad rows. Each is the second line of incidents.csv or reports.csv, before good ones.
 BAD_INCIDENTS = {
-    "an id that is no number": ("one,2015,[10],d,t", "incident_id is no integer"),
-    "an id with a fraction": ("1.0,2015,[10],d,t", "incident_id is no integer"),
-    "no id": (",2015,[10],d,t", "incident_id is no integer"),
-    "an id of 30 digits": ("9" * 30 + ",2015,[10],d,t", "incident_id is no integer"),
+    "an id that is no number": ("one,2015,[10],d,t", "incident_id isn't a whole number above 0"),
+    "an id with a fraction": ("1.0,2015,[10],d,t", "incident_id isn't a whole number above 0"),
+    "no id": (",2015,[10],d,t", "incident_id isn't a whole number above 0"),
+    "an id of 0": ("0,2015,[10],d,t", "incident_id isn't a whole number above 0"),
+    "an id of 30 digits": ("9" * 30 + ",2015,[10],d,t", "incident_id isn't a whole number above 0"),
     "reports that are no JSON": ("7,2015,[10,d,t", "reports of incident 7 is no JSON list of report numbers"),
     "reports that are no list": ("7,2015,10,d,t", "reports of incident 7 is no JSON list of report numbers"),
     "reports that are no numbers": ('7,2015,"[""10""]",d,t', "reports of incident 7 is no JSON list of report numbers"),
@@ -314,13 +315,31 @@ def test_a_zip_with_a_password_is_refused_in_one_sentence(tmp_path: Path) -> Non
         read_incidents(path, Problems(), "title")
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive", b"\x89PNG\r\n"])
+@pytest.mark.parametrize("content", [b"", b"no archive", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "ünïcode".encode("utf-16")])
 def test_a_file_that_is_no_source_is_refused_in_one_sentence(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "snapshot.bin"
     path.write_bytes(content)
     with pytest.raises(SourceError) as error:
         read_incidents(path, Problems(), "title")
-    assert str(error.value) == f"{path} is no folder, zip, tar or .csv file."
+    if b"\0" in content:
+        assert str(error.value) == f"{path} isn't a folder, zip, tar or CSV file (in UTF-8), or it is cut off."
+    else:
+        assert str(error.value).startswith("snapshot.bin has no column ")
+
+
+@pytest.mark.parametrize("name", ["incidents", "INCIDENTS.CSV", "incidents.csv.txt", "incidents.zip"])
+def test_a_table_is_known_by_its_content(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text("incident_id,title,description\n3,A title,d\n")
+    assert [incident.texts for incident in read_incidents(path, Problems(), "title")] == [("A title.",)]
+
+
+@pytest.mark.parametrize("name", ["snapshot", "snapshot.csv", "snapshot.pt"])
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_an_archive_is_known_by_its_content(kind: str, name: str, tmp_path: Path) -> None:
+    path = pack(tmp_path, kind)
+    expected = read_incidents(path, Problems(), "title")
+    assert read_incidents(path.rename(tmp_path / name), Problems(), "title") == expected
 
 
 # Tables and files that hold vectors.
@@ -387,7 +406,7 @@ def test_rows_that_do_not_go_with_earlier_ones_are_skipped(tmp_path: Path, capsy
     path = write_state_csv(tmp_path / "state.csv", (1, 1, [1, 2]), (2, 1, [1, 2, 3]), (1, 5, [3, 4]))
     assert read_state_csv(path, Problems()).means.tolist() == [[1.0, 2.0]]
     assert capsys.readouterr().err.splitlines() == [
-        "state.csv, line 3: mean is no list of 2 finite numbers; skipped",
+        "state.csv, line 3: mean isn't a list of 2 numbers up to 1,000,000; skipped",
         "state.csv, line 4: count is below 1, or incident_id stood in an earlier line; skipped",
     ]
 
@@ -412,7 +431,7 @@ def test_a_file_that_is_no_state_is_refused_in_one_sentence(content: bytes, tmp_
     path.write_bytes(content)
     with pytest.raises(SourceError) as error:
         read_original_state(path)
-    assert str(error.value).startswith("incident_cls.pt is no incident state: ")
+    assert str(error.value).startswith("incident_cls.pt isn't an incident state: ")
     assert "\n" not in str(error.value)
 
 
