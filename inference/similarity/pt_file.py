@@ -100,11 +100,14 @@ def _read_member(file: IO[bytes], info: zipfile.ZipInfo, budget: Budget) -> NDAr
     The format: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, section 4.3.7.
     """
     budget.spend(info.file_size)
+    misplaced = PtFileError("the file is cut off or damaged: a member isn't where its table of contents says")
+    if not 0 <= info.header_offset < budget.file_bytes:
+        raise misplaced
     file.seek(info.header_offset)
     header = file.read(30)
     start = info.header_offset + 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
     if header[:4] != _ZIP_START or start + info.compress_size > budget.file_bytes:
-        raise PtFileError("the file is cut off or damaged: a member isn't where its table of contents says")
+        raise misplaced
     file.seek(start)
     content = np.empty(info.compress_size, dtype=np.uint8)
     if file.readinto(content) != info.compress_size:  # type: ignore[attr-defined]  # an open binary file has it

@@ -348,7 +348,9 @@ def test_damaged_files_end_in_a_sentence_or_in_a_state_that_ranks(tmp_path: Path
     ranked = sum(outcome == "ranked" for outcome in outcomes.values())
     # Both kinds are there: changes that a state survives (of a title, say), and others.
     assert 20 < ranked < 500, ranked
-    assert all(outcome.isprintable() and "Errno" not in outcome for outcome in outcomes.values())
+    # The reasons are ours: no word of the system's, such as "Invalid argument" for a place before the file's start.
+    reasons = [outcome for outcome in outcomes.values() if outcome != "ranked"]
+    assert all("isn't an incident state that can be used: " in reason and reason.isprintable() for reason in reasons)
 
 
 INSTRUCTIONS = [
