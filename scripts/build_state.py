@@ -150,6 +150,7 @@ def build(
         return state
     incidents = read_incidents(source, problems, text)
     encoder = load_encoder(model_dir, engine="torch", precision=precision)
+    encoder.files.require_weights_unchanged()
     partial = out.with_name(out.name + ".partial")
     store = VectorStore(partial, f"{encoder.fingerprint} {encoder.precision}")
     try:

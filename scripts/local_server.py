@@ -70,6 +70,7 @@ def prepare(model_dir: Path | None, state_path: Path | None) -> None:
         model_dir = quick_start_model()
     elif state_path is None and (model_dir / DEFAULT_INCIDENTS_FILENAME).exists():
         state_path = model_dir / DEFAULT_INCIDENTS_FILENAME
+    ModelFiles(model_dir).require_weights_unchanged()
     state_path = state_path or sample_state(model_dir)
     encoder, state = load_encoder(model_dir), IncidentState.load(state_path)
     state.require_made_by(encoder, encoder.name or os.environ.get("HF_MODEL_URI") or DEFAULT_MODEL_URI)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from similarity.errors import ModelError
 from similarity.model_files import LongformerConfig, ModelFiles
 from similarity.settings import DEFAULT_ENGINE, DEFAULT_MODEL_FILENAME, DEFAULT_PRECISION, Engine, Precision
-from similarity.tokens import TextTokenizer, Tokens
+from similarity.tokens import TextTokenizer, Tokens, tokenizer_errors
 
 Vector = NDArray[np.float32]
 
@@ -59,7 +59,8 @@ class TextEncoder(ABC):
         self.name = files.name()
         self.fingerprint = files.fingerprint()
         self.precision: Precision = "float32"
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
+        self.files = files
 
     @property
     def dimension(self) -> int:
@@ -70,9 +71,16 @@ class TextEncoder(ABC):
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
-        """The same for several texts at once: the vectors differ by rounding alone."""
-        tokens = [self._tokenizer(text) for text in texts]
+        """The same for several texts at once: the vectors differ by rounding alone.
+
+        Raises ModelError where the tokenizer fails, or where the model doesn't give finite numbers.
+        """
+        with tokenizer_errors("the tokenizer fails on a text"):
+            tokens = [self.tokenizer(text) for text in texts]
         vectors = self.vectors([each.ids for each in tokens])  # (texts, hidden)
+        if not np.isfinite(vectors).all():
+            row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
+            raise ModelError(f"the model gives NaN or infinity for a text of {len(tokens[row].ids)} tokens")
         return [Encoding(vector, each) for vector, each in zip(vectors, tokens, strict=True)]
 
     @abstractmethod
@@ -84,6 +92,7 @@ def open_folder(model_dir: str | Path, model_filename: str) -> tuple[ModelFiles,
     """A model's folder, and what of it every engine reads. Raises ModelError."""
     files = ModelFiles(Path(model_dir), model_filename)
     config = files.config()
+    files.require_weights()
     return files, config, TextTokenizer.load(files.tokenizer_path, config.max_tokens)
 
 

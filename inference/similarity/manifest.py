@@ -20,7 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from similarity.model_files import CONFIG_FILENAME, PROVENANCE_FILENAME, TOKENIZER_FILENAME
+from similarity.errors import ModelError
+from similarity.model_files import CONFIG_FILENAME, PROVENANCE_FILENAME, TOKENIZER_FILENAME, ModelFiles
 from similarity.settings import DEFAULT_INCIDENTS_FILENAME
 
 MANIFEST_FILENAME = "manifest.json"
@@ -161,8 +162,20 @@ class ImageManifest:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Writes the manifest of the model folder that is named; the Dockerfile runs it."""
+    """Writes the manifest of the model folder that is named; the Dockerfile runs it.
+
+    Fails where weights or graphs aren't what was installed: such an image must not be deployed.
+    """
     [model_dir] = map(Path, sys.argv[1:] if argv is None else argv)
+    files = ModelFiles(model_dir)
+    try:
+        files.require_weights_unchanged()
+        for path in files.graph_paths:
+            if path.exists():
+                files.require_graph_unchanged(path.name)
+    except ModelError as error:
+        print(f"similarity.manifest: {error.detail}", file=sys.stderr)
+        return 1
     manifest = ImageManifest.of(model_dir)
     manifest.write(model_dir)
     print(f"model {manifest.model.id}\nstate {manifest.state.id}")

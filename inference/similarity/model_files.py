@@ -1,6 +1,12 @@
 """A model's folder: config.json, tokenizer.json, weights and, where a script of this project made it, provenance.json.
 
-Says what the folder holds; reading weights into tensors is the encoder's job.
+Says what the folder holds; reading weights into tensors is the encoder's job. provenance.json is a JSON object:
+
+    model           str, the model's name
+    weights_sha256  str, SHA-256 hex of the weights, as the script wrote them
+    graph_sha256    object, SHA-256 hex of each graph by its file's name
+
+and what else the script knows. Each key may be missing, as in folders from earlier versions.
 """
 
 from __future__ import annotations
@@ -12,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from similarity.errors import ModelError
+from similarity.errors import ModelError, one_line
 from similarity.settings import DEFAULT_MODEL_FILENAME, Precision
 
 CONFIG_FILENAME = "config.json"
@@ -21,7 +27,16 @@ PROVENANCE_FILENAME = "provenance.json"
 # What scripts/export_onnx.py makes of the weights, by precision.
 GRAPH_FILENAMES: dict[Precision, str] = {"float32": "encoder.onnx", "int8": "encoder.int8.onnx"}
 
+# While a new model's files take their places one by one, they wait in this folder (scripts/model_folder.py).
+INSTALLING_DIRNAME = ".installing"
+# What scripts/convert_encoder.py makes a Longformer of.
+CONVERTIBLE_KINDS = ("bert", "roberta", "xlm-roberta", "camembert")
+
 _SAMPLES, _SAMPLE_BYTES = 64, 4096
+# What Git LFS leaves in place of a large file: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+# Far more than any model has; a larger number comes from a damaged file.
+_MAX_SIZE = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -50,28 +65,45 @@ class LongformerConfig:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> LongformerConfig:
-        """Raises ValueError, KeyError or TypeError where `values` describe no Longformer."""
-        if values.get("model_type") != "longformer":
-            raise ValueError(f"model_type is {values.get('model_type')!r}, not 'longformer'")
-        layers = int(values["num_hidden_layers"])
-        window = values["attention_window"]
-        windows = tuple(int(w) for w in window) if isinstance(window, list) else (int(window),) * layers
-        if len(windows) != layers or any(w < 2 or w % 2 for w in windows):
-            raise ValueError(f"attention_window {window!r} gives no even window for each of {layers} layers")
+        """Raises ValueError where `values` don't describe a Longformer."""
+        kind = values.get("model_type")
+        if kind != "longformer":
+            remedy = "; scripts/convert_encoder.py makes one of it" if kind in CONVERTIBLE_KINDS else ""
+            raise ValueError(f"model_type is {kind!r}, so this isn't a Longformer{remedy}")
+        layers, hidden = _size(values, "num_hidden_layers"), _size(values, "hidden_size")
+        heads, pad = _size(values, "num_attention_heads"), _size(values, "pad_token_id", least=0, default=1)
+        window: Any = values.get("attention_window")
+        windows: tuple[Any, ...] = tuple(window) if isinstance(window, list) else (window,) * layers
+        if len(windows) != layers or any(type(w) is not int or not 2 <= w <= _MAX_SIZE or w % 2 for w in windows):
+            raise ValueError(f"attention_window must be an even number, or one for each of {layers} layers")
+        eps = values.get("layer_norm_eps", 1e-12)
+        if not isinstance(eps, float | int) or not 0 < eps < 1:
+            raise ValueError("layer_norm_eps must be a number from 0 to 1")
+        if hidden % heads:
+            raise ValueError(f"hidden_size {hidden} can't be divided among num_attention_heads {heads}")
         config = cls(
-            hidden_size=int(values["hidden_size"]),
+            hidden_size=hidden,
             num_hidden_layers=layers,
-            num_attention_heads=int(values["num_attention_heads"]),
+            num_attention_heads=heads,
             attention_window=windows,
             hidden_act=str(values.get("hidden_act", "gelu")),
-            layer_norm_eps=float(values.get("layer_norm_eps", 1e-12)),
-            pad_token_id=int(values.get("pad_token_id", 1)),
-            max_position_embeddings=int(values["max_position_embeddings"]),
+            layer_norm_eps=float(eps),
+            pad_token_id=pad,
+            max_position_embeddings=_size(values, "max_position_embeddings"),
             global_attention_on_cls=bool(values.get("global_attention_on_cls", False)),
         )
-        if layers < 1 or config.hidden_size % config.num_attention_heads or config.max_tokens < 3:
-            raise ValueError("the sizes of layers, heads or positions don't fit together")
+        if config.max_tokens < 3:
+            raise ValueError(
+                f"max_position_embeddings leaves room for {config.max_tokens} tokens; it must for 3 or more"
+            )
         return config
+
+
+def _size(values: Mapping[str, Any], name: str, *, least: int = 1, default: int | None = None) -> int:
+    value = values.get(name, default)
+    if type(value) is not int or not least <= value <= _MAX_SIZE:
+        raise ValueError(f"{name} must be a whole number from {least} to {_MAX_SIZE}")
+    return value
 
 
 @dataclass(frozen=True)
@@ -104,18 +136,66 @@ class ModelFiles:
 
     def config(self) -> LongformerConfig:
         """Raises ModelError for a config that is missing, broken or of another kind of model."""
+        if (self.folder / INSTALLING_DIRNAME).exists():
+            raise ModelError(
+                f"the installation of a model in {self.folder} was stopped halfway; give the same command again "
+                "(scripts/fetch_model.py or scripts/convert_encoder.py), which ends it"
+            )
+        if not self.config_path.exists():
+            raise ModelError(
+                f"there is no model in {self.folder}: scripts/fetch_model.py fetches one, and "
+                "scripts/convert_encoder.py --quick-start --out FOLDER makes a small one"
+            )
         try:
-            return LongformerConfig.from_json(json.loads(self.config_path.read_bytes()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelError(f"{self.config_path}: {type(error).__name__}: {error}") from error
+            return LongformerConfig.from_json(_read_object(self.config_path))
+        except ValueError as error:
+            raise ModelError(f"{self.config_path}: {error}") from error
 
     def name(self) -> str | None:
         """What the script that made the folder calls the model, e.g. `allenai/longformer-base-4096`."""
+        name = self.provenance().get("model")
+        return None if name is None else one_line(str(name))
+
+    def provenance(self) -> dict[str, Any]:
+        """What provenance.json says, nothing where there is none. Raises ModelError for one that can't be read."""
+        path = self.folder / PROVENANCE_FILENAME
         try:
-            name = json.loads((self.folder / PROVENANCE_FILENAME).read_bytes())["model"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return str(name)
+            return _read_object(path) if path.exists() else {}
+        except ValueError as error:
+            raise ModelError(f"{path}: {error}") from error
+
+    def require_weights(self) -> None:
+        """Raises ModelError where the weights' file isn't there, or doesn't begin as a safetensors file does."""
+        path = self.weights_path
+        require_content(path)
+        try:
+            with path.open("rb") as weights:
+                header_bytes = 8 + int.from_bytes(weights.read(8), "little")
+            if header_bytes > path.stat().st_size:
+                raise ModelError(f"{path} is cut off, or isn't a safetensors file")
+        except OSError as error:
+            raise ModelError(f"{path} can't be read: {error.strerror or error}") from error
+
+    def require_weights_unchanged(self) -> None:
+        """Reads all of the weights: half a second for 600 MB.
+
+        Raises ModelError where they aren't what the script that made the folder wrote, or can't be read.
+        """
+        expected = self.provenance().get("weights_sha256")
+        if expected is not None and sha256_of(self.weights_path) != expected:
+            raise ModelError(
+                f"{self.weights_path} isn't the file that was installed (its SHA-256 isn't the one in "
+                f"{PROVENANCE_FILENAME}): install the model again, or delete {PROVENANCE_FILENAME} if you changed it"
+            )
+
+    def require_graph_unchanged(self, name: str) -> None:
+        """Raises ModelError where the graph isn't what the export wrote, or can't be read."""
+        expected = self.provenance().get("graph_sha256")
+        if isinstance(expected, Mapping) and expected.get(name) not in (None, sha256_of(self.folder / name)):
+            raise ModelError(
+                f"{self.folder / name} isn't the file that was exported (its SHA-256 isn't the one in "
+                f"{PROVENANCE_FILENAME}); scripts/export_onnx.py makes it anew"
+            )
 
     def fingerprint(self) -> str:
         """SHA-256 hex over config, tokenizer and weights; of the weights their size, their header and samples.
@@ -124,6 +204,7 @@ class ModelFiles:
         that no bit has flipped. Raises ModelError where a file can't be read.
         """
         config = self.config()
+        self.require_weights()
         # As long as there was no other kind of attention, fingerprints did not mention it.
         digest = hashlib.sha256(repr(config).replace(", global_attention_on_cls=False", "").encode())
         try:
@@ -137,6 +218,49 @@ class ModelFiles:
                 for sample in range(_SAMPLES):
                     weights.seek(header_bytes + (size - header_bytes) * sample // _SAMPLES)
                     digest.update(weights.read(_SAMPLE_BYTES))
-        except (OSError, ValueError, OverflowError) as error:
-            raise ModelError(f"{self.folder}: {type(error).__name__}: {error}") from error
+        except OSError as error:
+            raise ModelError(f"{self.folder}: {error}") from error
         return digest.hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 hex of a file's bytes. Raises ModelError where it can't be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"{path} can't be read: {error.strerror or error}") from error
+
+
+def require_content(path: Path) -> None:
+    """Raises ModelError for a file that isn't there, is a folder, is empty, or only points to another file."""
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder where a file belongs")
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_LFS_POINTER))
+    except FileNotFoundError as error:
+        link = "links to a file that isn't there; copy it with cp -rL" if path.is_symlink() else "isn't there"
+        raise ModelError(f"{path} {link}") from error
+    except OSError as error:
+        raise ModelError(f"{path} can't be read: {error.strerror or error}") from error
+    if not start:
+        raise ModelError(f"{path} is empty")
+    if start == _LFS_POINTER:
+        raise ModelError(f"{path} is a pointer of Git LFS, not the file itself: run `git lfs pull` in {path.parent}")
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """Raises ValueError for a file that doesn't hold a JSON object, ModelError for one that can't be read."""
+    require_content(path)
+    try:
+        values = json.loads(path.read_bytes())
+    except RecursionError as error:
+        raise ValueError("its JSON is nested too deep") from error
+    except OSError as error:
+        raise ModelError(f"{path} can't be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ValueError(f"it isn't JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"it holds a {type(values).__name__}, not an object")
+    return values

@@ -25,6 +25,7 @@ import onnxruntime
 
 # What the export notes down in the graph, to be compared with the folder that the graph is found in.
 FINGERPRINT_KEY, WORDS_KEY = "model_fingerprint", "vocabulary_size"
+_ADVICE = "scripts/export_onnx.py makes it anew"
 
 
 class OnnxEncoder(TextEncoder):
@@ -52,17 +53,29 @@ class OnnxEncoder(TextEncoder):
         if precision not in GRAPH_FILENAMES:
             raise ModelError(f"ENCODER_ENGINE=onnx has no precision {precision}, only {', '.join(GRAPH_FILENAMES)}")
         path = files.folder / GRAPH_FILENAMES[precision]
-        advice = "scripts/export_onnx.py makes it anew"
         if not path.exists():
-            raise ModelError(f"{path} is not there; {advice}")
+            raise ModelError(f"{path} is not there; {_ADVICE}")
+        files.require_graph_unchanged(path.name)
+        return cls.from_graph(path, config, tokenizer, files, precision)
+
+    @classmethod
+    def from_graph(
+        cls, path: Path, config: LongformerConfig, tokenizer: TextTokenizer, files: ModelFiles, precision: Precision
+    ) -> OnnxEncoder:
+        """The graph in the file `path`, which stands beside the weights. Raises ModelError."""
         try:
             session = onnxruntime.InferenceSession(path, _options(precision), providers=["CPUExecutionProvider"])
         except Exception as error:  # the exceptions of ONNX Runtime have no ancestor of their own
-            raise ModelError(f"{path}, or the weights that it refers to, can't be loaded; {advice}: {error}") from error
+            raise ModelError(
+                f"{path}, or the weights that it refers to, can't be loaded; {_ADVICE}: {error}"
+            ) from error
+        takes, gives = ([each.name for each in side] for side in (session.get_inputs(), session.get_outputs()))
         noted = session.get_modelmeta().custom_metadata_map
+        if takes != ["ids"] or gives != ["cls"] or not {FINGERPRINT_KEY, WORDS_KEY} <= noted.keys():
+            raise ModelError(f"{path} isn't a graph that this project exported; {_ADVICE}")
         encoder = cls(config, session, tokenizer, files)
-        if noted.get(FINGERPRINT_KEY) != encoder.fingerprint:
-            raise ModelError(f"{path} was made from other files than lie beside it; {advice}")
+        if noted[FINGERPRINT_KEY] != encoder.fingerprint:
+            raise ModelError(f"{path} was made from other files than lie beside it; {_ADVICE}")
         require_vocabulary(tokenizer, int(noted[WORDS_KEY]))
         encoder.precision = precision
         return encoder

@@ -6,6 +6,8 @@ A very long text is cut before it is tokenised whole, so that 10 MB cost what a 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from unidecode import unidecode
 
 from similarity.errors import ModelError
+from similarity.model_files import require_content
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -68,16 +71,14 @@ class TextTokenizer:
 
     @classmethod
     def load(cls, path: Path, max_tokens: int) -> TextTokenizer:
-        """Raises ModelError for a file that is missing or no tokenizer."""
+        """Raises ModelError for a file that is missing or isn't a tokenizer."""
         # Not at the top: /embed-to-db-similar does without.
         from tokenizers import Tokenizer
 
-        try:
+        require_content(path)
+        with tokenizer_errors(f"{path} isn't a tokenizer"):
             # from_str rather than from_file: tokenizers reports a missing file as a bare Exception too.
-            tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
-        except Exception as error:  # tokenizers raises nothing more special
-            raise ModelError(f"{path}: not a tokenizer: {error}") from error
-        return cls(tokenizer, max_tokens)
+            return cls(Tokenizer.from_str(path.read_text(encoding="utf-8")), max_tokens)
 
     def __call__(self, text: str) -> Tokens:
         """Tokens of `text`, exact unless one of its words has over CHARS_PER_TOKEN * max_tokens characters."""
@@ -97,6 +98,22 @@ class TextTokenizer:
             came_is_exact=is_whole,
             is_blank=not start.strip(),
         )
+
+
+@contextmanager
+def tokenizer_errors(what: str) -> Iterator[None]:
+    """Turns all that tokenizers raises into a ModelError that begins with `what`.
+
+    Its code in Rust may panic. That reaches Python as a class that isn't an Exception, and its words may hold the text.
+    """
+    try:
+        yield
+    except Exception as error:  # tokenizers raises nothing more special
+        raise ModelError(f"{what}: {error}") from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ModelError(f"{what}: its code panicked") from error
 
 
 def _prefix(text: str, limit: int) -> tuple[str, bool]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import get_args
@@ -22,10 +25,12 @@ from export_onnx import export
 from onnx_graph import INT8_BLOCK, int8_blocks
 from similarity import layers
 from similarity.encoder import Encoder
-from similarity.encoding import TextEncoder, inputs_needed, load_encoder
+from similarity.encoding import TextEncoder, Vector, inputs_needed, load_encoder
 from similarity.errors import ModelError
 from similarity.model_files import LongformerConfig as LongformerFacts
+from similarity.model_files import ModelFiles
 from similarity.settings import Engine, Precision
+from similarity.tokens import tokenizer_errors
 from tiny import ROOT, TINY_MAX_TOKENS, Deployed, roberta_tokenizer, write_tiny_longformer
 
 TOLERANCE = 1e-5
@@ -220,38 +225,145 @@ def add_token(path: Path) -> None:
     tokenizer.save(str(path))
 
 
-BREAKS = {
-    "no config": lambda d: (d / "config.json").unlink(),
-    "config is no JSON": lambda d: (d / "config.json").write_text("{"),
-    "config is a list": lambda d: (d / "config.json").write_text("[]"),
-    "another kind of model": lambda d: edit_config(d, model_type="bert"),
-    "odd window": lambda d: edit_config(d, attention_window=[15, 16, 16]),
-    "a window too few": lambda d: edit_config(d, attention_window=[16, 16]),
-    "heads that don't divide": lambda d: edit_config(d, num_attention_heads=5),
-    "unknown activation": lambda d: edit_config(d, hidden_act="mystery"),
-    "more layers than weights": lambda d: edit_config(d, num_hidden_layers=4, attention_window=16),
-    "another size": lambda d: edit_config(d, hidden_size=64),
-    "no tokenizer": lambda d: (d / "tokenizer.json").unlink(),
-    "tokenizer is cut": lambda d: (d / "tokenizer.json").write_bytes((d / "tokenizer.json").read_bytes()[:500]),
-    "more tokens than words": lambda d: add_token(d / "tokenizer.json"),
-    "no weights": lambda d: (d / "model.safetensors").unlink(),
-    "weights are cut": lambda d: break_weights(d, (d / "model.safetensors").read_bytes()[:-1000]),
-    "weights are empty": lambda d: break_weights(d, b""),
-    "weights are text": lambda d: break_weights(d, b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
-}
+def edit_tokenizer(folder: Path, **values: object) -> None:
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 123456\n"
+DEEP = "[" * 200_000
+
+# What is done to a model's folder, and what the log says of it then.
+BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no config": (lambda d: (d / "config.json").unlink(), "there is no model in .*: scripts/fetch_model.py"),
+    "nothing": (lambda d: shutil.rmtree(d), "there is no model in .*convert_encoder.py --quick-start"),
+    "config is no JSON": (lambda d: (d / "config.json").write_text("{"), "it isn't JSON: "),
+    "config is a list": (lambda d: (d / "config.json").write_text("[]"), "it holds a list, not an object"),
+    "config is empty": (lambda d: (d / "config.json").write_text(""), "is empty"),
+    "config is nested too deep": (lambda d: (d / "config.json").write_text('{"a": ' + DEEP), "nested too deep"),
+    "config is a pointer": (lambda d: (d / "config.json").write_bytes(LFS_POINTER), "run `git lfs pull`"),
+    "another kind of model": (lambda d: edit_config(d, model_type="t5"), "'t5', so this isn't a Longformer$"),
+    "an encoder to convert": (lambda d: edit_config(d, model_type="bert"), "convert_encoder.py makes one of it"),
+    "odd window": (lambda d: edit_config(d, attention_window=[15, 16, 16]), "attention_window must be an even"),
+    "a window too few": (lambda d: edit_config(d, attention_window=[16, 16]), "one for each of 3 layers"),
+    "no window": (lambda d: edit_config(d, attention_window=None), "attention_window must be an even"),
+    "heads that don't divide": (lambda d: edit_config(d, num_attention_heads=5), "can't be divided among"),
+    "no heads": (lambda d: edit_config(d, num_attention_heads=0), "num_attention_heads must be a whole number from 1"),
+    "heads below 0": (lambda d: edit_config(d, num_attention_heads=-4), "num_attention_heads must be a whole number"),
+    "heads that are a string": (lambda d: edit_config(d, num_attention_heads="4"), "num_attention_heads must be"),
+    "heads that are a boolean": (lambda d: edit_config(d, num_attention_heads=True), "num_attention_heads must be"),
+    "a size of 10^30": (lambda d: edit_config(d, hidden_size=10**30), "hidden_size must be a whole number from 1 to"),
+    "an epsilon of 0": (lambda d: edit_config(d, layer_norm_eps=0), "layer_norm_eps must be"),
+    "no positions": (lambda d: edit_config(d, max_position_embeddings=4), "leaves room for 2 tokens"),
+    "unknown activation": (lambda d: edit_config(d, hidden_act="mystery"), "mystery|was made from other files"),
+    "more layers than weights": (
+        lambda d: edit_config(d, num_hidden_layers=4, attention_window=16), "no tensor|was made from other files"
+    ),
+    "another size": (lambda d: edit_config(d, hidden_size=64), "has the shape|was made from other files"),
+    "no tokenizer": (lambda d: (d / "tokenizer.json").unlink(), "tokenizer.json isn't there"),
+    "tokenizer is cut": (
+        lambda d: (d / "tokenizer.json").write_bytes((d / "tokenizer.json").read_bytes()[:500]), "isn't a tokenizer: "
+    ),
+    "tokenizer is a pointer": (lambda d: (d / "tokenizer.json").write_bytes(LFS_POINTER), "run `git lfs pull`"),
+    "tokenizer is nested too deep": (lambda d: (d / "tokenizer.json").write_text(DEEP), "isn't a tokenizer: "),
+    "tokenizer panics": (lambda d: edit_tokenizer(d, normalizer=precompiled("AAAA")), "its code panicked"),
+    "more tokens than words": (lambda d: add_token(d / "tokenizer.json"), "tokens, the model|other files"),
+    "no weights": (lambda d: (d / "model.safetensors").unlink(), "model.safetensors isn't there"),
+    "weights are a folder": (
+        lambda d: ((d / "model.safetensors").unlink(), (d / "model.safetensors").mkdir()), "is a folder where a file"
+    ),
+    "weights are cut": (
+        lambda d: break_weights(d, (d / "model.safetensors").read_bytes()[:-1000]), "model.safetensors|from other files"
+    ),
+    "weights are cut short": (lambda d: break_weights(d, (d / "model.safetensors").read_bytes()[:100]), "is cut off"),
+    "weights are empty": (lambda d: break_weights(d, b""), "is empty"),
+    "weights are a pointer": (lambda d: break_weights(d, LFS_POINTER), "run `git lfs pull`"),
+    "weights claim a huge header": (lambda d: break_weights(d, b"\xff" * 7 + b"\x7f{}"), "is cut off, or isn't"),
+    "provenance is no JSON": (lambda d: (d / "provenance.json").write_text("{"), "provenance.json: it isn't JSON"),
+    "provenance is nested too deep": (lambda d: (d / "provenance.json").write_text(DEEP), "nested too deep"),
+    "an installation that was stopped": (lambda d: (d / ".installing").mkdir(), "was stopped halfway; give the same"),
+}  # fmt: skip
+
+
+def precompiled(charsmap: str) -> dict[str, str]:
+    """A normalizer that makes the tokenizer's code panic."""
+    return {"type": "Precompiled", "precompiled_charsmap": charsmap}
 
 
 @pytest.mark.parametrize("name", BREAKS)
 def test_a_broken_model_is_a_model_error(name: str, engine: Engine, tmp_path: Path, tiny_model_dir: Path) -> None:
-    for path in tiny_model_dir.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    assert load_encoder(tmp_path, engine=engine).dimension == 32
-    BREAKS[name](tmp_path)
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, folder)
+    assert load_encoder(folder, engine=engine).dimension == 32
+    damage, reason = BREAKS[name]
+    damage(folder)
     with pytest.raises(ModelError) as caught:
-        load_encoder(tmp_path, engine=engine)
+        load_encoder(folder, engine=engine)
     assert caught.value.status == 500
     assert str(tmp_path) not in str(caught.value)
-    assert caught.value.detail
+    assert re.search(reason, caught.value.detail), caught.value.detail
+    assert caught.value.detail.isprintable()
+
+
+def test_a_tokenizer_that_panics_on_a_text_is_a_model_error(tmp_path: Path, tiny_model_dir: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, folder)
+    edit_tokenizer(folder, normalizer=precompiled("BAAAAP////8="))
+    encoder = Encoder.load(folder)
+    with pytest.raises(ModelError) as caught:
+        encoder.encode("A secret text")
+    assert caught.value.detail == "the tokenizer fails on a text: its code panicked"
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_what_stops_the_process_passes_through_the_tokenizer(stop: type[BaseException]) -> None:
+    with pytest.raises(stop), tokenizer_errors("x"):
+        raise stop
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_vector_that_is_not_finite_is_a_model_error(
+    value: float, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = Encoder.load(tiny_model_dir)
+    vectors = encoder.vectors
+
+    def with_a_bad_one(texts: Sequence[Sequence[int]]) -> Vector:
+        found = vectors(texts)
+        found[-1, 3] = value
+        return found
+
+    monkeypatch.setattr(encoder, "vectors", with_a_bad_one)
+    with pytest.raises(ModelError) as caught:
+        encoder.encode_batch(["one", "two words"])
+    assert "gives NaN or infinity for a text of " in caught.value.detail
+
+
+@pytest.mark.parametrize("values", [{"model": "a"}, {"weights_sha256": None}, {"model": "a", "graph_sha256": []}, {}])
+def test_a_folder_of_an_earlier_version_loads(
+    values: dict[str, object], engine: Engine, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, folder)
+    (folder / "provenance.json").write_text(json.dumps(values))
+    encoder = load_encoder(folder, engine=engine)
+    encoder.files.require_weights_unchanged()
+    assert encoder.name == values.get("model")
+
+
+def test_weights_that_were_changed_are_told_by_their_hash(tiny_model_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, folder)
+    files = ModelFiles(folder)
+    sha256 = hashlib.sha256(files.weights_path.read_bytes()).hexdigest()
+    (folder / "provenance.json").write_text(json.dumps({"model": "tiny", "weights_sha256": sha256}))
+    files.require_weights_unchanged()
+    content = bytearray(files.weights_path.read_bytes())
+    content[-1] ^= 1
+    files.weights_path.write_bytes(content)
+    with pytest.raises(ModelError) as caught:
+        files.require_weights_unchanged()
+    assert "isn't the file that was installed" in caught.value.detail
 
 
 def test_a_fingerprint_tells_models_apart(tmp_path: Path, tiny_encoder: Encoder) -> None:

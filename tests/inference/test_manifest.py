@@ -88,3 +88,19 @@ def test_every_bit_of_a_file_counts(tmp_path: Path) -> None:
     path.write_bytes(b"seven")
     version.require_same(tmp_path)
     assert json.loads(json.dumps(version.to_json())) == version.to_json()
+
+
+@pytest.mark.parametrize(("name", "said"), [("model.safetensors", "was installed"), ("encoder.onnx", "was exported")])
+def test_a_changed_model_makes_no_image(name: str, said: str, image: Image, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = image.model_dir
+    hashes = {
+        each: hashlib.sha256((folder / each).read_bytes()).hexdigest() for each in ("model.safetensors", "encoder.onnx")
+    }
+    provenance = {"model": "tiny", "weights_sha256": hashes["model.safetensors"], "graph_sha256": hashes}
+    (folder / "provenance.json").write_text(json.dumps(provenance))
+    assert manifest.main([str(folder)]) == 0
+    content = bytearray((folder / name).read_bytes())
+    content[-1] ^= 1
+    (folder / name).write_bytes(content)
+    assert manifest.main([str(folder)]) == 1
+    assert f"{name} isn't the file that {said}" in capsys.readouterr().err

@@ -319,6 +319,18 @@ def test_a_model_that_is_not_there_is_told_in_one_line(
     assert out.read_bytes() == b"an old state"
 
 
+def test_a_model_that_was_changed_is_told_in_one_line(
+    snapshot: Path, out: Path, tmp_path: Path, tiny_model_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model_dir = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, model_dir)
+    (model_dir / "provenance.json").write_text('{"model": "tiny", "weights_sha256": "0"}')
+    assert main([str(snapshot), "--model", str(model_dir), "--out", str(out)]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "isn't the file that was installed" in line
+    assert not list(out.parent.iterdir())
+
+
 def test_a_file_in_place_of_the_partial_build_is_told_in_one_line(
     snapshot: Path, out: Path, tiny_model_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

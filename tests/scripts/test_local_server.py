@@ -254,6 +254,26 @@ def test_a_state_of_another_model_is_one_line_and_exit_code_1(tmp_path: Path, ti
     assert "other/model" in line
 
 
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (None, "scripts/fetch_model.py fetches one"),
+        ('{"model_type": "bert"}', "scripts/convert_encoder.py makes one of it"),
+    ],
+)
+def test_a_folder_that_is_no_longformer_is_one_line_that_names_what_helps(
+    config: str | None, said: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    if config is not None:
+        (folder / "config.json").write_text(config)
+    ended = run_to_its_end("--port", "0", "--model", folder)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    (line,) = ended.stderr.splitlines()
+    assert said in line
+
+
 @pytest.mark.parametrize("content", [b"<html>404</html>", b""])
 def test_a_file_that_is_no_state_is_one_line_and_exit_code_1(
     content: bytes, tmp_path: Path, tiny_model_dir: Path
