@@ -1,29 +1,26 @@
-"""Writing a model's folder, whole files only: what `fetch_model.py` and `convert_encoder.py` share."""
+"""Writing a model's folder: what `fetch_model.py` and `convert_encoder.py` share."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 import _inference  # noqa: F401  (makes `similarity` importable)
 from export_onnx import export
-from similarity.encoding import load_encoder
-from similarity.model_files import CONFIG_FILENAME, PROVENANCE_FILENAME, TOKENIZER_FILENAME
+from install_files import STAGING_PREFIX, finish_install, install, remove_leftovers, write_provenance
+from similarity.errors import ModelError
+from similarity.model_files import CONFIG_FILENAME, TOKENIZER_FILENAME, sha256_of
 from similarity.settings import DEFAULT_MODEL_FILENAME
 
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 hex of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+__all__ = ["finish_install", "sha256_of", "write_model"]
 
 
 def write_model(
@@ -36,24 +33,44 @@ def write_model(
 ) -> None:
     """Writes config, tokenizer, weights, ONNX graph and provenance; `source` has at least the key `model`, its name.
 
-    All of it is written beside first, loaded once and then moved over, so a full disk, a kill or a model that can't be
-    used leaves the one that was there. Raises OSError or ModelError.
+    All of it is written beside first, used once and then put in place as `install_files` does it. So a full disk, a
+    kill or a model that can't be used leaves the one that was there. Raises ModelError or OSError.
     """
+    require_finite(weights)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".new-", dir=folder) as name:
+    finish_install(folder)
+    remove_leftovers(folder)
+    with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=folder, ignore_cleanup_errors=True) as name:
         new = Path(name)
-        tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
         try:
-            save_file(tensors, new / DEFAULT_MODEL_FILENAME, metadata={"format": "pt"})
+            save_file(_apart(weights), new / DEFAULT_MODEL_FILENAME, metadata={"format": "pt"})
         except SafetensorError as error:
             raise OSError(f"writing the weights failed: {error}") from error
-        provenance = {**source, "weights_sha256": sha256_of(new / DEFAULT_MODEL_FILENAME)}
         (new / TOKENIZER_FILENAME).write_bytes(tokenizer_json)
-        (new / PROVENANCE_FILENAME).write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
         (new / CONFIG_FILENAME).write_text(json.dumps(dict(config), indent=2) + "\n", encoding="utf-8")
+        write_provenance(new, {**source, "weights_sha256": sha256_of(new / DEFAULT_MODEL_FILENAME)})
         export(new)
-        load_encoder(new).encode("a first text")
-        for path in new.iterdir():
-            # safetensors makes files that only their owner can read; in the image another user does.
-            path.chmod(0o644)
-            path.replace(folder / path.name)
+        install(new, folder)
+
+
+def require_finite(weights: Mapping[str, Tensor]) -> None:
+    """Raises ModelError where a number is NaN or infinite, or becomes so as float32."""
+    for name, tensor in weights.items():
+        bad = int((~torch.isfinite(tensor.float())).sum())
+        if bad:
+            raise ModelError(
+                f"the weights have {bad} numbers in {name} that are NaN, infinite or too large for float32: "
+                "the file is damaged, or its training failed"
+            )
+
+
+def _apart(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, each alone in its memory: safetensors refuses those that share it, as tied weights do."""
+    used: set[int] = set()
+    apart = {}
+    for name, tensor in weights.items():
+        storage = tensor.untyped_storage()
+        is_alone = tensor.is_contiguous() and storage.nbytes() == tensor.nbytes and storage.data_ptr() not in used
+        apart[name] = tensor if is_alone else tensor.clone(memory_format=torch.contiguous_format)
+        used.add(storage.data_ptr())
+    return apart

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from similarity.encoding import GELU_APPROXIMATIONS
+from similarity.errors import ModelError
 from similarity.model_files import LongformerConfig
 from similarity.settings import DEFAULT_PRECISION, Precision
 
@@ -37,6 +38,7 @@ _UNSEEN = -1e30
 
 _ONNX_TYPES = {"F32": TensorProto.FLOAT}
 _NUMPY_TYPES = {"F64": "<f8", "F16": "<f2", "BF16": "<u2"}
+_FLOATS = (*_ONNX_TYPES, *_NUMPY_TYPES)
 
 
 class WeightsFile:
@@ -65,6 +67,15 @@ class WeightsFile:
         if entry["dtype"] == "BF16":  # the upper half of a float32
             return (array.astype("u4") << 16).view("f4")
         return array.astype(np.float32)
+
+    def require_finite(self) -> None:
+        """Raises ModelError where a number of the encoder is NaN or infinite, or becomes so as float32."""
+        for name, entry in self._header.items():
+            if name.startswith(self._prefix) and entry.get("dtype") in _FLOATS:
+                with np.errstate(over="ignore"):
+                    is_finite = np.isfinite(self.read(name.removeprefix(self._prefix))).all()
+                if not is_finite:
+                    raise ModelError(f"the weights have NaN or infinity in {name}: the file is damaged")
 
     def initializer(self, name: str) -> TensorProto:
         """The tensor as an initialiser: by its place if it is float32, else converted and part of the graph."""

@@ -1,0 +1,215 @@
+"""The graph is exported from folders as people have them, and a folder keeps what it had where that fails."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import export_onnx
+from export_onnx import export, main
+from similarity.encoder import Encoder
+from similarity.encoding import load_encoder
+from similarity.errors import ModelError
+from similarity.model_files import ModelFiles
+
+TEXT = "A robot in a warehouse hurt workers"
+
+
+@pytest.fixture
+def folder(tiny_model_dir: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny model without its graph."""
+    copy = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, copy)
+    (copy / "encoder.onnx").unlink()
+    (copy / "provenance.json").write_text('{"model": "tiny", "revision": "r"}')
+    return copy
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def as_in_a_hub_cache(folder: Path) -> Path:
+    """Every file is a link into ../blobs, as huggingface_hub keeps a model."""
+    blobs = folder.parent / "blobs"
+    blobs.mkdir()
+    for number, path in enumerate(sorted(folder.iterdir())):
+        path.rename(blobs / str(number))
+        path.symlink_to(f"../blobs/{number}")
+    return blobs
+
+
+@pytest.mark.parametrize("same_disk", [True, False])
+@pytest.mark.parametrize("through_a_link", [False, True])
+def test_a_folder_of_links_can_be_exported(
+    same_disk: bool,
+    through_a_link: bool,
+    folder: Path,
+    tiny_encoder: Encoder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    blobs = as_in_a_hub_cache(folder)
+    before = contents(blobs)
+    if through_a_link:
+        (tmp_path / "link").symlink_to(folder)
+        folder = tmp_path / "link"
+    if not same_disk:
+
+        def refuse(*_: object) -> None:
+            raise OSError(18, "Invalid cross-device link")
+
+        monkeypatch.setattr("os.link", refuse)
+    assert main([str(folder)]) == 0
+    assert "was a link to" in capsys.readouterr().err
+    assert np.allclose(load_encoder(folder).encode(TEXT).vector, tiny_encoder.encode(TEXT).vector, atol=1e-5)
+    assert not (folder / "model.safetensors").is_symlink()
+    assert contents(blobs) == before
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json", "tokenizer.json", "provenance.json", "model.safetensors", "encoder.onnx"
+    }  # fmt: skip
+
+
+def test_a_link_within_the_folder_stays(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "weights")
+    (folder / "model.safetensors").symlink_to("weights")
+    export(folder)
+    assert (folder / "model.safetensors").is_symlink()
+    load_encoder(folder)
+
+
+def test_a_link_to_nothing_is_refused_in_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to("../blobs/1")
+    assert main([str(folder)]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "links to a file that isn't there" in line
+
+
+def test_the_hash_of_each_graph_is_noted(folder: Path) -> None:
+    export(folder)
+    export(folder, "int8")
+    provenance = json.loads((folder / "provenance.json").read_bytes())
+    assert (provenance["model"], provenance["revision"]) == ("tiny", "r")
+    assert provenance["graph_sha256"].keys() == {"encoder.onnx", "encoder.int8.onnx"}
+    for precision in ("float32", "int8"):
+        load_encoder(folder, precision=precision)
+
+
+def test_a_folder_without_provenance_can_be_exported(folder: Path) -> None:
+    (folder / "provenance.json").unlink()
+    export(folder)
+    assert load_encoder(folder).name is None
+    assert json.loads((folder / "provenance.json").read_bytes()).keys() == {"graph_sha256"}
+
+
+def moved(content: bytes) -> bytes:
+    """The graph, with the first weight's place in the weights file moved by one row."""
+    model = onnx.load_from_string(content)
+    external = next(tensor for tensor in model.graph.initializer if tensor.external_data)
+    for entry in external.external_data:
+        if entry.key == "offset":
+            entry.value = str(int(entry.value) + 128)
+    return model.SerializeToString()
+
+
+def without_metadata(content: bytes) -> bytes:
+    model = onnx.load_from_string(content)
+    del model.metadata_props[:]
+    return model.SerializeToString()
+
+
+def with_other_names(content: bytes) -> bytes:
+    return content.replace(b"\x03cls", b"\x03out")
+
+
+CHANGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "weights elsewhere": (moved, "isn't the file that was exported"),
+    "no metadata": (without_metadata, "isn't a graph that this project exported"),
+    "other outputs": (with_other_names, "isn't a graph that this project exported"),
+    "a pointer of Git LFS": (lambda _: b"version https://git-lfs.github.com/spec/v1\n", "can't be loaded"),
+}
+
+
+# Where nothing says what the graph was, other places of weights can't be told from right ones.
+@pytest.mark.parametrize(
+    ("name", "noted"),
+    [(name, noted) for name in CHANGES for noted in (True, False) if noted or name != "weights elsewhere"],
+)
+def test_a_graph_that_was_changed_is_refused(name: str, noted: bool, folder: Path) -> None:
+    export(folder)
+    change, reason = CHANGES[name]
+    path = folder / "encoder.onnx"
+    path.write_bytes(change(path.read_bytes()))
+    if not noted:
+        (folder / "provenance.json").unlink()
+    with pytest.raises(ModelError) as caught:
+        load_encoder(folder)
+    assert ("isn't the file that was exported" if noted else reason) in caught.value.detail
+    assert "scripts/export_onnx.py makes it anew" in caught.value.detail
+    export(folder)
+    load_encoder(folder)
+
+
+def fail(*_: object, **__: object) -> Any:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("had_a_graph", [True, False])
+@pytest.mark.parametrize("where", ["export_onnx.encoder_graph", "export_onnx.OnnxEncoder.from_graph", "os.fsync"])
+def test_an_export_that_fails_leaves_the_folder_as_it_was(
+    where: str, had_a_graph: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if had_a_graph:
+        export(folder)
+    before = contents(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(where, fail)
+        assert main([str(folder)]) == 1
+    assert contents(folder) == before
+
+
+def test_a_graph_that_gives_other_vectors_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = export_onnx.encoder_graph
+
+    def make_a_wrong_one(*args: Any, **options: Any) -> onnx.ModelProto:
+        model = make(*args, **options)
+        return onnx.load_from_string(moved(model.SerializeToString()))
+
+    monkeypatch.setattr(export_onnx, "encoder_graph", make_a_wrong_one)
+    before = contents(folder)
+    with pytest.raises(ModelError, match="could not be loaded") as caught:
+        export(folder)
+    assert "gives another vector than the weights" in caught.value.detail
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_refused(value: float, folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    # A row of a token that the export's own text doesn't have.
+    weights["embeddings.word_embeddings.weight"][3, 5] = value
+    save_file(weights, folder / "model.safetensors")
+    before = contents(folder)
+    with pytest.raises(ModelError) as caught:
+        export(folder)
+    assert "NaN or infinity in embeddings.word_embeddings.weight" in caught.value.detail
+    assert contents(folder) == before
+
+
+def test_weights_that_were_changed_are_refused(folder: Path) -> None:
+    (folder / "provenance.json").write_text(json.dumps({"model": "tiny", "weights_sha256": "0" * 64}))
+    with pytest.raises(ModelError) as caught:
+        export(folder)
+    assert "isn't the file that was installed" in caught.value.detail
+    assert ModelFiles(folder).name() == "tiny"
