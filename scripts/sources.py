@@ -129,6 +129,7 @@ def _incidents_with_reports(opener: Callable[[str], Content], problems: Problems
         if not isinstance(numbers, list) or not all(type(number) is int for number in numbers):
             problems.report(INCIDENTS, line, f"reports of incident {incident_id} is no JSON list of report numbers")
             continue
+        numbers = list(dict.fromkeys(numbers))  # A report named twice is one report.
         missing = [number for number in numbers if number not in texts]
         if missing:
             problems.report(INCIDENTS, line, f"incident {incident_id}: no usable report {', '.join(map(str, missing))}")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
 import random
+import stat
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,9 +59,9 @@ def read(path: Path) -> list[Incident]:
     return incidents
 
 
-def pack(tmp_path: Path, form: str, reports: str = REPORTS) -> Path:
+def pack(tmp_path: Path, form: str, incidents: str = INCIDENTS, reports: str = REPORTS) -> Path:
     """The snapshot in an archive, below the folder that AIID puts it in and beside other files."""
-    folder = write_snapshot(tmp_path / "mongodump_full_snapshot", reports=reports)
+    folder = write_snapshot(tmp_path / "mongodump_full_snapshot", incidents, reports)
     (folder / "classifications.csv").write_text("a,b\n1,2\n")
     (folder / "my_incidents.csv").write_text("not,this\n")
     path = tmp_path / f"snapshot.{form}"
@@ -215,6 +219,16 @@ def test_of_two_reports_with_one_number_the_first_counts(tmp_path: Path, capsys:
     assert problems.count == 1
 
 
+@pytest.mark.parametrize("numbers", ["[10,10,11]", "[10,11,10]", "[10,11,11,11]"])
+def test_a_report_that_an_incident_names_twice_counts_once(numbers: str, tmp_path: Path) -> None:
+    assert read(write_snapshot(tmp_path, INCIDENTS.replace("[10,11]", numbers))) == EXPECTED
+
+
+def test_a_report_that_is_not_there_is_named_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    read_incidents(write_snapshot(tmp_path, INCIDENTS.replace("[10,11]", "[99,10,99]")), Problems(), "title")
+    assert capsys.readouterr().err == "incidents.csv, line 2: incident 1: no usable report 99; skipped\n"
+
+
 def test_an_incident_keeps_the_reports_that_are_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_snapshot(tmp_path, INCIDENTS.replace("[10,11]", "[98,10,99]"))
     problems = Problems()
@@ -237,11 +251,264 @@ def test_empty_lines_and_further_columns_are_no_problem(tmp_path: Path) -> None:
     assert read(write_snapshot(tmp_path, incidents.replace("\n", "\n\n"))) == EXPECTED
 
 
+# Backslashes. AIID's job doubles them, other programs don't.
+AIID_WRITER: dict[str, Any] = {"quoting": csv.QUOTE_ALL, "escapechar": "\\"}
+
+
+def table_of(rows: list[list[object]], **options: Any) -> str:
+    file = io.StringIO(newline="")
+    csv.writer(file, **options).writerows(rows)
+    return file.getvalue()
+
+
+def incidents_of(texts: list[str]) -> str:
+    """A table in which every incident has one report: incident 1 has report 1, and so on."""
+    return table_of(
+        [["_id", "incident_id", "reports", "title"], *([f"ObjectId({n})", n, f"[{n}]", "t"] for n in numbers(texts))]
+    )
+
+
+def reports_of(texts: list[str], **options: Any) -> str:
+    rows: list[list[object]] = [["_id", "language", "report_number", "text", "title"]]
+    rows += [[f"{n:024x}", "en", n, text, f"Report {n}"] for n, text in zip(numbers(texts), texts, strict=True)]
+    return table_of(rows, **options)
+
+
+def numbers(texts: list[str]) -> range:
+    return range(1, len(texts) + 1)
+
+
+def texts_of(path: Path) -> list[str]:
+    return [text for incident in read(path) for text in incident.texts]
+
+
+def random_texts(count: int) -> list[str]:
+    """Texts full of what a CSV has to quote or escape."""
+    parts = [
+        "\\",
+        "\\\\",
+        "\\_",
+        "\\*",
+        "\\[",
+        '"',
+        '""',
+        '\\"',
+        "\\n",
+        ",",
+        "\n",
+        "\r",
+        "\r\n",
+        "'",
+        " ",
+        "word",
+        "é",
+        "事故",
+        "🤖",
+    ]
+    chosen = random.Random(0)
+    texts = ["x" + "".join(chosen.choices(parts, k=chosen.randrange(12))) for _ in range(count)]
+    for kind in ('"', ",", "\n", "\r", "é", "事故", "🤖"):
+        assert any(kind in text for text in texts)
+    assert any(text.endswith("\\") for text in texts)
+    return texts
+
+
+@pytest.mark.parametrize("form", ["folder", "zip", "tar.bz2"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_texts_as_aiid_writes_them_are_those_of_its_database(form: str, line_end: str, tmp_path: Path) -> None:
+    texts = random_texts(2_000)
+    incidents, reports = incidents_of(texts), reports_of(texts, lineterminator=line_end, **AIID_WRITER)
+    if form == "folder":
+        path = write_snapshot(tmp_path / "aiid", incidents, reports)
+    else:
+        path = pack(tmp_path, form, incidents, reports)
+    assert texts_of(path) == texts
+    assert read(path) == read(write_snapshot(tmp_path / "plain", incidents, reports_of(texts)))
+
+
+MARKDOWN = [r"The robot\_arm \*fell\*.", r"A path: \\server\share", "Plain words."]
+DOUBLED = [text.replace("\\", "\\\\") for text in MARKDOWN]
+
+
+@pytest.mark.parametrize(
+    ("texts", "options"),
+    [
+        (MARKDOWN, {}),
+        # As mongoexport writes them: without a quoted header it doesn't count that all runs are even.
+        (DOUBLED, {}),
+        # As pandas writes them when told to quote all.
+        (MARKDOWN, {"quoting": csv.QUOTE_ALL}),
+        ([*DOUBLED, r"One single \_ at the end."], {"quoting": csv.QUOTE_ALL}),
+        ([r"One single \_ at the start.", *DOUBLED], {"quoting": csv.QUOTE_ALL}),
+        # As LibreOffice writes them when told to quote text.
+        (MARKDOWN, {"quoting": csv.QUOTE_NONNUMERIC}),
+    ],
+)
+def test_texts_as_other_programs_write_them_stay_as_they_are(
+    texts: list[str], options: dict[str, Any], tmp_path: Path
+) -> None:
+    assert texts_of(write_snapshot(tmp_path, incidents_of(texts), reports_of(texts, **options))) == texts
+
+
+def test_a_single_backslash_in_another_column_shows_that_none_is_doubled(tmp_path: Path) -> None:
+    reports = reports_of(DOUBLED, quoting=csv.QUOTE_ALL).replace('"Report 3"', r'"Report\_3"')
+    assert texts_of(write_snapshot(tmp_path, incidents_of(DOUBLED), reports)) == DOUBLED
+
+
+def test_a_bad_row_does_not_hide_that_backslashes_are_doubled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reports = reports_of(MARKDOWN, **AIID_WRITER) + '"a \\ field too few"\r\n'
+    folder = write_snapshot(tmp_path, incidents_of(MARKDOWN), reports)
+    assert [incident.texts for incident in read_incidents(folder, Problems(), "title")] == [(t,) for t in MARKDOWN]
+    assert capsys.readouterr().err == "reports.csv, line 5: 1 fields instead of 5; skipped\n"
+
+
+# Links, and names as other programs write them.
+
+
+def test_a_link_to_a_snapshot_is_followed(tmp_path: Path) -> None:
+    write_snapshot(tmp_path / "backup")
+    (tmp_path / "latest").symlink_to("backup")
+    assert read(tmp_path / "latest") == EXPECTED
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "snapshot").symlink_to("../latest")
+    assert read(tmp_path / "here") == EXPECTED
+
+
+def test_links_to_the_files_are_followed(tmp_path: Path) -> None:
+    write_snapshot(tmp_path / "blobs")
+    folder = tmp_path / "snapshot"
+    folder.mkdir()
+    for name in ("incidents.csv", "reports.csv"):
+        (tmp_path / "blobs" / name).rename(tmp_path / "blobs" / f"0{name}0")
+        (folder / name).symlink_to(f"../blobs/0{name}0")
+    assert read(folder) == EXPECTED
+
+
+def test_two_links_to_one_file_are_one_file(tmp_path: Path) -> None:
+    write_snapshot(tmp_path / "backup")
+    (tmp_path / "latest").symlink_to("backup")
+    (tmp_path / "incidents.csv").symlink_to("backup/incidents.csv")
+    assert read(tmp_path) == EXPECTED
+
+
+def test_links_that_lead_back_are_followed_once(tmp_path: Path) -> None:
+    write_snapshot(tmp_path / "snapshot")
+    (tmp_path / "snapshot" / "again").symlink_to("..")
+    (tmp_path / "itself").symlink_to("itself")
+    assert read(tmp_path) == EXPECTED
+
+
+@pytest.mark.parametrize("target", ["gone.csv", "incidents.csv"])
+def test_a_link_that_leads_nowhere_is_named(target: str, tmp_path: Path) -> None:
+    write_snapshot(tmp_path)
+    (tmp_path / "incidents.csv").unlink()
+    (tmp_path / "another").symlink_to("nowhere")
+    (tmp_path / "incidents.csv").symlink_to(target)
+    with pytest.raises(SourceError) as error:
+        read_incidents(tmp_path, Problems(), "title")
+    assert str(error.value) == (
+        f"{tmp_path} has no file named incidents.csv; 'incidents.csv' is a symbolic link that leads nowhere."
+    )
+
+
+def test_a_folder_or_a_pipe_of_that_name_is_no_file(tmp_path: Path) -> None:
+    write_snapshot(tmp_path / "incidents.csv")
+    write_snapshot(tmp_path / "other")
+    (tmp_path / "other" / "incidents.csv").unlink()
+    (tmp_path / "other" / "reports.csv").unlink()
+    os.mkfifo(tmp_path / "other" / "incidents.csv")
+    assert read(tmp_path) == EXPECTED
+
+
+CONTENTS = {"incidents.csv": INCIDENTS.encode(), "reports.csv": REPORTS.encode()}
+
+
+def write_archive(path: Path, files: dict[str, bytes], links: dict[str, str], kind: bytes = tarfile.SYMTYPE) -> Path:
+    """A zip or tar of files by their names in it, and of links by their names."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+            for name, target in links.items():
+                # As `zip --symlinks` writes them: mode and type of the file in the upper half, its target as content.
+                member = zipfile.ZipInfo(name)
+                member.create_system, member.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+                archive.writestr(member, target)
+    else:
+        with tarfile.open(path, "w") as archive:
+            for name, content in files.items():
+                member_ = tarfile.TarInfo(name)
+                member_.size = len(content)
+                archive.addfile(member_, io.BytesIO(content))
+            for name, target in links.items():
+                member_ = tarfile.TarInfo(name)
+                member_.type, member_.linkname = kind, target
+                archive.addfile(member_)
+    return path
+
+
+@pytest.mark.parametrize("form", ["zip", "tar"])
+@pytest.mark.parametrize(
+    "folder", ["", "snap/", "./", "snap\\", "C:\\old\\snap\\", "/root/snap/", "../../snap/", "..\\..\\snap\\"]
+)
+def test_archived_names_may_be_of_any_system_and_nothing_is_unpacked(folder: str, form: str, tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    path = write_archive(tmp_path / "a" / "b" / f"s.{form}", {folder + n: c for n, c in CONTENTS.items()}, {})
+    assert read(path) == EXPECTED
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
+
+
+@pytest.mark.parametrize(
+    ("form", "kind"),
+    [("zip", b""), ("tar", tarfile.SYMTYPE), ("tar", tarfile.LNKTYPE)],
+    ids=["zip", "symbolic", "hard"],
+)
+@pytest.mark.parametrize(
+    ("link", "target"),
+    [("snap/incidents.csv", "/etc/passwd"), ("snap/incidents.csv", "data.csv"), ("latest", "../backup")],
+)
+def test_a_link_in_an_archive_is_refused_by_its_name(
+    form: str, kind: bytes, link: str, target: str, tmp_path: Path
+) -> None:
+    files = {"snap/reports.csv": CONTENTS["reports.csv"], "snap/data.csv": CONTENTS["incidents.csv"]}
+    path = write_archive(tmp_path / f"s.{form}", files, {link: target, "snap/another": "elsewhere"}, kind)
+    with pytest.raises(SourceError) as error:
+        read_incidents(path, Problems(), "title")
+    assert str(error.value) == (
+        f"{path} has no file named incidents.csv; {link!r} is a link, and links in an archive aren't followed: "
+        "pack the files themselves (tar --dereference --hard-dereference, zip without --symlinks)."
+    )
+
+
+@pytest.mark.parametrize("form", ["zip", "tar"])
+def test_a_link_beside_the_file_itself_is_left_out(form: str, tmp_path: Path) -> None:
+    path = write_archive(tmp_path / f"s.{form}", CONTENTS, {"latest/incidents.csv": "../incidents.csv"})
+    assert read(path) == EXPECTED
+
+
+@pytest.mark.parametrize("form", ["zip", "tar"])
+def test_a_name_with_line_breaks_makes_no_second_line(form: str, tmp_path: Path) -> None:
+    path = write_archive(tmp_path / f"s.{form}", {}, {"a\nb/incidents.csv": "x"})
+    with pytest.raises(SourceError) as error:
+        read_incidents(path, Problems(), "title")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("form", ["zip", "tar"])
+def test_two_files_in_an_archive_are_named(form: str, tmp_path: Path) -> None:
+    path = write_archive(tmp_path / f"s.{form}", {**CONTENTS, "old\\incidents.csv": b""}, {})
+    with pytest.raises(SourceError) as error:
+        read_incidents(path, Problems(), "title")
+    assert str(error.value).endswith("2 files named incidents.csv, not one: 'incidents.csv', 'old\\\\incidents.csv'.")
+
+
 UNUSABLE = {
-    "no file": ({"reports.csv": REPORTS}, "has 0 files named incidents.csv, not one."),
+    "no file": ({"reports.csv": REPORTS}, "has no file named incidents.csv."),
     "two files": (
         {"incidents.csv": INCIDENTS, "reports.csv": REPORTS, "old/incidents.csv": INCIDENTS},
-        "has 2 files named incidents.csv, not one.",
+        "has 2 files named incidents.csv, not one: 'incidents.csv', 'old/incidents.csv'.",
     ),
     "a column missing": (
         {"incidents.csv": INCIDENTS.replace("reports", "x", 1), "reports.csv": REPORTS},
