@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import build_state
 from evaluate import Agreement, Scores, agreement, evaluate, main
 from similarity.encoder import Encoder
 from similarity.index import unit
@@ -128,6 +130,100 @@ def test_the_command_prints_a_table(
         "cosine    2        0.000     1.000     1.000     0.500",
         "centered  2        0.000     1.000     1.000     0.500",
     ]
+
+
+def build(folder: Path, model_dir: Path, mode: str, precision: str = "float32") -> tuple[Path, Path]:
+    """A table of incidents, and the state that build_state.py makes of it."""
+    incidents, state = write_incidents(folder / "incidents.csv", TITLES), folder / "state.pt"
+    arguments = [str(incidents), "--model", str(model_dir), "--out", str(state), "--text", mode]
+    assert build_state.main([*arguments, "--precision", precision]) == 0
+    return incidents, state
+
+
+@pytest.mark.parametrize("options", [[], ["--engine", "torch"], ["--engine", "torch", "--precision", "bfloat16"]])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("mode", "query"),
+    [
+        ("title", "title"),
+        ("title-and-description", "title"),
+        ("title-and-description", "description"),
+        ("description", "description"),
+    ],
+)
+def test_a_state_that_holds_the_queries_themselves_measures_nothing(
+    mode: str,
+    query: str,
+    precision: str,
+    options: list[str],
+    tiny_model_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    incidents, state = build(tmp_path, tiny_model_dir, mode, precision)
+    capsys.readouterr()
+    arguments = [str(incidents), "--model", str(tiny_model_dir), "--state", str(state), "--query", query]
+    assert main([*arguments, *options]) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.splitlines()[-1] == (
+        "evaluate: nothing to measure: 5 queries left out: the state holds their own text; "
+        "build one of other texts, see --help."
+    )
+
+
+@pytest.mark.parametrize(("mode", "query"), [("title", "description"), ("description", "title")])
+def test_a_state_of_other_texts_is_measured_with_every_query(
+    mode: str, query: str, tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    incidents, state = build(tmp_path, tiny_model_dir, mode)
+    capsys.readouterr()
+    arguments = [str(incidents), "--model", str(tiny_model_dir), "--state", str(state), "--query", query]
+    assert main(arguments) == 0
+    _, *rows = capsys.readouterr().out.splitlines()
+    assert [row.split()[:2] for row in rows] == [["cosine", "5"], ["centered", "5"]]
+
+
+def test_queries_whose_own_text_the_state_holds_are_left_out_and_counted(
+    ranked: tuple[list[Incident], IncidentState],
+    tiny_model_dir: Path,
+    tiny_encoder: Encoder,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # Incident 1 has the title as its report; incident 2 has it as one of two, which its mean doesn't tell.
+    _, state = ranked
+    means = state.means.copy()
+    means[0] = vector(tiny_encoder, f"{TITLES[0]}.")
+    means[1] = (vector(tiny_encoder, f"{TITLES[1]}.") + means[1]) / 2
+    made = dataclasses.replace(state, means=means, report_counts=np.array([1, 2, 1, 1, 1]))
+    made.save(tmp_path / "state.pt")
+    incidents = write_incidents(tmp_path / "incidents.csv", [*TITLES, "Not in the state"])
+    assert main([str(incidents), "--model", str(tiny_model_dir), "--state", str(tmp_path / "state.pt")]) == 0
+    _, cosine, _, last = capsys.readouterr().out.splitlines()
+    assert cosine.split()[1] == "4"
+    assert last == "1 queries left out: the state holds their own text."
+
+
+def test_a_state_without_any_of_the_incidents_measures_nothing(
+    tiny_model_dir: Path, tiny_state_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    incidents = tmp_path / "incidents.csv"
+    incidents.write_text("incident_id,title,description\n99,Unknown,About it.\n")
+    assert main([str(incidents), "--model", str(tiny_model_dir), "--state", str(tiny_state_path)]) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.splitlines()[-1] == "evaluate: nothing to measure: the state has none of the incidents."
+
+
+def test_a_bad_row_is_reported_once(
+    tiny_model_dir: Path, tiny_state_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    incidents = write_incidents(tmp_path / "incidents.csv", TITLES)
+    with incidents.open("a") as file:
+        file.write("x,Bad,About it.\n")
+    assert main([str(incidents), "--model", str(tiny_model_dir), "--state", str(tiny_state_path)]) == 0
+    assert capsys.readouterr().err.count("incidents.csv, line 7: ") == 1
 
 
 def test_a_reduced_precision_is_compared_with_float32(
