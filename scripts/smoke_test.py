@@ -1,11 +1,15 @@
 #!/usr/bin/env python3
 """Ask a deployed API all that its callers rely on: every route, CORS, the replies to errors; and how long it takes.
 
-Prints a line for each check and a table of latencies. The exit code is 0 when all is well, 1 when a check failed or
-nothing answers at the URL.
+Prints a line for each check, a table of latencies, and how many incidents are served. The exit code is 0 when all is
+well, 1 when a check failed or nothing answers at the URL.
 
-Example, with the apiUrl that a deployment prints:
-    python scripts/smoke_test.py https://abcdef1234.execute-api.us-east-1.amazonaws.com
+The checks hold for any state. Whether it is the right one, --expect tells: a text, and the incident that it must find
+first.
+
+Example, with the apiUrl that a deployment prints, one of its ALLOWED_ORIGINS, and what AIID expects:
+    python scripts/smoke_test.py https://abcdef1234.execute-api.us-east-1.amazonaws.com \\
+        --origin https://incidentdatabase.ai --expect "YouTube Kids shows violent videos to children=1"
 Example, with the local server:
     python scripts/smoke_test.py http://127.0.0.1:3001
 """
@@ -17,7 +21,7 @@ import json
 import re
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,7 +30,7 @@ import _inference  # noqa: F401  # makes similarity importable
 from api_client import Api, NoReplyError, UnexpectedError
 from command_line import argument_parser
 from similarity.routes import DEFAULT_ALLOWED_ORIGINS
-from smoke_checks import FROM_EMBED, ROUTES, TEXT, TO_EMBED, checks, vector
+from smoke_checks import FROM_EMBED, ROUTES, TEXT, TO_EMBED, checks, count_incidents, vector
 
 # Longer than the 30 s after which API Gateway gives up, so that its reply is seen.
 DEFAULT_TIMEOUT_S = 35.0
@@ -66,7 +70,7 @@ def measure(api: Api, route: str, repeat: int) -> Latency:
     return Latency(route, replies[0].seconds, tuple(reply.seconds for reply in replies[1:]))
 
 
-def run(api: Api, origin: str, repeat: int) -> Iterator[Outcome]:
+def run(api: Api, origin: str, repeat: int, expected: Sequence[tuple[str, int]] = ()) -> Iterator[Outcome]:
     """Carries all checks out. Latencies come first: the first reply of a route may wait for a Lambda to start."""
     for route in ROUTES:
         name = f"POST {route} answers"
@@ -74,7 +78,7 @@ def run(api: Api, origin: str, repeat: int) -> Iterator[Outcome]:
             yield Outcome(name, None, measure(api, route, repeat))
         except (UnexpectedError, NoReplyError) as error:
             yield Outcome(name, str(error))
-    for name, check in checks(api, origin):
+    for name, check in checks(api, origin, expected):
         try:
             check()
             yield Outcome(name, None)
@@ -90,10 +94,19 @@ def table(latencies: list[Latency]) -> str:
     return "\n".join(lines)
 
 
-def as_json(url: str, outcomes: list[Outcome]) -> str:
+def served(api: Api) -> int | None:
+    """How many incidents are served, None where that can't be known; a check has failed then."""
+    try:
+        return count_incidents(api)
+    except (UnexpectedError, NoReplyError):
+        return None
+
+
+def as_json(url: str, outcomes: list[Outcome], incidents: int | None) -> str:
     return json.dumps(
         {
             "url": url,
+            "incidents": incidents,
             "passed": [found.name for found in outcomes if found.problem is None],
             "failed": [{"check": found.name, "problem": found.problem} for found in outcomes if found.problem],
             "latency_s": {
@@ -125,6 +138,21 @@ def api_url(value: str) -> str:
     return value
 
 
+def site(value: str) -> str:
+    """An origin, as browsers send it: without a path."""
+    if not re.fullmatch(r"https?://[^/*]+", value) or not re.fullmatch(r"[!-~]+", value):
+        raise argparse.ArgumentTypeError(f'"{value}" is no origin such as https://example.org, without a path')
+    return value
+
+
+def expectation(value: str) -> tuple[str, int]:
+    """TEXT=ID; the text may have equals signs too."""
+    text, _, incident_id = value.rpartition("=")
+    if not text.strip() or not re.fullmatch(r"[0-9]{1,18}", incident_id, re.ASCII):
+        raise argparse.ArgumentTypeError(f'"{value}" is no TEXT=ID such as "A robot hurt a worker=24"')
+    return text, int(incident_id)
+
+
 def positive(value: str) -> int:
     if not re.fullmatch(r"[1-9][0-9]{0,3}", value):
         raise argparse.ArgumentTypeError(f'"{value}" is no whole number from 1 to 9999')
@@ -135,7 +163,17 @@ def main(argv: list[str] | None = None) -> int:
     parser = argument_parser(__doc__)
     parser.add_argument("url", type=api_url, metavar="URL", help="URL of the API, without a route")
     origin = DEFAULT_ALLOWED_ORIGINS[0]
-    parser.add_argument("--origin", default=origin, help=f"a site that may call from a browser (default {origin})")
+    parser.add_argument(
+        "--origin", type=site, default=origin, help=f"one of the API's ALLOWED_ORIGINS (default {origin})"
+    )
+    parser.add_argument(
+        "--expect",
+        type=expectation,
+        action="append",
+        default=[],
+        metavar="TEXT=ID",
+        help="a text and the incident that it must find first; may be given more than once",
+    )
     parser.add_argument(
         "--timeout",
         type=positive,
@@ -152,7 +190,7 @@ def main(argv: list[str] | None = None) -> int:
     outcomes = []
     try:
         api.send("OPTIONS", ROUTES[0])  # Any reply will do: without one there is no need for a line from every check.
-        for outcome in run(api, args.origin, args.repeat):
+        for outcome in run(api, args.origin, args.repeat, args.expect):
             outcomes.append(outcome)
             if not args.json:
                 print(
@@ -164,11 +202,14 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 1
+    incidents = served(api)
     failed = sum(outcome.problem is not None for outcome in outcomes)
     if args.json:
-        print(as_json(args.url, outcomes))
+        print(as_json(args.url, outcomes, incidents))
     else:
         print(f"\n{table([found.latency for found in outcomes if found.latency])}\n")
+        if incidents is not None:
+            print(f"{incidents} incidents are served.")
         print(f"{len(outcomes) - failed} checks passed, {failed} failed.")
     return 1 if failed else 0
 

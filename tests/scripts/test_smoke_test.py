@@ -24,19 +24,19 @@ import pytest
 import requests
 
 import smoke_test
+from similarity.encoder import Encoder
 from smoke_checks import OTHER_ORIGIN, ROUTES
-from tiny import ROOT
+from tiny import ROOT, TINY_TEXTS, state_of_texts
 
 START_S = 60.0
 ORIGIN = "http://localhost:3000"
 
 
-@pytest.fixture(scope="module")
-def real_url(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path, tiny_state_path: Path) -> Iterator[str]:
-    """URL of the local server with the tiny model, as a process of its own."""
-    folder = tmp_path_factory.mktemp("server")
+@contextmanager
+def local_server(folder: Path, model_dir: Path, state_path: Path, *options: str) -> Iterator[str]:
+    """URL of the local server as a process of its own."""
     command = [sys.executable, ROOT / "scripts" / "local_server.py", "--port", "0"]
-    command += ["--model", tiny_model_dir, "--state", tiny_state_path]
+    command += ["--model", model_dir, "--state", state_path, *options]
     with (folder / "stdout.txt").open("wb") as stdout, (folder / "stderr.txt").open("wb") as stderr:
         process = subprocess.Popen(command, stdout=stdout, stderr=stderr)
     try:
@@ -49,6 +49,27 @@ def real_url(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path, tin
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture(scope="module")
+def real_url(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path, tiny_state_path: Path) -> Iterator[str]:
+    """URL of the local server with the tiny model and the tiny state."""
+    with local_server(tmp_path_factory.mktemp("server"), tiny_model_dir, tiny_state_path) as url:
+        yield url
+
+
+AIID_SITE = "https://incidentdatabase.ai"
+
+
+@pytest.fixture(scope="module")
+def aviation_url(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path, tiny_encoder: Encoder
+) -> Iterator[str]:
+    """URL of a server that AIID's site may call, and which has two records on aviation alone."""
+    folder = tmp_path_factory.mktemp("aviation")
+    state_of_texts(tiny_encoder, {3: "Two planes fell", 9: "A jet missed the runway"}).save(folder / "state.pt")
+    with local_server(folder, tiny_model_dir, folder / "state.pt", "--allow-origin", AIID_SITE) as url:
+        yield url
 
 
 @dataclass
@@ -138,7 +159,7 @@ def test_everything_passes_on_the_local_server(real_url: str, capsys: pytest.Cap
     lines = captured.out.splitlines()
     checked = [line for line in lines if line.startswith("ok    ")]
     assert len(checked) == 27
-    assert lines[-1] == "27 checks passed, 0 failed."
+    assert lines[-2:] == ["5 incidents are served.", "27 checks passed, 0 failed."]
     for route in ROUTES:
         assert any(route in line for line in checked)
         (row,) = (line.split() for line in lines if line.startswith(f"{route} "))
@@ -154,6 +175,7 @@ def test_a_proxy_that_changes_nothing_fails_nothing(real_url: str, capsys: pytes
     assert len(found["passed"]) == 27
     assert set(found["latency_s"]) == set(ROUTES)
     assert found["url"] == url
+    assert found["incidents"] == 5
 
 
 @pytest.mark.parametrize("suffix", ["/", "/similar", "/text-to-embed/"])
@@ -338,7 +360,7 @@ BROKEN: list[Broken] = [
     ("another word about a missing text", on("/similar", message("Oh!")), REFUSES, '"msg" is "Oh!" instead of'),
     ("another word about bad values", on("/embed-to-db-similar", message("Oh!")), BAD, '"msg" is "Oh!" instead of'),
     ("a preflight that is refused", on("/similar", lambda e: setattr(e, "status", 403), "OPTIONS"), PREFLIGHT,
-     f"status 403: does the API allow {ORIGIN}?"),
+     f"status 403: is {ORIGIN} one of the API's ALLOWED_ORIGINS? --origin names another"),
     ("a preflight without an origin", on("/similar", headers(access_control_allow_origin=None), "OPTIONS"), PREFLIGHT,
      "access-control-allow-origin is None"),
     ("a preflight without credentials", on("/similar", headers(access_control_allow_credentials=None), "OPTIONS"),
@@ -349,7 +371,9 @@ BROKEN: list[Broken] = [
      PREFLIGHT, 'allows the headers "accept", content-type not among them'),
     ("any site", on("/similar", any_origin), PREFLIGHT, "allows any site to call"),
     ("replies that pages can't read", on("/similar", headers(access_control_allow_origin=None)), READ,
-     f"access-control-allow-origin is None instead of {ORIGIN}"),
+     f"access-control-allow-origin is None: is {ORIGIN} one of the API's ALLOWED_ORIGINS? --origin names another"),
+    ("replies without credentials", on("/similar", headers(access_control_allow_credentials=None)), READ,
+     "access-control-allow-credentials is None instead of true"),
     ("any route", found_404, "nothing else is served", "GET /no-such-route: status 200 instead of 404"),
     ("no reply", on("/similar", lambda e: setattr(e, "close", True), "POST"), POST_SIMILAR, "POST /similar: "),
 ]  # fmt: skip
@@ -389,6 +413,78 @@ def test_a_failure_is_a_line_on_stdout_and_exit_code_1(real_url: str, capsys: py
 def test_another_origin_can_be_asked_for(real_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = failed(real_url, capsys, "--origin", "https://site.example")
     assert set(found) == {f"pages of https://site.example may {verb} {r}" for r in ROUTES for verb in ("call", "read")}
+
+
+def test_a_production_api_passes_with_the_origin_that_it_allows(
+    aviation_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = outcomes(aviation_url, capsys, "--origin", AIID_SITE)
+    assert found["failed"] == []
+    assert f"pages of {AIID_SITE} may call /similar" in found["passed"]
+    assert set(failed(aviation_url, capsys)) == {
+        f"pages of {ORIGIN} may {v} {r}" for r in ROUTES for v in ("call", "read")
+    }
+
+
+def expectations(texts: dict[int, str]) -> list[str]:
+    return [argument for id_, text in texts.items() for argument in ("--expect", f"{text}={id_}")]
+
+
+def test_expected_incidents_are_found_first(real_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = outcomes(real_url, capsys, *expectations(TINY_TEXTS))
+    assert found["failed"] == []
+    assert len(found["passed"]) == 27 + len(TINY_TEXTS)
+    assert f'"{TINY_TEXTS[4]}" finds incident 4 first' in found["passed"]
+
+
+def test_the_wrong_state_is_known_by_what_it_does_not_find(
+    aviation_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--origin", AIID_SITE, *expectations({1: TINY_TEXTS[1], 9: "Two planes fell"})]
+    found = outcomes(aviation_url, capsys, *arguments)
+    assert {each["check"]: each["problem"] for each in found["failed"]} == {
+        f'"{TINY_TEXTS[1]}" finds incident 1 first': "POST /similar: incident 1 is not among the 2 that are served",
+        '"Two planes fell" finds incident 9 first': (
+            "POST /similar: finds incident 3 first; incident 9 comes at rank 2 of 2"
+        ),
+    }
+    assert found["incidents"] == 2
+
+
+def test_a_text_may_be_longer_than_the_model_takes(real_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = TINY_TEXTS[23] + " with a=b" * 200
+    answer = requests.post(f"{real_url}/similar", json={"text": text}, timeout=30).json()["body"]
+    assert answer["warnings"] != []
+    found = outcomes(real_url, capsys, "--expect", f"{text}={answer['incidents'][0]['incident_id']}")
+    assert found["failed"] == []
+
+
+def test_incidents_that_are_as_similar_may_come_in_any_order(real_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """As two Lambdas on different CPUs may find them."""
+
+    def tie(exchange: Exchange) -> None:
+        def change(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            first, *rest = found
+            for second in rest[:1]:
+                second["similarity"] = first["similarity"] - 2e-5
+                if exchange.method == "GET":
+                    first["similarity"] -= 4e-5
+                    return [second, first, *rest[1:]]
+            return found
+
+        with_matches(change)(exchange)
+
+    with proxy(real_url, tie) as url:
+        assert failed(url, capsys) == {}
+
+
+def test_where_the_incidents_can_not_be_counted_none_are_said_to_be_served(
+    real_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with proxy(real_url, on("/similar", status(502))) as url:
+        assert outcomes(url, capsys)["incidents"] is None
+        smoke_test.main([url, "--repeat", "1"])
+    assert "are served" not in capsys.readouterr().out
 
 
 def one_line_of_stderr(capsys: pytest.CaptureFixture[str]) -> str:
@@ -473,6 +569,14 @@ def test_what_speaks_no_http_is_one_line(capsys: pytest.CaptureFixture[str]) -> 
         ["https://example.org/?stage=1"],
         ["https://example.org", "--timeout", "0"],
         ["https://example.org", "--repeat", "many"],
+        ["https://example.org", "--origin", "*"],
+        ["https://example.org", "--origin", "incidentdatabase.ai"],
+        ["https://example.org", "--origin", "https://incidentdatabase.ai/"],
+        ["https://example.org", "--origin", "https://ïncidentdatabase.ai"],
+        ["https://example.org", "--expect", "A robot"],
+        ["https://example.org", "--expect", " =1"],
+        ["https://example.org", "--expect", "A robot=first"],
+        ["https://example.org", "--expect", "A robot=-1"],
     ],
 )
 def test_a_command_line_that_is_none_is_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
