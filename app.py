@@ -6,6 +6,7 @@ Reads the environment and `.env`; `.env.example` explains every variable. Import
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -159,8 +160,13 @@ class _Variables:
     def origins(self, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
         origins = tuple(origin.strip() for origin in self._get(name).split(",") if origin.strip()) or default
         for origin in origins:
-            # API Gateway refuses "*" together with credentials, which the API allows; an origin has no path.
-            if not re.fullmatch(r"https?://[^\s/*]+", origin):
+            # https://fetch.spec.whatwg.org/#cors-protocol-and-credentials
+            if "*" in origin:
+                raise ConfigError(
+                    f"{name} can't have a wildcard, as in \"{origin}\": the API allows credentials, and a wildcard doesn't "
+                    "go with those. List each origin, such as https://example.org."
+                )
+            if not re.fullmatch(r"https?://[^\s/]+", origin):
                 raise ConfigError(
                     f'{name} must list origins such as https://example.org, without a path, not "{origin}".'
                 )
@@ -396,13 +402,30 @@ def build_app(config: Config, *, handlers_dir: Path = INFERENCE_DIR, outdir: str
     return app
 
 
-def main() -> int:
-    # A variable that is empty in the shell counts as not set there, so it doesn't hide the line in .env.
-    environment = {
-        **dotenv_values(ROOT / ".env"),
-        **{name: value for name, value in os.environ.items() if value.strip()},
-    }
+def env_file(path: Path) -> dict[str, str | None]:
+    """The variables in a .env file, none where there is no such file. Raises ConfigError."""
+    not_utf8 = ConfigError(f"{path.name} is not in UTF-8: save it as UTF-8 (Windows PowerShell writes UTF-16).")
     try:
+        text = path.read_text(encoding="utf-8-sig")
+    # A folder of that name may be a virtual environment.
+    except (FileNotFoundError, IsADirectoryError):
+        return {}
+    except OSError as error:
+        raise ConfigError(f"{path.name} can't be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise not_utf8 from error
+    if "\0" in text:  # UTF-16 without a byte order mark
+        raise not_utf8
+    return dotenv_values(stream=io.StringIO(text))
+
+
+def main() -> int:
+    try:
+        # A variable that is empty in the shell counts as not set there, so it doesn't hide the line in .env.
+        environment = {
+            **env_file(ROOT / ".env"),
+            **{name: value for name, value in os.environ.items() if value.strip()},
+        }
         # The CDK's command line names the folder that it reads; by hand it is the one that it would name.
         app = build_app(
             Config.from_environment(environment), outdir=os.environ.get("CDK_OUTDIR", str(ROOT / "cdk.out"))

@@ -758,6 +758,18 @@ def test_of_several_origins_the_bad_one_is_named() -> None:
     assert "https://a.example" not in str(caught.value)
 
 
+@pytest.mark.parametrize("value", ["*", "https://*", "https://*.example", "https://a.example,*"])
+def test_a_wildcard_is_refused_for_the_reason_that_browsers_have(value: str) -> None:
+    with pytest.raises(ConfigError, match=r"the API allows credentials.* List each origin"):
+        Config.from_environment({**REQUIRED, "ALLOWED_ORIGINS": value})
+
+
+def test_an_origin_with_a_path_is_refused_for_another_reason() -> None:
+    with pytest.raises(ConfigError, match="without a path") as caught:
+        Config.from_environment({**REQUIRED, "ALLOWED_ORIGINS": "https://a.example/"})
+    assert "credentials" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", REQUIRED)
 @pytest.mark.parametrize("value", [None, "", "  "])
 def test_a_required_setting_that_is_missing_or_empty_is_named(name: str, value: str | None) -> None:
@@ -875,6 +887,32 @@ def test_settings_come_from_the_env_file_and_the_environment_wins(project: Proje
     functions = project.functions()
     assert {(f["MemorySize"], f["Timeout"]) for f in functions} == {(2048, 77)}
     assert {f["Environment"]["Variables"]["HF_MODEL_URI"] for f in functions} == {"allenai/longformer-base-4096"}
+
+
+SETTINGS = f"AWS_ACCOUNT_ID={ACCOUNT}\nAWS_REGION={REGION}\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1"])
+def test_a_file_of_settings_in_another_encoding_is_one_line(encoding: str, project: Project) -> None:
+    (project.folder / ".env").write_bytes(f"{SETTINGS}# née\n".encode(encoding))
+    assert_one_line(project.run("app.py"), ".env is not in UTF-8")
+
+
+def test_a_file_of_settings_that_can_not_be_read_is_one_line(project: Project) -> None:
+    (project.folder / ".env").symlink_to(".env")
+    assert_one_line(project.run("app.py"), ".env can't be read: Too many levels of symbolic links")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_file_of_settings_may_begin_with_a_byte_order_mark(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"{SETTINGS}# née\n", encoding=encoding)
+    assert app.env_file(tmp_path / ".env") == REQUIRED
+
+
+def test_a_missing_file_or_a_folder_of_that_name_sets_nothing(tmp_path: Path) -> None:
+    assert app.env_file(tmp_path / ".env") == {}
+    (tmp_path / ".env").mkdir()
+    assert app.env_file(tmp_path / ".env") == {}
 
 
 def test_without_any_setting_it_says_what_is_missing_in_one_line(project: Project) -> None:
