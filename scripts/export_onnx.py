@@ -91,7 +91,7 @@ def own_file(path: Path) -> None:
     if not path.is_symlink():
         return
     if not path.exists():
-        raise ModelError(f"{path} links to a file that isn't there; copy it with cp -rL")
+        raise ModelError(f"{path} links to a file that isn't there; copy it with `cp -rL`")
     target = path.resolve()
     if target.parent == path.parent.resolve():
         return

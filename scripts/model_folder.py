@@ -20,7 +20,7 @@ from similarity.errors import ModelError
 from similarity.model_files import CONFIG_FILENAME, TOKENIZER_FILENAME, sha256_of
 from similarity.settings import DEFAULT_MODEL_FILENAME
 
-__all__ = ["finish_install", "sha256_of", "write_model"]
+__all__ = ["sha256_of", "write_model"]
 
 
 def write_model(

@@ -235,19 +235,20 @@ def sha256_of(path: Path) -> str:
 def require_content(path: Path) -> None:
     """Raises ModelError for a file that isn't there, is a folder, is empty, or only points to another file."""
     if path.is_dir():
-        raise ModelError(f"{path} is a folder where a file belongs")
+        raise ModelError(f"{path} is a folder where a file should be; copy or fetch the file")
     try:
         with path.open("rb") as file:
             start = file.read(len(_LFS_POINTER))
     except FileNotFoundError as error:
-        link = "links to a file that isn't there; copy it with cp -rL" if path.is_symlink() else "isn't there"
-        raise ModelError(f"{path} {link}") from error
+        if path.is_symlink():
+            raise ModelError(f"{path} links to a file that isn't there; copy it with `cp -rL`") from error
+        raise ModelError(f"there is no file {path}; copy or fetch it") from error
     except OSError as error:
         raise ModelError(f"{path} can't be read: {error.strerror or error}") from error
     if not start:
-        raise ModelError(f"{path} is empty")
+        raise ModelError(f"{path} is empty; copy or fetch it again")
     if start == _LFS_POINTER:
-        raise ModelError(f"{path} is a pointer of Git LFS, not the file itself: run `git lfs pull` in {path.parent}")
+        raise ModelError(f"{path} is a pointer of Git LFS, not the file; run `git lfs pull` in {path.parent}")
 
 
 def _read_object(path: Path) -> dict[str, Any]:

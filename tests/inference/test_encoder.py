@@ -260,7 +260,7 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda d: edit_config(d, num_hidden_layers=4, attention_window=16), "no tensor|was made from other files"
     ),
     "another size": (lambda d: edit_config(d, hidden_size=64), "has the shape|was made from other files"),
-    "no tokenizer": (lambda d: (d / "tokenizer.json").unlink(), "tokenizer.json isn't there"),
+    "no tokenizer": (lambda d: (d / "tokenizer.json").unlink(), "there is no file .*tokenizer.json"),
     "tokenizer is cut": (
         lambda d: (d / "tokenizer.json").write_bytes((d / "tokenizer.json").read_bytes()[:500]), "isn't a tokenizer: "
     ),
@@ -268,7 +268,7 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "tokenizer is nested too deep": (lambda d: (d / "tokenizer.json").write_text(DEEP), "isn't a tokenizer: "),
     "tokenizer panics": (lambda d: edit_tokenizer(d, normalizer=precompiled("AAAA")), "its code panicked"),
     "more tokens than words": (lambda d: add_token(d / "tokenizer.json"), "tokens, the model|other files"),
-    "no weights": (lambda d: (d / "model.safetensors").unlink(), "model.safetensors isn't there"),
+    "no weights": (lambda d: (d / "model.safetensors").unlink(), "there is no file .*model.safetensors"),
     "weights are a folder": (
         lambda d: ((d / "model.safetensors").unlink(), (d / "model.safetensors").mkdir()), "is a folder where a file"
     ),

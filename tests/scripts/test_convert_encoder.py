@@ -23,6 +23,7 @@ from transformers import BertConfig, BertModel, LongformerModel, RobertaConfig, 
 import convert_encoder
 from convert_encoder import ConversionError, convert, main, make_quick_start_model
 from similarity.encoder import Encoder
+from similarity.model_files import CONVERTIBLE_KINDS
 from tiny import ROOT, roberta_tokenizer, sample_texts
 
 TOLERANCE = 1e-5
@@ -225,6 +226,12 @@ def drop_tensor(folder: Path, name: str) -> None:
     save_file(weights, folder / "model.safetensors")
 
 
+def set_number(folder: Path, name: str, value: float) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights[name][3] = value
+    save_file(weights, folder / "model.safetensors")
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -240,11 +247,17 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (lambda folder: (folder / "config.json").unlink(), "config.json"),
     "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors"),
-    "config cut": (lambda folder: cut(folder / "config.json"), "is no encoder with safetensors weights"),
-    "tokenizer cut": (lambda folder: cut(folder / "tokenizer.json"), "is no encoder with safetensors weights"),
-    "weights cut": (lambda folder: cut(folder / "model.safetensors"), "is no encoder with safetensors weights"),
-    "config a list": (lambda folder: (folder / "config.json").write_text("[]"), "is no encoder"),
-    "tokenizer a list": (lambda folder: (folder / "tokenizer.json").write_text("[]"), "is no encoder"),
+    "config cut": (lambda folder: cut(folder / "config.json"), "config.json isn't JSON"),
+    "tokenizer cut": (lambda folder: cut(folder / "tokenizer.json"), "tokenizer.json isn't a tokenizer"),
+    "weights cut": (lambda folder: cut(folder / "model.safetensors"), "model.safetensors can't be read"),
+    "config a list": (lambda folder: (folder / "config.json").write_text("[]"), "must hold a JSON object"),
+    "tokenizer a list": (lambda folder: (folder / "tokenizer.json").write_text("[]"), "isn't a tokenizer"),
+    "weights a pointer of Git LFS": (
+        lambda folder: (folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n"),
+        "run `git lfs pull`",
+    ),
+    "a NaN": (lambda folder: set_number(folder, "encoder.layer.1.output.dense.bias", torch.nan), "NaN"),
+    "a Longformer": (lambda folder: edit_config(folder, model_type="longformer"), "fetch_model.py --from"),
     "tokenizer of no kind": (lambda folder: (folder / "tokenizer.json").write_text("{}"), "tokenizer"),
     "no sizes": (lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'), "num_hidden_layers"),
     "no positions": (
@@ -258,6 +271,22 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "an activation that is not known": (lambda folder: edit_config(folder, hidden_act="swish"), "hidden_act 'swish'"),
     "another size": (lambda folder: edit_config(folder, hidden_size=64), "shape"),
 }
+
+
+@pytest.mark.parametrize("form", ["zip", "old"])
+def test_pickled_weights_convert_alike(form: str, bert_dir: Path, tmp_path: Path) -> None:
+    assert main([str(bert_dir), "--out", str(tmp_path / "expected")]) == 0
+    weights = {f"bert.{name}": tensor for name, tensor in load_file(bert_dir / "model.safetensors").items()}
+    torch.save(weights, bert_dir / "pytorch_model.bin", _use_new_zipfile_serialization=form == "zip")
+    (bert_dir / "model.safetensors").unlink()
+    assert main([str(bert_dir), "--out", str(tmp_path / "out")]) == 0
+    found, expected = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "expected"))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+def test_the_kinds_that_convert_are_those_that_errors_name() -> None:
+    assert set(CONVERTIBLE_KINDS) == set(convert_encoder._FIRST_POSITION_IS_BEHIND_PADDING)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
