@@ -165,12 +165,11 @@ def benchmark_cold_start(model_dir: Path, rounds: int) -> list[Row]:
     return [row | {f"{name} / transformers": median[name] / median["transformers"] for name in ("torch", "onnx")}]
 
 
-def benchmark_ranking(incidents: int, dtypes: list[str], rounds: int) -> list[Row]:
+def benchmark_ranking(incidents: int, rounds: int) -> list[Row]:
     """Median milliseconds for the first three of so many vectors of 768, by each way, and for reading them once."""
-    ways = [*(f"rank {dtype}" for dtype in dtypes), "rank numpy", "read once"]
+    ways = ["rank ours", "rank numpy", "read once"]
     if incidents <= ORIGINAL_LIMIT:
         ways.append("rank original")
-    ours = ways[0]
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     with ExitStack() as stack:
         workers = {way: stack.enter_context(Worker(way, incidents)) for way in ways}
@@ -178,11 +177,10 @@ def benchmark_ranking(incidents: int, dtypes: list[str], rounds: int) -> list[Ro
         for _ in range(rounds):
             for way, worker in workers.items():
                 seconds[way].append(worker.ask(FIRST, repeat=REPEAT).seconds)
-    if any(answers[way] != answers[ours] for way in ways if way != "read once"):
+    if any(answers[way] != answers["rank ours"] for way in ways if way != "read once"):
         raise AssertionError(f"they don't agree on the first three: {answers}")
     medians = {way.removeprefix("rank "): statistics.median(found) for way, found in seconds.items()}
-    mine = dtypes[0]
-    ratios = {f"{way} / {mine}": median / medians[mine] for way, median in medians.items() if way != mine}
+    ratios = {f"{way} / ours": median / medians["ours"] for way, median in medians.items() if way != "ours"}
     return [{"incidents": incidents, **{f"{way} ms": 1e3 * median for way, median in medians.items()}, **ratios}]
 
 
@@ -252,13 +250,6 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--texts", type=int, default=32, help="how many texts build takes (default 32)")
     parser.add_argument("--incidents", type=int, nargs="+", default=[1400, 100_000], help="sizes of the ranking")
-    parser.add_argument(
-        "--dtypes",
-        nargs="+",
-        choices=("float32", "float16", "int8"),
-        default=["float32"],
-        help="what the ranking keeps the vectors in (default float32)",
-    )
     parser.add_argument("--rounds", type=int, default=5, help="runs of each, of which the median counts (default 5)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the encoder's table")
@@ -283,7 +274,7 @@ def _measure(args: Any) -> list[Row]:
     from export_onnx import export
 
     if args.what == "ranking":
-        return [row for count in args.incidents for row in benchmark_ranking(count, args.dtypes, args.rounds)]
+        return [row for count in args.incidents for row in benchmark_ranking(count, args.rounds)]
     with ExitStack() as stack:
         model_dir = args.model or stack.enter_context(random_model(args.size))
         load_encoder(model_dir, engine="torch")

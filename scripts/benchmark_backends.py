@@ -18,7 +18,7 @@ import numpy as np
 
 import _inference  # noqa: F401  (makes `similarity` importable)
 from similarity.encoding import TextEncoder, Vector, load_encoder
-from similarity.index import Index, IndexDtype
+from similarity.index import Index
 from similarity.model_files import ModelFiles
 from similarity.settings import Engine, Precision
 
@@ -195,15 +195,10 @@ def _vectors(incidents: int) -> tuple[Vector, Vector]:
     return choose.standard_normal((incidents, 768), np.float32), choose.standard_normal(768, np.float32)
 
 
-def rank_ours(dtype: IndexDtype, incidents: int) -> Answer:
+def rank_ours(incidents: int) -> Answer:
     """num -> the ids of the first so many, by `similarity.index`."""
     means, vector = _vectors(incidents)
-    if dtype != "float32":  # The means are on disk, as the index says.
-        with tempfile.NamedTemporaryFile() as file:
-            np.save(file.name, means)
-            means = np.load(file.name + ".npy", mmap_mode="r")
-            Path(file.name + ".npy").unlink()
-    index = Index.of(means, dtype)
+    index = Index(means)
     return lambda num: [int(row) + 1 for row in index.top(vector, num, "cosine")[0]]
 
 
@@ -256,9 +251,7 @@ BACKENDS: dict[str, Callable[[Any], Answer]] = {
     "build transformers": build_by_transformers,
     "gemm": gemm,
     "memory": memory,
-    "rank float32": partial(rank_ours, "float32"),
-    "rank float16": partial(rank_ours, "float16"),
-    "rank int8": partial(rank_ours, "int8"),
+    "rank ours": rank_ours,
     "rank original": rank_as_original,
     "rank numpy": rank_by_numpy,
     "read once": read_once,

@@ -8,10 +8,11 @@ component, which squeezes every cosine into 0.99 to 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from similarity.encoding import Vector
 from similarity.index import METRICS, Metric
 from similarity.state import IncidentState
 
@@ -25,7 +26,9 @@ class Match:
     title: str
 
 
-def most_similar(vector: Vector, state: IncidentState, num: int, metric: Metric = "cosine") -> list[Match]:
+def most_similar(
+    vector: NDArray[np.floating[Any]], state: IncidentState, num: int, metric: Metric = "cosine"
+) -> list[Match]:
     """The `num` incidents most like `vector` (hidden,), best first, ties by incident id; all of them if num < 0.
 
     Raises ValueError for a vector of another shape than the state's or an unknown metric. A vector of zeros, or one
@@ -36,7 +39,7 @@ def most_similar(vector: Vector, state: IncidentState, num: int, metric: Metric 
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {METRICS}, not {metric!r}")
     rows = len(state) if num < 0 else min(num, len(state))
-    best, similarities = state.index.top(np.asarray(vector, dtype=np.float32), rows, metric)
+    best, similarities = state.index.top(vector, rows, metric)
     return [
         Match(incident_id=incident_id, similarity=similarity, title=state.titles[row])
         for row, incident_id, similarity in zip(

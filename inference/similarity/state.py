@@ -107,7 +107,7 @@ class IncidentState:
     @cached_property
     def index(self) -> Index:
         """What `similarity.ranking` compares with, prepared at first use."""
-        return Index.of(self.means)
+        return Index(self.means)
 
     def require_made_by(self, encoder: MadeBy, name: str) -> None:
         """Raises StateError where this state was made with another model than `encoder`, which is called `name`."""

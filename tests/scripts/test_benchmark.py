@@ -107,11 +107,10 @@ def test_a_worker_has_no_engine_in_memory_but_its_own() -> None:
 
 
 def test_ranking_compares_with_the_original_and_with_numpy(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ("ranking", "--incidents", "20", "10001", "--dtypes", "float32", "float16", "int8")
-    small, large = run(capsys, *arguments)
-    assert small["original / float32"] == pytest.approx(small["original ms"] / small["float32 ms"])
+    small, large = run(capsys, "ranking", "--incidents", "20", "10001")
+    assert small["original / ours"] == pytest.approx(small["original ms"] / small["ours ms"])
     assert "original ms" not in large
-    assert large["int8 / float32"] == pytest.approx(large["int8 ms"] / large["float32 ms"])
+    assert large["numpy / ours"] == pytest.approx(large["numpy ms"] / large["ours ms"])
 
 
 def test_the_table_has_every_column(capsys: pytest.CaptureFixture[str]) -> None:
