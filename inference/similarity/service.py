@@ -18,7 +18,7 @@ from similarity.ranking import Match, most_similar
 from similarity.reloading import FromFiles
 from similarity.settings import Settings
 from similarity.state import IncidentState
-from similarity.tokens import transliterate
+from similarity.tokens import transliterated
 
 CITE_URL = "https://incidentdatabase.ai/cite/"
 
@@ -74,9 +74,12 @@ class Service:
         """
         self._files.refresh(state=False)
         encoding = _encode(self._encoder.get(), text)
-        digest = hashlib.sha1(transliterate(text).encode(), usedforsecurity=False).hexdigest()
+        digest = hashlib.sha1(usedforsecurity=False)
+        for piece in transliterated(text):
+            digest.update(piece.encode())
         self._files.fill_later()
-        return {"vector": encoding.vector.tolist(), "from_text_hash": digest}, encoding.tokens.warnings()
+        embedding = {"vector": encoding.vector.tolist(), "from_text_hash": digest.hexdigest()}
+        return embedding, encoding.tokens.warnings()
 
     def prime(self, *, model: bool, state: bool) -> None:
         """Loads what a handler needs, tries it, and fills the cache. Raises ModelError or StateError."""
