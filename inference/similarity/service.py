@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from similarity.cached import open_files
-from similarity.encoding import Encoding, TextEncoder, Vector, load_encoder
+from similarity.encoding import Encoding, TextEncoder, load_encoder
 from similarity.errors import RequestError
 from similarity.index import Metric
 from similarity.model_files import ModelFiles
+from similarity.once import Once
 from similarity.ranking import Match, most_similar
 from similarity.reloading import FromFiles
 from similarity.settings import Settings
@@ -29,7 +31,8 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         files = ModelFiles(settings.model_dir, settings.model_filename)
         self._model_uri = settings.model_uri
-        self._files = open_files(settings, partial(_require_usable, files, settings.model_uri))
+        self._model = _ModelInFolder(files, settings.model_uri)
+        self._files = open_files(settings, lambda path: self._model.require_made(IncidentState.load(path)))
         model_paths, state_paths = [*files.paths, *files.graph_paths], self._files.state_paths
         load = partial(
             load_encoder,
@@ -40,16 +43,24 @@ class Service:
         self._encoder = FromFiles(model_paths, lambda: self._files.load_model(load))
         self._state = FromFiles(state_paths, lambda: IncidentState.load(self._files.state_path()))
         self._pair = FromFiles([*model_paths, *state_paths], self._load_pair)
+        self._state_for_vectors = FromFiles([*model_paths, *state_paths], self._load_state_for_vectors)
 
     def _load_pair(self) -> tuple[TextEncoder, IncidentState]:
         encoder, state = self._encoder.get(), self._state.get()
         state.require_made_by(encoder, encoder.name or self._model_uri)
         return encoder, state
 
+    def _load_state_for_vectors(self) -> IncidentState:
+        """Without the model, but no state that a text would not be compared with. A folder may have no model at all."""
+        state = self._state.get()
+        if self._model.is_there():
+            self._model.require_made(state)
+        return state
+
     def dimension(self) -> int:
-        """How many numbers a vector to compare has. Raises StateError where there is no state to be had."""
+        """How many numbers a vector to compare has. Raises StateError, or ModelError for a folder with half a model."""
         self._files.refresh(state=True)
-        return self._state.get().dimension
+        return self._state_for_vectors.get().dimension
 
     def similar_to_text(self, text: str, num: int, metric: Metric) -> tuple[list[Match], list[str]]:
         """The incidents most like a text, and warnings. Raises RequestError, ModelError or StateError."""
@@ -60,10 +71,10 @@ class Service:
         self._files.fill_later()
         return matches, encoding.tokens.warnings()
 
-    def similar_to_vector(self, vector: Vector, num: int, metric: Metric) -> list[Match]:
-        """The incidents most like a CLS vector (hidden,). Loads no model. Raises StateError."""
+    def similar_to_vector(self, vector: NDArray[np.float64], num: int, metric: Metric) -> list[Match]:
+        """The incidents most like a CLS vector (hidden,). Loads no model. Raises as `dimension`."""
         self._files.refresh(state=True)
-        matches = most_similar(vector, self._state.get(), num, metric)
+        matches = most_similar(vector, self._state_for_vectors.get(), num, metric)
         self._files.fill_later()
         return matches
 
@@ -92,18 +103,27 @@ class Service:
         self._files.prime()
 
 
-@dataclass(frozen=True)
 class _ModelInFolder:
-    """What a state's model is compared with; the embedding of a caller's own is answered without loading the model."""
+    """What a state is compared with where no model is loaded: reads the 2 MB of a folder that tell models apart."""
 
-    dimension: int
-    fingerprint: str
+    def __init__(self, files: ModelFiles, model_uri: str) -> None:
+        self._files = files
+        self._model_uri = model_uri
 
+    def is_there(self) -> bool:
+        return any(path.exists() for path in self._files.paths)
 
-def _require_usable(files: ModelFiles, model_uri: str, path: Path) -> None:
-    """Raises StateError for a file that is no state or was made with another model, ModelError without a model."""
-    model = _ModelInFolder(files.config().hidden_size, files.fingerprint())
-    IncidentState.load(path).require_made_by(model, files.name() or model_uri)
+    @property
+    def dimension(self) -> int:
+        return self._files.config().hidden_size
+
+    @property
+    def fingerprint(self) -> str:
+        return self._files.fingerprint()
+
+    def require_made(self, state: IncidentState) -> None:
+        """Raises StateError for a state that was made with another model, ModelError without a model."""
+        state.require_made_by(self, self._files.name() or self._model_uri)
 
 
 def _encode(encoder: TextEncoder, text: str) -> Encoding:
@@ -133,7 +153,7 @@ def answer(matches: Sequence[Match]) -> dict[str, Any]:
     }
 
 
-@cache
+@Once
 def service() -> Service:
     """The service of this process, as its environment variables say."""
     return Service(Settings.from_environment())

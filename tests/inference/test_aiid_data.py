@@ -23,6 +23,7 @@ def real_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "incident_cls.pt"
     assert build_state([str(AIID_DIR / "state.csv"), "--out", str(path)]) == 0
     monkeypatch.setenv("INCIDENTS_FILENAME", str(path))
+    monkeypatch.setenv("MODEL_DIR", str(tmp_path))  # where there is no model that the vectors could be of
     service.cache_clear()
     return path
 
