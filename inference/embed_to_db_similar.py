@@ -7,7 +7,7 @@ from similarity.proxy import Request, endpoint
 from similarity.service import answer, service
 
 
-@endpoint(warm=lambda: service().prime(model=False, state=True))
+@endpoint(parameters=("embed", "num", "metric"), warm=lambda: service().prime(model=False, state=True))
 def handler(request: Request) -> dict[str, Any]:
     vector = parameters.embed(request, service().dimension())
     num, metric = parameters.num(request), parameters.metric(request)

@@ -7,7 +7,7 @@ from similarity.proxy import Request, endpoint
 from similarity.service import answer, service
 
 
-@endpoint(warm=lambda: service().prime(model=True, state=True))
+@endpoint(parameters=("text", "num", "metric"), warm=lambda: service().prime(model=True, state=True))
 def handler(request: Request) -> dict[str, Any]:
     text, num, metric = parameters.text(request), parameters.num(request), parameters.metric(request)
     matches, warnings = service().similar_to_text(text, num, metric)

@@ -7,7 +7,7 @@ from similarity.proxy import Request, endpoint
 from similarity.service import service
 
 
-@endpoint(warm=lambda: service().prime(model=True, state=False))
+@endpoint(parameters=("text",), warm=lambda: service().prime(model=True, state=False))
 def handler(request: Request) -> dict[str, Any]:
     embedding, warnings = service().embedding(parameters.text(request))
     request.warnings += warnings

@@ -181,7 +181,7 @@ def check_bad_values(api: Api) -> None:
         _require_error(api.post(route, {"text": 7}), must_be_string)
     must_be_numbers = r'Error! "embed" must be a JSON list of [1-9][0-9]* numbers, got 2 entries\.'
     _require_error(api.post(FROM_EMBED, {"embed": [1.5, 2.5]}), must_be_numbers)
-    no_json = r"Error! The body must be a JSON object.*\."
+    no_json = r"Error! The body must be a JSON object; the 6 characters received are not valid JSON: .*\."
     for route in ROUTES:
         reply = api.send("POST", route, content=b"text=a", headers={"Content-Type": "application/json"})
         _require_error(reply, no_json)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from similarity.encoding import Vector
 from similarity.errors import RequestError
 from similarity.index import METRICS, Metric
 from similarity.proxy import Request, kind
+from similarity.strict_json import NotJsonError, parse_json
 
 DEFAULT_NUM = 3
 
@@ -28,7 +27,7 @@ def text(request: Request) -> str:
     if value is not None and not isinstance(value, str):
         raise RequestError(f'Error! "text" must be a string, not {kind(value)}.')
     value = value or ""
-    if request.from_query and len(value) >= 2 and value[0] == value[-1] == '"':
+    if "text" in request.from_query and len(value) >= 2 and value[0] == value[-1] == '"':
         value = value[1:-1]
     if not value.strip():
         raise RequestError("Error! Valid input text not provided!")
@@ -36,7 +35,7 @@ def text(request: Request) -> str:
 
 
 def num(request: Request) -> int:
-    """How many incidents to give; negative means all. What is no integer becomes the default, with a warning."""
+    """How many incidents to give; negative means all. What isn't an integer becomes the default, with a warning."""
     value = request.parameters.get("num", DEFAULT_NUM)
     if isinstance(value, str) and _INTEGER.fullmatch(value):
         digits = value.strip().lstrip("+-").lstrip("0") or "0"
@@ -50,7 +49,7 @@ def num(request: Request) -> int:
 
 
 def metric(request: Request) -> Metric:
-    """How to compare. Raises RequestError for a metric there is not."""
+    """How to compare. Raises RequestError for an unknown metric."""
     value = request.parameters.get("metric", METRICS[0])
     for known in METRICS:
         if value == known:
@@ -59,34 +58,30 @@ def metric(request: Request) -> Metric:
     raise RequestError(f'Error! "metric" must be {allowed}, not {kind(value)}.')
 
 
-def embed(request: Request, dimension: int) -> Vector:
-    """The CLS vector to compare, float32 of shape (dimension,). Raises RequestError for anything else."""
-    value = request.parameters.get("embed")
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            length = len(request.parameters["embed"])
-            raise RequestError(
-                f'Error! "embed" must be a JSON list of {dimension} numbers, got {length} characters that are no JSON.'
-            ) from error
+def embed(request: Request, dimension: int) -> NDArray[np.float64]:
+    """The CLS vector to compare, of shape (dimension,). Raises RequestError for anything else.
+
+    Each number is one that float32 can hold, but it may be nearer to 0 than those of float32.
+    """
+    value, must_be = request.parameters.get("embed"), f'Error! "embed" must be a JSON list of {dimension}'
+    for _ in range(2):  # the string of a list, and perhaps with quotes around it
+        if isinstance(value, str):
+            try:
+                value = parse_json(value, nan_is_a_number=True)
+            except NotJsonError as error:
+                raise RequestError(f"{must_be} numbers; {error}.") from error
     if not isinstance(value, list):
-        got = "nothing" if value is None else kind(value)
-        raise RequestError(f'Error! "embed" must be a JSON list of {dimension} numbers, got {got}.')
+        raise RequestError(f"{must_be} numbers, got {'nothing' if value is None else kind(value)}.")
     if len(value) != dimension:
-        raise RequestError(f'Error! "embed" must be a JSON list of {dimension} numbers, got {len(value)} entries.')
+        raise RequestError(f"{must_be} numbers, got {len(value)} entries.")
     for place, entry in enumerate(value):
-        if not _is_float32(entry):
+        if isinstance(entry, bool) or not isinstance(entry, int | float):
+            raise RequestError(f"{must_be} finite numbers; the entry at index {place} is {kind(entry)}.")
+        if not abs(entry) <= _MAX_FLOAT32:  # NaN is neither more nor less
             raise RequestError(
-                f'Error! "embed" must be a JSON list of {dimension} finite numbers, got {kind(entry)} at index {place} '
-                "that is not one."
+                f"{must_be} finite numbers; the number at index {place} is NaN, infinite or too large for float32."
             )
-    vector = np.array([float(entry) for entry in value], dtype=np.float32)
+    vector = np.array([float(entry) for entry in value])
     if not vector.any():
         raise RequestError('Error! "embed" must have a number other than 0 in it, got only zeros.')
     return vector
-
-
-def _is_float32(value: Any) -> bool:
-    """Whether a JSON value is a number that float32 can hold; NaN is not, nor what would become infinite."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MAX_FLOAT32

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import importlib
 import json
@@ -21,10 +22,13 @@ import torch
 from unidecode import unidecode
 
 from similarity.encoder import Encoder
+from similarity.errors import StateError
+from similarity.service import service
 from similarity.state import IncidentState
 from tiny import ROOT, TINY_MAX_TOKENS, TINY_TEXTS, Deployed, RunsCode, roberta_tokenizer, write_tiny_longformer
 
 EVENTS = Path(__file__).resolve().parent.parent / "events"
+GET, POST = ({"requestContext": {"http": {"method": method}}} for method in ("GET", "POST"))
 HANDLERS = ("similar", "text_to_db_similar", "embed_to_db_similar", "text_to_embed")
 
 
@@ -122,6 +126,157 @@ def test_embed_to_db_similar_needs_no_model(deployed: Deployed) -> None:
     assert invoke("similar", {"text": "robots"})[0] == 500
 
 
+NOT_LOADED = "Error! The {} could not be loaded on our side; the cause is in our log."
+
+
+def made_by_another_model(deployed: Deployed, tiny_state: IncidentState) -> None:
+    dataclasses.replace(tiny_state, model_fingerprint="0" * 64).save(deployed.state_path)
+
+
+def of_another_dimension(deployed: Deployed, tiny_state: IncidentState) -> None:
+    dataclasses.replace(tiny_state, means=np.ones((len(tiny_state), 5), dtype=np.float32)).save(deployed.state_path)
+
+
+def of_a_model_with_another_name(deployed: Deployed, tiny_state: IncidentState) -> None:
+    dataclasses.replace(tiny_state, model="another/model", model_fingerprint="").save(deployed.state_path)
+
+
+OTHER_STATES = [made_by_another_model, of_another_dimension, of_a_model_with_another_name]
+
+
+@pytest.mark.parametrize("replace_state", OTHER_STATES)
+def test_no_route_serves_a_state_of_another_model(
+    replace_state: Callable[[Deployed, IncidentState], None],
+    deployed: Deployed,
+    tiny_state: IncidentState,
+    loaded_from: list[Path],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    replace_state(deployed, tiny_state)
+    refused = (500, {"warnings": [], "msg": NOT_LOADED.format("incident state")})
+    for embed in ([1.0] * 32, [1.0] * 5, "nonsense"):
+        assert invoke("embed_to_db_similar", {"embed": embed}) == refused
+    assert loaded_from == []
+    assert "StateError: the state " in caplog.text
+    with pytest.raises(StateError):
+        importlib.import_module("embed_to_db_similar").handler({"warm": True}, None)
+    assert invoke("similar", {"text": "robots"}) == refused
+    assert invoke("text_to_db_similar", {"text": "robots"}) == refused
+    tiny_state.save(deployed.state_path)
+    assert invoke("embed_to_db_similar", {"embed": [1.0] * 32})[0] == 200
+
+
+@pytest.mark.parametrize("replace_state", OTHER_STATES)
+def test_a_good_state_serves_vectors_on_while_another_models_is_there(
+    replace_state: Callable[[Deployed, IncidentState], None], deployed: Deployed, tiny_state: IncidentState
+) -> None:
+    event = {"embed": tiny_state.means[2].tolist(), "num": -1}
+    before = invoke("embed_to_db_similar", event)
+    assert before[0] == 200
+    replace_state(deployed, tiny_state)
+    assert invoke("embed_to_db_similar", event) == before
+
+
+def test_a_model_that_comes_later_is_compared_with_the_state(deployed: Deployed) -> None:
+    aside = deployed.model_dir.parent / "aside"
+    aside.mkdir()
+    write_tiny_longformer(aside, seed=1)
+    for path in deployed.model_dir.iterdir():
+        if path != deployed.state_path:
+            path.unlink()
+    assert invoke("embed_to_db_similar", {"embed": [1.0] * 32})[0] == 200
+    service.cache_clear()
+    for path in aside.iterdir():
+        path.replace(deployed.model_dir / path.name)
+    assert invoke("embed_to_db_similar", {"embed": [1.0] * 32})[0] == 500
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_vectors_are_not_compared_beside_half_a_model(name: str, deployed: Deployed) -> None:
+    (deployed.model_dir / name).unlink()
+    refused = (500, {"warnings": [], "msg": NOT_LOADED.format("model")})
+    assert invoke("embed_to_db_similar", {"embed": [1.0] * 32}) == refused
+
+
+PARAMETERS = {
+    "similar": {"text": "robots", "num": 2, "metric": "centered"},
+    "text_to_db_similar": {"text": "robots", "num": 2, "metric": "centered"},
+    "embed_to_db_similar": {"embed": [1.0] * 32, "num": 2, "metric": "centered"},
+    "text_to_embed": {"text": "robots"},
+}
+
+
+@pytest.mark.parametrize("module", HANDLERS)
+def test_a_route_knows_its_own_parameters_and_no_others(module: str, deployed: Deployed) -> None:
+    known = PARAMETERS[module]
+    assert set(importlib.import_module(module).handler.parameters) == set(known)
+    every = {"text": "a", "embed": [1.0], "num": 1, "metric": "cosine", "warm": True, "Num": 1}
+    given = known | {name: value for name, value in every.items() if name not in known}
+    expected = [f'Unknown parameter "{name}" ignored.' for name in given if name not in known]
+    query = {name: value if isinstance(value, str) else json.dumps(value) for name, value in given.items()}
+    for event in (given, {**POST, "body": json.dumps(given)}, {**GET, "queryStringParameters": query}):
+        status, body = invoke(module, event)
+        assert (status, body["warnings"]) == (200, expected)
+        without = invoke(module, known)[1]
+        assert body == without | {"warnings": expected}
+
+
+def test_what_a_body_lacks_comes_from_the_query_string(deployed: Deployed) -> None:
+    text = TINY_TEXTS[1]
+    expected = invoke("similar", {"text": text, "num": 2, "metric": "centered"})
+    for query, body in (
+        ({"num": "2", "metric": "centered"}, {"text": text}),
+        ({"text": text, "num": "5"}, {"num": 2, "metric": "centered"}),
+        # Quotes around a text are taken off where it stands in the query string.
+        ({"text": f'"{text}"', "metric": "centered"}, {"num": 2}),
+        ({"text": "another", "num": "0", "metric": "none"}, {"text": text, "num": 2, "metric": "centered"}),
+    ):
+        event = {**POST, "queryStringParameters": query, "body": json.dumps(body)}
+        assert invoke("similar", event) == expected
+    quoted = {**POST, "queryStringParameters": {"num": "2"}, "body": json.dumps({"text": '"quoted"'})}
+    assert invoke("similar", quoted) == invoke("similar", {"text": '"quoted"', "num": 2})
+
+
+def test_null_in_a_body_counts_as_sent(deployed: Deployed) -> None:
+    event = {**POST, "queryStringParameters": {"text": "robots", "num": "1"}}
+    status, body = invoke("similar", {**event, "body": '{"num": null}'})
+    assert (status, len(body["incidents"])) == (200, 3)
+    assert body["warnings"] == ['Provided value for "num" invalid, using default of 3.']
+    status, body = invoke("similar", {**event, "body": '{"text": null}'})
+    assert (status, body) == (400, {"warnings": [], "msg": "Error! Valid input text not provided!"})
+
+
+def test_an_embed_in_quotes_is_the_list(deployed: Deployed, tiny_state: IncidentState) -> None:
+    embed = tiny_state.means[2].tolist()
+    expected = invoke("embed_to_db_similar", {"embed": embed})
+    assert expected[0] == 200
+    event = {**GET, "queryStringParameters": {"embed": f'"{json.dumps(embed)}"'}}
+    assert invoke("embed_to_db_similar", event) == expected
+
+
+@pytest.mark.parametrize("metric", ["cosine", "centered"])
+def test_an_embed_below_float32_is_ranked_by_its_direction(
+    metric: str, deployed: Deployed, tiny_state: IncidentState
+) -> None:
+    long, short = tiny_state.means[2].astype(np.float64), tiny_state.means[2].astype(np.float64) * 1e-60
+    if metric == "centered":  # beside the center it is nothing
+        long = long * 1e-20
+    expected = invoke("embed_to_db_similar", {"embed": long.tolist(), "num": -1, "metric": metric})[1]["incidents"]
+    status, body = invoke("embed_to_db_similar", {"embed": short.tolist(), "num": -1, "metric": metric})
+    assert status == 200
+    assert [each["incident_id"] for each in body["incidents"]] == [each["incident_id"] for each in expected]
+    assert [each["similarity"] for each in body["incidents"]] == pytest.approx(
+        [each["similarity"] for each in expected], abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("warm", [1, 1.0, "true", False])
+def test_only_true_warms(warm: object, deployed: Deployed, loaded_from: list[Path]) -> None:
+    message = {"warnings": ['Unknown parameter "warm" ignored.'], "msg": "Error! Valid input text not provided!"}
+    assert invoke("similar", {"warm": warm}) == (400, message)
+    assert loaded_from == []
+
+
 def test_a_text_that_is_cut_is_answered_with_a_warning(deployed: Deployed) -> None:
     text = "robots " * 200
     came = len(roberta_tokenizer().encode(text).ids)
@@ -153,12 +308,16 @@ def test_a_text_without_transliteration_is_no_text(text: str, deployed: Deployed
         )
 
 
-POST = {"requestContext": {"http": {"method": "POST"}}}
 BAD_REQUESTS: list[tuple[str, dict[str, Any], str]] = [
     ("similar", {}, "Valid input text not provided!"),
     ("similar", {"text": ["a"]}, '"text" must be a string, not an array of 1.'),
     ("similar", {"text": "a", "metric": "x"}, '"metric" must be "cosine" or "centered", not a string of 1 characters.'),
-    ("similar", {**POST, "body": "text=a"}, "The body must be a JSON object, got 6 characters that are none."),
+    (
+        "similar",
+        {**POST, "body": "text=a"},
+        "The body must be a JSON object; the 6 characters received are not valid JSON: Expecting value "
+        "(line 1, column 1).",
+    ),
     ("similar", {**POST, "body": "%", "isBase64Encoded": True}, "The body must be valid base64, got 1 characters."),
     ("text_to_embed", {"text": " "}, "Valid input text not provided!"),
     ("embed_to_db_similar", {}, '"embed" must be a JSON list of 32 numbers, got nothing.'),
@@ -166,7 +325,8 @@ BAD_REQUESTS: list[tuple[str, dict[str, Any], str]] = [
     (
         "embed_to_db_similar",
         {"embed": [1.0] * 31 + [float("nan")]},
-        '"embed" must be a JSON list of 32 finite numbers, got a number at index 31 that is not one.',
+        '"embed" must be a JSON list of 32 finite numbers; the number at index 31 is NaN, infinite or too large for '
+        "float32.",
     ),
 ]
 

@@ -79,14 +79,15 @@ def test_text_that_is_no_string(given: object, what: str) -> None:
     [('"quoted"', "quoted"), ('""twice""', '"twice"'), ('"', '"'), ('"open', '"open'), ('say "it"', 'say "it"')],
 )
 def test_one_pair_of_quotes_is_taken_off_in_a_query_only(given: str, text: str) -> None:
-    assert parameters.text(Request({"text": given}, from_query=True)) == text
+    assert parameters.text(Request({"text": given}, from_query={"text"})) == text
     assert parameters.text(Request({"text": given})) == given
+    assert parameters.text(Request({"text": given}, from_query={"num"})) == given
 
 
 @pytest.mark.parametrize("given", ['""', '" "'])
 def test_nothing_between_quotes_is_no_text(given: str) -> None:
     with pytest.raises(RequestError, match="Valid input text not provided"):
-        parameters.text(Request({"text": given}, from_query=True))
+        parameters.text(Request({"text": given}, from_query={"text"}))
 
 
 def test_metric() -> None:
@@ -114,25 +115,45 @@ def test_embed_takes_whole_numbers_of_any_size_that_float32_holds() -> None:
     assert parameters.embed(Request({"embed": [10**30, 0, 1]}), 3).tolist() == pytest.approx([1e30, 0, 1])
 
 
+@pytest.mark.parametrize("given", ['"[1, -2.5, 3e-3]"', ' "[1,-2.5,\\u0030.003]"\n'])
+def test_embed_may_have_quotes_around_it(given: str) -> None:
+    assert parameters.embed(Request({"embed": given}), 3).tolist() == [1.0, -2.5, 0.003]
+
+
+@pytest.mark.parametrize("length", [1e-46, 1e-60, 1e-320, 5e-324])
+def test_embed_may_be_smaller_than_float32_holds(length: float) -> None:
+    vector = parameters.embed(Request({"embed": [length, 0, -length]}), 3)
+    assert vector.tolist() == [length, 0, -length]
+
+
+NOT_JSON = "3 numbers; the {} characters received are not valid JSON: {}."
+NOT_FINITE = "3 finite numbers; the number at index 2 is NaN, infinite or too large for float32."
 REFUSED_EMBEDS = [
     (None, "3 numbers, got nothing."),
-    ("", "3 numbers, got 0 characters that are no JSON."),
-    ("[1, 2", "3 numbers, got 5 characters that are no JSON."),
-    ("[" * 200_000, "3 numbers, got 200000 characters that are no JSON."),
+    ("", NOT_JSON.format(0, "Expecting value (line 1, column 1)")),
+    ("[1, 2", NOT_JSON.format(5, "Expecting ',' delimiter (line 1, column 6)")),
+    ("[1,\n2,x]", NOT_JSON.format(8, "Expecting value (line 2, column 3)")),
+    ("[" * 200_000, NOT_JSON.format(200000, "it is nested too deeply")),
+    (f"[{'9' * 5000}]", NOT_JSON.format(5002, "a number has more than 4300 digits")),
+    ('{"a": 1, "a": 2}', NOT_JSON.format(16, 'an object has the name "a" twice')),
+    ('"[1, 2"', NOT_JSON.format(5, "Expecting ',' delimiter (line 1, column 6)")),
+    ('"\\"[1, 2, 3]\\""', "3 numbers, got a string of 9 characters."),
     ({"vector": []}, "3 numbers, got an object."),
     ("7", "3 numbers, got a number."),
+    ("null", "3 numbers, got nothing."),
     ([], "3 numbers, got 0 entries."),
     ([1, 2], "3 numbers, got 2 entries."),
     ("[1, 2, 3, 4]", "3 numbers, got 4 entries."),
-    ([1, 2, float("nan")], "3 finite numbers, got a number at index 2 that is not one."),
-    ("[1, 2, NaN]", "3 finite numbers, got a number at index 2 that is not one."),
-    ("[1, 2, -Infinity]", "3 finite numbers, got a number at index 2 that is not one."),
-    ([1, 2, 1e39], "3 finite numbers, got a number at index 2 that is not one."),
-    ([1, 2, 10**400], "3 finite numbers, got a number at index 2 that is not one."),
-    ([1, 2, "3"], "3 finite numbers, got a string of 1 characters at index 2 that is not one."),
-    ([1, 2, True], "3 finite numbers, got a boolean at index 2 that is not one."),
-    ([1, 2, None], "3 finite numbers, got null at index 2 that is not one."),
-    ([1, 2, [3]], "3 finite numbers, got an array of 1 at index 2 that is not one."),
+    ([1, 2, float("nan")], NOT_FINITE),
+    ("[1, 2, NaN]", NOT_FINITE),
+    ("[1, 2, -Infinity]", NOT_FINITE),
+    ("[1, 2, 1e999]", NOT_FINITE),
+    ([1, 2, 1e39], NOT_FINITE),
+    ([1, 2, 10**400], NOT_FINITE),
+    ([1, 2, "3"], "3 finite numbers; the entry at index 2 is a string of 1 characters."),
+    ([1, 2, True], "3 finite numbers; the entry at index 2 is a boolean."),
+    ([1, 2, None], "3 finite numbers; the entry at index 2 is null."),
+    ([1, 2, [3]], "3 finite numbers; the entry at index 2 is an array of 1."),
 ]
 
 
