@@ -146,8 +146,11 @@ def test_repeated_headers_are_joined_by_commas_under_lower_case_names(echo: Test
         "Application/JSON",
         "application/javascript",
         "application/xml",
+        "application/graphql",
         "text/plain",
+        "text/csv",
         "text/html; charset=utf-8",
+        'TEXT/PLAIN; Charset="UTF-8"',
     ],
 )
 def test_a_body_of_a_text_type_stays_text(content_type: str, echo: TestClient) -> None:
@@ -158,13 +161,92 @@ def test_a_body_of_a_text_type_stays_text(content_type: str, echo: TestClient) -
 
 @pytest.mark.parametrize(
     "content_type",
-    ["application/octet-stream", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "image/png"],
+    [
+        None,
+        "",
+        "application/octet-stream",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "image/png",
+        "application/json-seq",
+        "application/problem+json",
+        "weird/unknown",
+        "text/plain; charset=iso-8859-1",
+        "application/json; charset=utf-16",
+    ],
 )
-def test_a_body_of_another_type_comes_as_base64(content_type: str, echo: TestClient) -> None:
-    content = bytes(range(256))
-    event = echo.post("/echo-event", content=content, headers={"Content-Type": content_type}).json()
+@pytest.mark.parametrize("content", [bytes(range(256)), b"hello world"])
+def test_a_body_of_another_type_or_encoding_comes_as_base64(
+    content: bytes, content_type: str | None, echo: TestClient
+) -> None:
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    event = echo.post("/echo-event", content=content, headers=headers).json()
     assert event["isBase64Encoded"] is True
     assert base64.b64decode(event["body"], validate=True) == content
+
+
+@pytest.mark.parametrize(
+    "content", ["Grüße".encode("latin-1"), "Grüße".encode("utf-16"), b"\xed\xa0\x80", bytes(range(256))]
+)
+def test_no_byte_is_lost_of_a_text_that_is_not_in_the_encoding_it_claims(content: bytes, echo: TestClient) -> None:
+    for content_type in ("application/json", "text/plain; charset=utf-8"):
+        event = echo.post("/echo-event", content=content, headers={"Content-Type": content_type}).json()
+        assert event["isBase64Encoded"] is True
+        assert base64.b64decode(event["body"], validate=True) == content
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "image/png"])
+def test_a_post_of_nothing_has_no_body(content_type: str, echo: TestClient) -> None:
+    event = echo.post("/echo-event", content=b"", headers={"Content-Type": content_type}).json()
+    assert "body" not in event
+    assert event["isBase64Encoded"] is False
+
+
+HANDLER = """
+from similarity.proxy import endpoint
+
+@endpoint
+def handler(request):
+    return {"got": dict(request.parameters)}
+"""
+
+
+@pytest.mark.parametrize(
+    "charset", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "latin-1", "cp1252", "cp500", "gb18030"]
+)
+def test_a_handler_reads_the_same_whether_text_or_base64_comes(charset: str, serve: Serve) -> None:
+    values = {"text": "Grüße: a robot"}
+    client = serve(echo_parameters=HANDLER)
+    content = json.dumps(values, ensure_ascii=False).encode(charset)
+    for media_type in (
+        "application/json",
+        "text/plain",
+        "application/octet-stream",
+        "application/x-www-form-urlencoded",
+    ):
+        headers = {"Content-Type": f"{media_type}; charset={charset}"}
+        response = client.post("/echo-parameters", content=content, headers=headers)
+        assert response.json()["body"] == {"warnings": [], "got": values}
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/json", "text/plain; charset=utf-8", "application/octet-stream", None]
+)
+def test_bytes_that_nobody_can_decode_are_a_400(content_type: str | None, serve: Serve) -> None:
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    content = '{"text": "Grüße"}'.encode("latin-1")
+    response = serve(echo_parameters=HANDLER).post("/echo-parameters", content=content, headers=headers)
+    assert response.status_code == 400
+    assert response.json()["body"]["msg"].startswith("Error! The body must be text in utf-8, but byte 13 of 17 isn't; ")
+
+
+def test_a_form_is_a_400_that_says_what_is_wanted(serve: Serve) -> None:
+    response = serve(echo_parameters=HANDLER).post("/echo-parameters", data={"text": "a"})
+    assert (response.status_code, response.json()["body"]["msg"]) == (
+        400,
+        "Error! The body must be a JSON object; the 6 characters received are not valid JSON: Expecting value "
+        "(line 1, column 1).",
+    )
 
 
 def test_the_handler_s_status_headers_and_body_are_the_response(serve: Serve) -> None:
@@ -246,7 +328,7 @@ def test_an_answer_that_api_gateway_refuses_is_a_500(
 def test_after_an_error_the_next_request_is_answered(serve: Serve) -> None:
     client = serve(sometimes="def handler(event, context):\n    return {'statusCode': 200, 'body': event['body']}\n")
     assert client.post("/sometimes").status_code == 500
-    assert client.post("/sometimes", content="text").text == "text"
+    assert client.post("/sometimes", content="text", headers={"Content-Type": "text/plain"}).text == "text"
 
 
 @pytest.mark.parametrize("path", ["/", "/nowhere", "/echo-event/", "/echo-event/more", "/echo_event", "/Echo-Event"])
