@@ -8,6 +8,7 @@ import json
 import pkgutil
 from typing import Any
 
+import hypothesis.strategies
 import pytest
 
 from similarity.charsets import charset_of, decode
@@ -180,6 +181,26 @@ def test_every_encoding_that_python_has_gives_an_answer_or_the_callers_error() -
     # All that ASCII is a part of, but for notations.
     assert {"ascii", "utf_8", "latin_1", "cp1252", "shift_jis", "euc_kr", "koi8_r", "big5"} <= read
     assert not {"idna", "punycode", "unicode_escape", "rot_13", "zlib", "bz2"} & read
+
+
+NAMES = hypothesis.strategies.sampled_from([*CHARSETS, "shift_jis", "utf-7", "klingon", "idna"])
+TYPES = hypothesis.strategies.none() | NAMES.map("application/json; charset={}".format)
+CONTENTS = hypothesis.strategies.binary() | hypothesis.strategies.builds(
+    lambda text, codec: json.dumps({"text": text}, ensure_ascii=False).encode(codec, "replace"),
+    hypothesis.strategies.text(),
+    hypothesis.strategies.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "latin-1", "shift_jis"]),
+)
+
+
+@hypothesis.settings(derandomize=True, deadline=None, max_examples=1000)
+@hypothesis.given(content=CONTENTS, content_type=TYPES)
+def test_any_bytes_are_answered_and_alike_both_ways(content: bytes, content_type: str | None) -> None:
+    answer = post(content, content_type)
+    assert answer[0] in (200, 400)
+    text = as_text(content)
+    # API Gateway gives no text of another charset.
+    if text is not None and (content_type is None or content_type.lower().endswith(("utf-8", "utf8"))):
+        assert post(text, content_type) == answer
 
 
 @pytest.mark.parametrize(
