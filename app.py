@@ -252,6 +252,9 @@ class HandlerFunction(Construct):
                 str(handler.path.parent),
                 cmd=[handler.command],
                 platform=platform,
+                # A model may be a link. By default the CDK leaves links within the folder as they are, although what
+                # they lead to is not among the files that go into the build.
+                follow_symlinks=cdk.SymlinkFollowMode.ALWAYS,
                 build_args={"ENCODER_ENGINE": config.encoder_engine},
             ),
             architecture=architecture,
@@ -380,10 +383,13 @@ class SimilarIncidentsStack(cdk.Stack):
         if config.encoder_engine == "onnx":
             made_by[GRAPH_FILENAMES[config.encoder_precision]] = "export_onnx.py"
         for name, script in made_by.items():
-            if not (handlers_dir / DEFAULT_MODEL_DIR / name).exists():
+            path = handlers_dir / DEFAULT_MODEL_DIR / name
+            if not path.exists():
+                dangling = any(part.is_symlink() and not part.exists() for part in (path, path.parent))
                 cdk.Annotations.of(self).add_warning_v2(
                     f"similar-incidents:no-{name}",
                     f"inference/{DEFAULT_MODEL_DIR}/{name} is not there, so the image can't be built: "
+                    f"{'remove the symbolic link that leads nowhere and ' if dangling else ''}"
                     f"make it with scripts/{script}.",
                 )
         cdk.CfnOutput(self, "apiUrl", value=api.url or "", description="URL of the API; add a route, e.g. similar")
@@ -395,8 +401,23 @@ class SimilarIncidentsStack(cdk.Stack):
         return [cdk.Fn.select(index, cdk.Fn.get_azs()) for index in range(2)]
 
 
+def _require_no_link_around(handlers_dir: Path) -> None:
+    """Raises ConfigError for a link in the model's folder to a folder around it, of which a copy would have no end."""
+    model_dir = handlers_dir / DEFAULT_MODEL_DIR
+    for path in (model_dir, *(Path(parent, name) for parent, names, _ in os.walk(model_dir) for name in names)):
+        if path.is_symlink() and path.is_dir() and handlers_dir.resolve().is_relative_to(path.resolve()):
+            raise ConfigError(
+                f"inference/{path.relative_to(handlers_dir)} is a symbolic link to {path.resolve()}, which holds "
+                "inference/ itself: let it lead to the model's folder."
+            )
+
+
 def build_app(config: Config, *, handlers_dir: Path = INFERENCE_DIR, outdir: str | None = None) -> cdk.App:
-    """The app with its one stack, not yet synthesised. Raises HandlerFileError for a broken handler file."""
+    """The app with its one stack, not yet synthesised.
+
+    Raises HandlerFileError for a broken handler file, ConfigError for a link that has no end.
+    """
+    _require_no_link_around(handlers_dir)
     app = cdk.App(outdir=outdir)
     SimilarIncidentsStack(app, STACK_NAME, config=config, handlers_dir=handlers_dir)
     return app
