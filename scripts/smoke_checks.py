@@ -36,7 +36,6 @@ TOLERANCE = 1e-4
 # In a GET the numbers of a vector are rounded: all their digits would make a URL longer than API Gateway takes.
 ROUNDED_TOLERANCE = 1e-2
 
-# What ALLOWED_ORIGINS is, README says.
 _NOT_ALLOWED = "is {} one of the API's ALLOWED_ORIGINS? --origin names another"
 
 Matches = list[tuple[float, int]]
