@@ -20,6 +20,8 @@ Example:
 
 from __future__ import annotations
 
+import interrupts
+
 import importlib.util
 import json
 import os
@@ -291,4 +293,4 @@ def _measure(args: Any) -> list[Row]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    interrupts.run(main)

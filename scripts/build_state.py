@@ -15,6 +15,8 @@ Example:
 
 from __future__ import annotations
 
+import interrupts
+
 import sqlite3
 import sys
 import time
@@ -212,4 +214,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    interrupts.run(main)

@@ -13,6 +13,8 @@ Example, an encoder of your own:
 
 from __future__ import annotations
 
+import interrupts
+
 import json
 import subprocess
 import sys
@@ -187,4 +189,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    interrupts.run(main)

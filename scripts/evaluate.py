@@ -19,6 +19,8 @@ Example: is int8 good enough?
 
 from __future__ import annotations
 
+import interrupts
+
 import io
 import sys
 from contextlib import redirect_stderr
@@ -180,4 +182,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    interrupts.run(main)

@@ -12,6 +12,8 @@ Example:
 
 from __future__ import annotations
 
+import interrupts
+
 import os
 import shutil
 import sys
@@ -127,4 +129,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    interrupts.run(main)

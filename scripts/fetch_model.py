@@ -15,6 +15,8 @@ Example, from a folder that holds config.json, tokenizer.json (or vocab.json and
 
 from __future__ import annotations
 
+import interrupts
+
 import re
 import shutil
 import sys
@@ -179,4 +181,4 @@ def _require_files(names: list[str], hub: HubModel) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    interrupts.run(main)

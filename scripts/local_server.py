@@ -14,6 +14,8 @@ Example, with a model and a state of your own:
 
 from __future__ import annotations
 
+import interrupts
+
 import hashlib
 import os
 import socket
@@ -138,4 +140,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    interrupts.run(main)

@@ -16,6 +16,8 @@ Example, with the local server:
 
 from __future__ import annotations
 
+import interrupts
+
 import argparse
 import json
 import re
@@ -215,4 +217,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    interrupts.run(main)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,9 @@ from tiny import TINY_TEXTS, Deployed, state_of_texts, write_tiny_longformer
 # The same examples in every run, on any machine, and however slow it is.
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("same")
+
+# A shell starts what it puts in the background with Ctrl-C switched off, and every process passes that on.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
