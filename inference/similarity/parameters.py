@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from similarity.errors import RequestError
 from similarity.index import METRICS, Metric
 from similarity.proxy import Request, kind
-from similarity.strict_json import NotJsonError, parse_json
+from similarity.json_input import NotJsonError, parse_json
 
 DEFAULT_NUM = 3
 
@@ -67,7 +67,7 @@ def embed(request: Request, dimension: int) -> NDArray[np.float64]:
     for _ in range(2):  # the string of a list, and perhaps with quotes around it
         if isinstance(value, str):
             try:
-                value = parse_json(value, nan_is_a_number=True)
+                value = parse_json(value)
             except NotJsonError as error:
                 raise RequestError(f"{must_be} numbers; {error}.") from error
     if not isinstance(value, list):

@@ -19,7 +19,7 @@ from typing import Any, overload
 
 from similarity.charsets import charset_of, decode
 from similarity.errors import RequestError, SimilarityError
-from similarity.strict_json import NotJsonError, parse_json, shown
+from similarity.json_input import NotJsonError, parse_json, shown
 
 log = logging.getLogger(__name__)
 
