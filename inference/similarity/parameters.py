@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from similarity.errors import RequestError
 from similarity.index import METRICS, Metric
-from similarity.proxy import Request, kind
 from similarity.json_input import NotJsonError, parse_json
+from similarity.proxy import Request, kind
 
 DEFAULT_NUM = 3
 
