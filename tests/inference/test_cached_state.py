@@ -203,7 +203,7 @@ def test_publishing_from_the_command_line(
     broken = tmp_path / "broken.pt"
     broken.write_text("broken")
     assert publish.main([str(broken)]) == 1
-    assert "can't be read as an incident state" in capsys.readouterr().err
+    assert "isn't an incident state that can be used" in capsys.readouterr().err
     pointer = Cache(image.cache_dir).pointer()
     assert pointer is not None
     assert pointer.version == version
