@@ -313,6 +313,7 @@ class WithoutDetailError(RequestError):
         ExceptionGroup("several", [ValueError()]),
         type("UnreadableError", (Exception,), {"__str__": lambda self: 1 / 0})(),
         StopIteration(),
+        type("OddError", (RequestError,), {"status": np.int64(400)})("Error!"),
     ],
     ids=lambda error: type(error).__name__,
 )
