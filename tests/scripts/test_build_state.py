@@ -399,7 +399,7 @@ def put_and_wait(store, vectors):
     if kept >= 15:
         print("held", flush=True)
         while True:
-            time.sleep(60)
+            time.sleep(0.05)
 
 VectorStore.put = put_and_wait
 runpy.run_path(sys.argv[0], run_name="__main__")

@@ -22,8 +22,8 @@ SCRIPTS = sorted(
 )
 WAIT_S = 60.0
 
-# Runs a script as its command would, but stays in the import of its first module that is not Python's own until a
-# signal comes. An import through a C library may turn KeyboardInterrupt into another error; so does this one.
+# Runs a script as its command would, but stays in the import of its first module that isn't Python's own until a signal
+# comes. An import through a C library may turn KeyboardInterrupt into another error; so does this one.
 HELD_IN_AN_IMPORT = """
 import runpy, sys, time
 
@@ -35,7 +35,7 @@ class Holding:
         print("held", flush=True)
         try:
             while True:
-                time.sleep(60)
+                time.sleep(0.05)
         except BaseException as error:
             raise ImportError(name) from error
 
@@ -99,8 +99,9 @@ def test_ctrl_c_at_work_is_one_line(script: str, tmp_path: Path, tiny_model_dir:
     with running(SCRIPTS_DIR / f"{script}.py", *arguments(script, model_dir, tmp_path / "out")) as process:
         writing = open_when_it_reads(config, process)
         process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=WAIT_S)
+        # Ends the reading of a process that the signal has met just before it began to wait.
         os.close(writing)
+        stdout, stderr = process.communicate(timeout=WAIT_S)
     assert stdout == ""
     lines = [line for line in stderr.splitlines() if line]
     assert len(lines) == 1, stderr
