@@ -17,8 +17,8 @@ from similarity.encoding import Vector
 Metric = Literal["cosine", "centered"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 
-# Rows that are in memory as float64 at a time.
-_CHUNK = 4096
+# Rows that are in memory as float64 at a time: few, so that a small Lambda has room and the processor's cache too.
+_CHUNK = 256
 
 
 def unit(vectors: NDArray[np.floating[Any]]) -> Vector:
