@@ -234,7 +234,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a tensor": (lambda path: save_old(torch.ones(2), path), "they must be tensors by name, not of type Tensor"),
     "an empty dict": (
         lambda path: torch.save({}, path),
-        "aren't those of a BERT, RoBERTa or Longformer: none has a name that",
+        "aren't those of a BERT, RoBERTa or Longformer: no name ends in",
     ),
     "another model": (lambda path: torch.save({"wte.weight": torch.ones(2)}, path), f"ends in {WORDS}"),
     "names that are numbers": (
