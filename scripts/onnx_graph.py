@@ -9,7 +9,6 @@ Weights are initialisers that say where they stand in the safetensors file; `scr
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from similarity.encoding import GELU_APPROXIMATIONS
 from similarity.errors import ModelError
 from similarity.model_files import LongformerConfig
+from similarity.safetensors_header import read_header
 from similarity.settings import DEFAULT_PRECISION, Precision
 
 # What ONNX Runtime 1.32 and OpenVINO 2026.4 both read.
@@ -36,57 +36,55 @@ _INT8_SUMS = 4
 # Added to the score of a key that must not be seen; e to this power is 0.
 _UNSEEN = -1e30
 
-_ONNX_TYPES = {"F32": TensorProto.FLOAT}
-_NUMPY_TYPES = {"F64": "<f8", "F16": "<f2", "BF16": "<u2"}
-_FLOATS = (*_ONNX_TYPES, *_NUMPY_TYPES)
+_NUMPY_TYPES = {"F32": "<f4", "F64": "<f8", "F16": "<f2", "BF16": "<u2"}
 
 
 class WeightsFile:
-    """A safetensors file, of which tensors are named by place: https://huggingface.co/docs/safetensors (Format)."""
+    """A safetensors file, of which tensors are named by place. Names are those below a head's prefix."""
 
     def __init__(self, path: Path) -> None:
-        """Raises OSError or ValueError for a file that is missing or no safetensors file."""
+        """Raises ModelError for a file that is cut off, damaged or of another format."""
         self.path = path
-        with path.open("rb") as file:
-            header_bytes = int.from_bytes(file.read(8), "little")
-            self._header: dict[str, Any] = json.loads(file.read(header_bytes))
-        self._start = 8 + header_bytes
-        self._prefix = "longformer." if any(name.startswith("longformer.") for name in self._header) else ""
+        self._places = read_header(path)
+        self._prefix = "longformer." if any(name.startswith("longformer.") for name in self._places) else ""
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._header[self._prefix + name]["shape"])
+        return self._places[self._prefix + name].shape
 
-    def read(self, name: str) -> np.ndarray:
+    def read(self, name: str) -> NDArray[np.float32]:
         """The tensor as float32."""
-        entry = self._header[self._prefix + name]
-        first, end = entry["data_offsets"]
+        place = self._places[self._prefix + name]
         with self.path.open("rb") as file:
-            file.seek(self._start + first)
-            content = file.read(end - first)
-        array = np.frombuffer(content, _NUMPY_TYPES.get(entry["dtype"], "<f4")).reshape(entry["shape"])
-        if entry["dtype"] == "BF16":  # the upper half of a float32
+            file.seek(place.start)
+            content = file.read(place.end - place.start)
+        array = np.frombuffer(content, _NUMPY_TYPES[place.dtype]).reshape(place.shape)
+        if place.dtype == "BF16":  # the upper half of a float32
             return (array.astype("u4") << 16).view("f4")
-        return array.astype(np.float32)
+        with np.errstate(over="ignore"):  # `require_finite` tells
+            return array.astype(np.float32)
 
     def require_finite(self) -> None:
         """Raises ModelError where a number of the encoder is NaN or infinite, or becomes so as float32."""
-        for name, entry in self._header.items():
-            if name.startswith(self._prefix) and entry.get("dtype") in _FLOATS:
-                with np.errstate(over="ignore"):
-                    is_finite = np.isfinite(self.read(name.removeprefix(self._prefix))).all()
-                if not is_finite:
-                    raise ModelError(f"the weights have NaN or infinity in {name}: the file is damaged")
+        for name, place in self._places.items():
+            short = name.removeprefix(self._prefix)
+            if not short.startswith(("embeddings.", "encoder.")) or place.dtype not in _NUMPY_TYPES:
+                continue
+            if bad := int(np.count_nonzero(~np.isfinite(self.read(short)))):
+                raise ModelError(
+                    f"the weights have {bad} numbers in {name} that are NaN, infinite or too large for float32: "
+                    "the file is damaged, or its training failed"
+                )
 
     def initializer(self, name: str) -> TensorProto:
         """The tensor as an initialiser: by its place if it is float32, else converted and part of the graph."""
-        entry = self._header[self._prefix + name]
-        if entry["dtype"] not in _ONNX_TYPES:
+        place = self._places[self._prefix + name]
+        if place.dtype != "F32":
             return numpy_helper.from_array(self.read(name), name)
-        first, end = entry["data_offsets"]
         tensor = TensorProto(
-            name=name, data_type=_ONNX_TYPES[entry["dtype"]], dims=entry["shape"], data_location=TensorProto.EXTERNAL
+            name=name, data_type=TensorProto.FLOAT, dims=place.shape, data_location=TensorProto.EXTERNAL
         )
-        for key, value in (("location", self.path.name), ("offset", self._start + first), ("length", end - first)):
+        length = place.end - place.start
+        for key, value in (("location", self.path.name), ("offset", place.start), ("length", length)):
             tensor.external_data.add(key=key, value=str(value))
         return tensor
 

@@ -167,12 +167,8 @@ def main(argv: list[str] | None = None) -> int:
     Fails where weights or graphs aren't what was installed: such an image must not be deployed.
     """
     [model_dir] = map(Path, sys.argv[1:] if argv is None else argv)
-    files = ModelFiles(model_dir)
     try:
-        files.require_weights_unchanged()
-        for path in files.graph_paths:
-            if path.exists():
-                files.require_graph_unchanged(path.name)
+        ModelFiles(model_dir).require_unchanged()
     except ModelError as error:
         print(f"similarity.manifest: {error.detail}", file=sys.stderr)
         return 1

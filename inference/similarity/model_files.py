@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from similarity.errors import ModelError, one_line
+from similarity.safetensors_header import read_header
 from similarity.settings import DEFAULT_MODEL_FILENAME, Precision
 
 CONFIG_FILENAME = "config.json"
@@ -29,14 +30,20 @@ GRAPH_FILENAMES: dict[Precision, str] = {"float32": "encoder.onnx", "int8": "enc
 
 # While a new model's files take their places one by one, they wait in this folder (scripts/model_folder.py).
 INSTALLING_DIRNAME = ".installing"
+HOW_TO_GET_ONE = (
+    "scripts/fetch_model.py fetches one, and scripts/convert_encoder.py --quick-start --out FOLDER makes a small one"
+)
 # What scripts/convert_encoder.py makes a Longformer of.
 CONVERTIBLE_KINDS = ("bert", "roberta", "xlm-roberta", "camembert")
 
 _SAMPLES, _SAMPLE_BYTES = 64, 4096
 # What Git LFS leaves in place of a large file: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-# Far more than any model has; a larger number comes from a damaged file.
-_MAX_SIZE = 1 << 24
+# Far more than any model has; a larger number comes from a damaged file. With 2^24 layers, a start took 5 s and 700 MB.
+_MAX_SIZE = 1 << 20
+# Longformer-base's graph has 80 KB, since it refers to the weights. One that holds weights (int8, or of a float16
+# checkpoint) has 96 MB and more; hashing it at each start would take 0.07 s of 0.3.
+_SMALL_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,9 @@ class LongformerConfig:
         eps = values.get("layer_norm_eps", 1e-12)
         if not isinstance(eps, float | int) or not 0 < eps < 1:
             raise ValueError("layer_norm_eps must be a number from 0 to 1")
+        on_cls = values.get("global_attention_on_cls", False)
+        if not isinstance(on_cls, bool):
+            raise ValueError("global_attention_on_cls must be true or false")
         if hidden % heads:
             raise ValueError(f"hidden_size {hidden} can't be divided among num_attention_heads {heads}")
         config = cls(
@@ -90,7 +100,7 @@ class LongformerConfig:
             layer_norm_eps=float(eps),
             pad_token_id=pad,
             max_position_embeddings=_size(values, "max_position_embeddings"),
-            global_attention_on_cls=bool(values.get("global_attention_on_cls", False)),
+            global_attention_on_cls=on_cls,
         )
         if config.max_tokens < 3:
             raise ValueError(
@@ -136,16 +146,13 @@ class ModelFiles:
 
     def config(self) -> LongformerConfig:
         """Raises ModelError for a config that is missing, broken or of another kind of model."""
-        if (self.folder / INSTALLING_DIRNAME).exists():
+        if (self.folder / INSTALLING_DIRNAME).is_dir():
             raise ModelError(
                 f"the installation of a model in {self.folder} was stopped halfway; give the same command again "
-                "(scripts/fetch_model.py or scripts/convert_encoder.py), which ends it"
+                "(scripts/fetch_model.py, convert_encoder.py or export_onnx.py), which ends it"
             )
         if not self.config_path.exists():
-            raise ModelError(
-                f"there is no model in {self.folder}: scripts/fetch_model.py fetches one, and "
-                "scripts/convert_encoder.py --quick-start --out FOLDER makes a small one"
-            )
+            raise ModelError(f"there is no model in {self.folder}: {HOW_TO_GET_ONE}")
         try:
             return LongformerConfig.from_json(_read_object(self.config_path))
         except ValueError as error:
@@ -165,16 +172,9 @@ class ModelFiles:
             raise ModelError(f"{path}: {error}") from error
 
     def require_weights(self) -> None:
-        """Raises ModelError where the weights' file isn't there, or doesn't begin as a safetensors file does."""
-        path = self.weights_path
-        require_content(path)
-        try:
-            with path.open("rb") as weights:
-                header_bytes = 8 + int.from_bytes(weights.read(8), "little")
-            if header_bytes > path.stat().st_size:
-                raise ModelError(f"{path} is cut off, or isn't a safetensors file")
-        except OSError as error:
-            raise ModelError(f"{path} can't be read: {error.strerror or error}") from error
+        """Raises ModelError where the weights' file isn't there, or isn't a whole safetensors file by its header."""
+        require_content(self.weights_path)
+        read_header(self.weights_path)
 
     def require_weights_unchanged(self) -> None:
         """Reads all of the weights: half a second for 600 MB.
@@ -190,12 +190,35 @@ class ModelFiles:
 
     def require_graph_unchanged(self, name: str) -> None:
         """Raises ModelError where the graph isn't what the export wrote, or can't be read."""
-        expected = self.provenance().get("graph_sha256")
-        if isinstance(expected, Mapping) and expected.get(name) not in (None, sha256_of(self.folder / name)):
+        expected = self.graph_sha256().get(name)
+        if expected is not None and sha256_of(self.folder / name) != expected:
             raise ModelError(
                 f"{self.folder / name} isn't the file that was exported (its SHA-256 isn't the one in "
                 f"{PROVENANCE_FILENAME}); scripts/export_onnx.py makes it anew"
             )
+
+    def require_graph_at_start(self, name: str) -> None:
+        """As `require_graph_unchanged`, but a graph that holds weights isn't read: that is for those who can wait."""
+        try:
+            is_small = (self.folder / name).stat().st_size <= _SMALL_BYTES
+        except OSError as error:
+            raise ModelError(f"{self.folder / name} can't be read: {error.strerror or error}") from error
+        if is_small:
+            self.require_graph_unchanged(name)
+
+    def require_unchanged(self) -> None:
+        """Reads all of weights and graphs. Raises ModelError where one has changed, or the folder can't be used."""
+        self.config()
+        self.require_weights()
+        self.require_weights_unchanged()
+        for path in self.graph_paths:
+            if path.exists():
+                self.require_graph_unchanged(path.name)
+
+    def graph_sha256(self) -> dict[str, Any]:
+        """SHA-256 hex by file name of a graph, as far as provenance.json has them. Raises ModelError."""
+        noted = self.provenance().get("graph_sha256")
+        return noted if isinstance(noted, dict) else {}
 
     def fingerprint(self) -> str:
         """SHA-256 hex over config, tokenizer and weights; of the weights their size, their header and samples.
@@ -204,7 +227,7 @@ class ModelFiles:
         that no bit has flipped. Raises ModelError where a file can't be read.
         """
         config = self.config()
-        self.require_weights()
+        require_content(self.weights_path)
         # As long as there was no other kind of attention, fingerprints did not mention it.
         digest = hashlib.sha256(repr(config).replace(", global_attention_on_cls=False", "").encode())
         try:
@@ -212,7 +235,8 @@ class ModelFiles:
             size = self.weights_path.stat().st_size
             digest.update(str(size).encode())
             with self.weights_path.open("rb") as weights:
-                header_bytes = 8 + int.from_bytes(weights.read(8), "little")
+                # Whether the header is sound, `require_weights` says.
+                header_bytes = 8 + min(int.from_bytes(weights.read(8), "little"), max(size - 8, 0))
                 weights.seek(0)
                 digest.update(weights.read(min(header_bytes, 1 << 20)))
                 for sample in range(_SAMPLES):

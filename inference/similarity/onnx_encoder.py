@@ -55,7 +55,7 @@ class OnnxEncoder(TextEncoder):
         path = files.folder / GRAPH_FILENAMES[precision]
         if not path.exists():
             raise ModelError(f"{path} is not there; {_ADVICE}")
-        files.require_graph_unchanged(path.name)
+        files.require_graph_at_start(path.name)
         return cls.from_graph(path, config, tokenizer, files, precision)
 
     @classmethod
@@ -69,13 +69,13 @@ class OnnxEncoder(TextEncoder):
             raise ModelError(
                 f"{path}, or the weights that it refers to, can't be loaded; {_ADVICE}: {error}"
             ) from error
-        takes, gives = ([each.name for each in side] for side in (session.get_inputs(), session.get_outputs()))
         noted = session.get_modelmeta().custom_metadata_map
-        if takes != ["ids"] or gives != ["cls"] or not {FINGERPRINT_KEY, WORDS_KEY} <= noted.keys():
-            raise ModelError(f"{path} isn't a graph that this project exported; {_ADVICE}")
         encoder = cls(config, session, tokenizer, files)
-        if noted[FINGERPRINT_KEY] != encoder.fingerprint:
+        if noted.get(FINGERPRINT_KEY, encoder.fingerprint) != encoder.fingerprint:
             raise ModelError(f"{path} was made from other files than lie beside it; {_ADVICE}")
+        is_ours = FINGERPRINT_KEY in noted and noted.get(WORDS_KEY, "").isdecimal() and _gives_vectors(session, config)
+        if not is_ours:
+            raise ModelError(f"{path} isn't a graph that this project exported; {_ADVICE}")
         require_vocabulary(tokenizer, int(noted[WORDS_KEY]))
         encoder.precision = precision
         return encoder
@@ -87,6 +87,13 @@ class OnnxEncoder(TextEncoder):
         """(tokens,) of token ids, special tokens included -> (hidden,), float32."""
         (vector,) = self._session.run(None, {"ids": ids})
         return vector  # type: ignore[no-any-return]
+
+
+def _gives_vectors(session: onnxruntime.InferenceSession, config: LongformerConfig) -> bool:
+    """Whether it takes token ids and gives a CLS vector."""
+    takes = [(each.name, each.type, len(each.shape)) for each in session.get_inputs()]
+    gives = [(each.name, each.type, list(each.shape)) for each in session.get_outputs()]
+    return takes == [("ids", "tensor(int64)", 1)] and gives == [("cls", "tensor(float)", [config.hidden_size])]
 
 
 def _options(precision: Precision) -> onnxruntime.SessionOptions:

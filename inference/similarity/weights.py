@@ -12,6 +12,9 @@ from similarity.errors import ModelError
 from similarity.layers import GlobalAttention, Layer, Linear, Norm
 from similarity.model_files import LongformerConfig
 
+# Quantised weights mean nothing without their scales.
+_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
 
 class WeightReader:
     """Reads from `weights`, which may carry a head on top of the encoder. Every method raises ModelError.
@@ -38,6 +41,10 @@ class WeightReader:
         )
         if not fits:
             raise ModelError(f"tensor {name} has the shape {tuple(tensor.shape)}, the config asks for {shape}")
+        if tensor.dtype not in _DTYPES:
+            allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
+            found = str(tensor.dtype).removeprefix("torch.")
+            raise ModelError(f"tensor {name} is of the type {found}; it must be of {allowed}")
         return tensor.float()
 
     def norm(self, name: str) -> Norm:

@@ -230,6 +230,16 @@ def edit_tokenizer(folder: Path, **values: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
+def with_length(header: bytes) -> bytes:
+    return len(header).to_bytes(8, "little") + header
+
+
+def header(places: dict[str, list[int]]) -> bytes:
+    """A safetensors file that is all header."""
+    entries = {name: {"dtype": "F32", "shape": [1], "data_offsets": place} for name, place in places.items()}
+    return with_length(json.dumps(entries).encode())
+
+
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 123456\n"
 DEEP = "[" * 200_000
 
@@ -252,6 +262,12 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "heads below 0": (lambda d: edit_config(d, num_attention_heads=-4), "num_attention_heads must be a whole number"),
     "heads that are a string": (lambda d: edit_config(d, num_attention_heads="4"), "num_attention_heads must be"),
     "heads that are a boolean": (lambda d: edit_config(d, num_attention_heads=True), "num_attention_heads must be"),
+    "layers to fill the memory": (
+        lambda d: edit_config(d, num_hidden_layers=1 << 24, attention_window=16), "num_hidden_layers must be a whole"
+    ),
+    "global attention as a string": (
+        lambda d: edit_config(d, global_attention_on_cls="false"), "global_attention_on_cls must be true or false"
+    ),
     "a size of 10^30": (lambda d: edit_config(d, hidden_size=10**30), "hidden_size must be a whole number from 1 to"),
     "an epsilon of 0": (lambda d: edit_config(d, layer_norm_eps=0), "layer_norm_eps must be"),
     "no positions": (lambda d: edit_config(d, max_position_embeddings=4), "leaves room for 2 tokens"),
@@ -273,8 +289,15 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda d: ((d / "model.safetensors").unlink(), (d / "model.safetensors").mkdir()), "is a folder where a file"
     ),
     "weights are cut": (
-        lambda d: break_weights(d, (d / "model.safetensors").read_bytes()[:-1000]), "model.safetensors|from other files"
+        lambda d: break_weights(d, (d / "model.safetensors").read_bytes()[:-1000]), r"where its header asks for \d+"
     ),
+    "weights go on": (
+        lambda d: break_weights(d, (d / "model.safetensors").read_bytes() + b"x"), r"where its header asks for \d+"
+    ),
+    "weights end elsewhere": (lambda d: break_weights(d, header({"a": [0, 10**15]})), r"asks for 1\d{15}; copy or"),
+    "weights begin before": (lambda d: break_weights(d, header({"a": [-4, 0]})), "has a damaged header"),
+    "weights without a place": (lambda d: break_weights(d, header({"a": []})), "has a damaged header"),
+    "weights nested too deep": (lambda d: break_weights(d, with_length(DEEP.encode())), "has a damaged header"),
     "weights are cut short": (lambda d: break_weights(d, (d / "model.safetensors").read_bytes()[:100]), "is cut off"),
     "weights are empty": (lambda d: break_weights(d, b""), "is empty"),
     "weights are a pointer": (lambda d: break_weights(d, LFS_POINTER), "run `git lfs pull`"),
@@ -431,6 +454,21 @@ def test_a_graph_that_is_missing_or_cut_is_a_model_error(damage: Callable[[Path]
     with pytest.raises(ModelError) as caught:
         load_encoder(tmp_path, engine="onnx")
     assert "export_onnx.py makes it anew" in caught.value.detail
+
+
+def test_a_graph_that_holds_weights_is_not_read_at_each_start(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, folder)
+    (folder / "provenance.json").write_text(json.dumps({"graph_sha256": {"encoder.onnx": "0" * 64}}))
+    with pytest.raises(ModelError, match="could not be loaded"):
+        load_encoder(folder)
+    monkeypatch.setattr("similarity.model_files._SMALL_BYTES", (folder / "encoder.onnx").stat().st_size - 1)
+    files = load_encoder(folder).files
+    with pytest.raises(ModelError) as caught:
+        files.require_unchanged()
+    assert "isn't the file that was exported" in caught.value.detail
 
 
 SERVES_WITHOUT = """
