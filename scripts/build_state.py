@@ -32,6 +32,7 @@ from command_line import argument_parser
 from progress import progress_bar
 from similarity.encoding import TextEncoder, Vector, load_encoder
 from similarity.errors import ModelError, one_line
+from similarity.model_files import HOW_TO_GET_ONE
 from similarity.pt_file import is_pt
 from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_DIR, DEFAULT_PRECISION, Precision
 from similarity.state import IncidentState
@@ -188,7 +189,8 @@ def main(argv: list[str] | None = None) -> int:
     if not args.source.exists():
         parser.error(f"there is no {args.source}")
     if not out.parent.is_dir():
-        parser.error(f"there is no folder {out.parent} to write to")
+        advice = "" if args.out else f", which would hold the model: {HOW_TO_GET_ONE}"
+        parser.error(f"there is no folder {out.parent} to write to{advice}")
     problems = Problems()
     try:
         state = build(args.source, args.model, out, problems, args.text, args.precision)

@@ -24,7 +24,7 @@ import numpy as np
 
 import _inference  # noqa: F401  (makes `similarity` importable)
 from command_line import argument_parser
-from install_files import STAGING_PREFIX, finish_install, install, remove_leftovers, write_provenance
+from install_files import STAGING_PREFIX, install, write_provenance, writing_to
 from onnx_graph import WeightsFile, encoder_graph
 from similarity.encoder import Encoder
 from similarity.errors import ModelError
@@ -46,32 +46,30 @@ def export(
     The graph is tried first: where anything fails, the folder keeps the graph that it had. Raises ModelError or
     OSError.
     """
-    finish_install(folder)
-    remove_leftovers(folder)
-    own_file(folder / model_filename)
-    reference = Encoder.load(folder, model_filename)
-    reference.files.require_weights_unchanged()
-    weights = WeightsFile(folder / model_filename)
-    weights.require_finite()
-    words = weights.shape("embeddings.word_embeddings.weight")[0]
-    metadata = {FINGERPRINT_KEY: reference.fingerprint, WORDS_KEY: str(words)}
     name = GRAPH_FILENAMES[precision]
-    content = encoder_graph(reference.config, weights, metadata, precision=precision).SerializeToString()
-    # The graph names the weights relative to itself, so it is tried where it will be.
-    descriptor, trial_name = tempfile.mkstemp(prefix=STAGING_PREFIX, suffix=".onnx", dir=folder)
-    trial = Path(trial_name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        _try(trial, reference, precision)
-        with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=folder, ignore_cleanup_errors=True) as staging:
-            trial.replace(Path(staging, name))
-            provenance = reference.files.provenance()
-            hashes = {**provenance.get("graph_sha256", {}), name: sha256_of(Path(staging, name))}
-            write_provenance(Path(staging), {**provenance, "graph_sha256": hashes})
-            install(Path(staging), folder)
-    finally:
-        trial.unlink(missing_ok=True)
+    with writing_to(folder):
+        reference = Encoder.load(folder, model_filename)
+        reference.files.require_weights_unchanged()
+        weights = WeightsFile(folder / model_filename)
+        weights.require_finite()
+        words = weights.shape("embeddings.word_embeddings.weight")[0]
+        metadata = {FINGERPRINT_KEY: reference.fingerprint, WORDS_KEY: str(words)}
+        content = encoder_graph(reference.config, weights, metadata, precision=precision).SerializeToString()
+        own_file(folder / model_filename)
+        # The graph names the weights relative to itself, so it is tried where it will be.
+        descriptor, trial_name = tempfile.mkstemp(prefix=STAGING_PREFIX, suffix=".onnx", dir=folder)
+        trial = Path(trial_name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+            _try(trial, reference, precision)
+            with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=folder, ignore_cleanup_errors=True) as staging:
+                trial.replace(Path(staging, name))
+                hashes = {**reference.files.graph_sha256(), name: sha256_of(Path(staging, name))}
+                write_provenance(Path(staging), {**reference.files.provenance(), "graph_sha256": hashes})
+                install(Path(staging), folder)
+        finally:
+            trial.unlink(missing_ok=True)
     return folder / name
 
 

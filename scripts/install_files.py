@@ -7,56 +7,94 @@ meanwhile is told so (`similarity.model_files`), and the next writer finishes wh
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import _inference  # noqa: F401  (makes `similarity` importable)
-from similarity.model_files import GRAPH_FILENAMES, INSTALLING_DIRNAME, PROVENANCE_FILENAME
+from similarity.model_files import (
+    CONFIG_FILENAME,
+    GRAPH_FILENAMES,
+    INSTALLING_DIRNAME,
+    PROVENANCE_FILENAME,
+    TOKENIZER_FILENAME,
+)
 from similarity.settings import DEFAULT_MODEL_FILENAME
 
 # How files and folders are named that nobody but their writer uses.
 STAGING_PREFIX = ".new-"
+# Weights first and provenance.json last: in between, the old provenance.json has another hash than the weights. So the
+# build of the image, which gets no hidden files, refuses the folder.
+_ORDER = (
+    DEFAULT_MODEL_FILENAME, *GRAPH_FILENAMES.values(), TOKENIZER_FILENAME, CONFIG_FILENAME, PROVENANCE_FILENAME
+)  # fmt: skip
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """For one writer at a time. At the start it ends what a writer before has begun, and removes what it left.
+
+    Raises OSError, also while another process writes to the folder.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however that ends
+        except BlockingIOError as error:
+            raise OSError(f"another process is writing a model to {folder}; try again when it has ended") from error
+        except OSError:  # a network file system that locks no folders
+            pass
+        _finish(folder)
+        _remove_leftovers(folder)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def finish_install(folder: Path) -> None:
+    """Goes on with an installation that was stopped after it counted, if there is one. Raises OSError."""
+    if (folder / INSTALLING_DIRNAME).is_dir():
+        with writing_to(folder):
+            pass
 
 
 def install(staging: Path, folder: Path) -> None:
     """Puts all files of the folder `staging`, which lies in `folder`, into `folder`. Raises OSError.
 
-    With new weights the graphs that were made of the old ones go.
+    For use within `writing_to`. With new weights the graphs that were made of the old ones go.
     """
     for path in staging.iterdir():
         # mkstemp and safetensors make files that only their owner can read; in the image another user does.
         path.chmod(0o644)
         _sync(path)
     _sync(staging)
-    finish_install(folder)
     staging.rename(folder / INSTALLING_DIRNAME)
     _sync(folder)
-    finish_install(folder)
+    _finish(folder)
 
 
-def finish_install(folder: Path) -> None:
-    """Goes on with an installation that was stopped after it counted, if there is one. Raises OSError."""
+def _finish(folder: Path) -> None:
     installing = folder / INSTALLING_DIRNAME
     if not installing.is_dir():
         return
-    weights = installing / DEFAULT_MODEL_FILENAME
-    if weights.exists():
+    if (installing / DEFAULT_MODEL_FILENAME).exists():
+        # As long as new weights wait here, no graph in the folder is a new one.
         for name in GRAPH_FILENAMES.values():
-            (folder / name).unlink(missing_ok=True)
-        # First of all: as long as they wait here, no graph in the folder is a new one.
-        weights.replace(folder / weights.name)
-    for path in sorted(installing.iterdir()):
-        path.replace(folder / path.name)
+            if not (installing / name).exists():
+                (folder / name).unlink(missing_ok=True)
+    for name in _ORDER:
+        if (installing / name).exists():
+            (installing / name).replace(folder / name)
     _sync(folder)
     installing.rmdir()
 
 
-def remove_leftovers(folder: Path) -> None:
+def _remove_leftovers(folder: Path) -> None:
     """Removes what a writer that was killed has left, as far as it can be removed."""
     for path in folder.glob(f"{STAGING_PREFIX}*"):
         if path.is_dir():

@@ -27,9 +27,10 @@ from _inference import INFERENCE_DIR, ROOT
 from command_line import argument_parser
 from connections import server
 from gateway import gateway
+from install_files import finish_install
 from similarity.encoding import load_encoder
 from similarity.errors import ModelError, StateError
-from similarity.model_files import ModelFiles
+from similarity.model_files import HOW_TO_GET_ONE, ModelFiles
 from similarity.routes import DEFAULT_ALLOWED_ORIGINS, HandlerFileError, find_handlers
 from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_URI
 from similarity.state import IncidentState
@@ -42,6 +43,7 @@ SAMPLE_DIR = ROOT / "scripts" / "sample"
 def quick_start_model() -> Path:
     """The folder of the quick-start model, made if it is not there. Raises ModelError or OSError."""
     folder = QUICK_START_DIR / "model"
+    finish_install(folder)
     files = ModelFiles(folder)
     if not all(path.exists() for path in (*files.paths, files.graph_paths[0])):
         print("Making the quick-start model, once ...", file=sys.stderr, flush=True)
@@ -113,9 +115,10 @@ def main(argv: list[str] | None = None) -> int:
         "--allow-origin", action="append", metavar="ORIGIN", help="site whose pages may call (default localhost:3000)"
     )
     args = parser.parse_args(argv)
-    for path in (args.model, args.state):
-        if path is not None and not path.exists():
-            parser.error(f"there is no {path}")
+    if args.model is not None and not args.model.exists():
+        parser.error(f"there is no {args.model}: {HOW_TO_GET_ONE}")
+    if args.state is not None and not args.state.exists():
+        parser.error(f"there is no {args.state}")
     try:
         listener = listen(args.host, args.port)
     except (OSError, OverflowError) as error:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import _inference  # noqa: F401  (makes `similarity` importable)
 from export_onnx import export
-from install_files import STAGING_PREFIX, finish_install, install, remove_leftovers, write_provenance
+from install_files import STAGING_PREFIX, install, write_provenance, writing_to
 from similarity.errors import ModelError
 from similarity.model_files import CONFIG_FILENAME, TOKENIZER_FILENAME, sha256_of
 from similarity.settings import DEFAULT_MODEL_FILENAME
@@ -38,9 +38,10 @@ def write_model(
     """
     require_finite(weights)
     folder.mkdir(parents=True, exist_ok=True)
-    finish_install(folder)
-    remove_leftovers(folder)
-    with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=folder, ignore_cleanup_errors=True) as name:
+    with (
+        writing_to(folder),
+        tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=folder, ignore_cleanup_errors=True) as name,
+    ):
         new = Path(name)
         try:
             save_file(_apart(weights), new / DEFAULT_MODEL_FILENAME, metadata={"format": "pt"})

@@ -307,6 +307,15 @@ def test_paths_that_are_not_there_exit_with_2(
     assert not list(out.parent.iterdir())
 
 
+def test_where_there_is_no_model_folder_the_next_command_is_named(
+    snapshot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main([str(snapshot), "--model", str(tmp_path / "no model")])
+    assert exit_.value.code == 2
+    assert "scripts/fetch_model.py fetches one" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_a_model_that_is_not_there_is_told_in_one_line(
     snapshot: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -133,10 +133,28 @@ def with_other_names(content: bytes) -> bytes:
     return content.replace(b"\x03cls", b"\x03out")
 
 
+def with_other_shape(content: bytes) -> bytes:
+    """A matrix of one row in place of the vector."""
+    model = onnx.load_from_string(content)
+    model.graph.node[-1].op_type = "Identity"
+    del model.graph.node[-1].input[1:]
+    shape = model.graph.output[0].type.tensor_type.shape
+    shape.dim.insert(0, type(shape.dim[0])(dim_value=1))
+    return model.SerializeToString()
+
+
+def with_words_in_letters(content: bytes) -> bytes:
+    model = onnx.load_from_string(content)
+    next(each for each in model.metadata_props if each.key == "vocabulary_size").value = "many"
+    return model.SerializeToString()
+
+
 CHANGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "weights elsewhere": (moved, "isn't the file that was exported"),
     "no metadata": (without_metadata, "isn't a graph that this project exported"),
     "other outputs": (with_other_names, "isn't a graph that this project exported"),
+    "another shape": (with_other_shape, "isn't a graph that this project exported"),
+    "a number in letters": (with_words_in_letters, "isn't a graph that this project exported"),
     "a pointer of Git LFS": (lambda _: b"version https://git-lfs.github.com/spec/v1\n", "can't be loaded"),
 }
 
@@ -203,8 +221,44 @@ def test_weights_that_are_not_finite_are_refused(value: float, folder: Path) -> 
     before = contents(folder)
     with pytest.raises(ModelError) as caught:
         export(folder)
-    assert "NaN or infinity in embeddings.word_embeddings.weight" in caught.value.detail
+    assert "1 numbers in embeddings.word_embeddings.weight that are NaN, infinite" in caught.value.detail
     assert contents(folder) == before
+
+
+def test_a_failed_export_leaves_links_as_they_are(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["embeddings.word_embeddings.weight"][3, 5] = torch.nan
+    save_file(weights, folder / "model.safetensors")
+    as_in_a_hub_cache(folder)
+    with pytest.raises(ModelError):
+        export(folder)
+    assert all(path.is_symlink() for path in folder.iterdir())
+
+
+def test_what_lies_above_the_encoder_need_not_be_finite(folder: Path, tiny_encoder: Encoder) -> None:
+    weights = load_file(folder / "model.safetensors")
+    save_file({**weights, "lm_head.bias": torch.full((600,), torch.nan)}, folder / "model.safetensors")
+    export(folder)
+    assert np.allclose(load_encoder(folder).encode(TEXT).vector, tiny_encoder.encode(TEXT).vector, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.float8_e4m3fn])
+def test_weights_that_are_not_plain_numbers_are_refused(dtype: torch.dtype, folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    name = "encoder.layer.1.output.dense.weight"
+    save_file({**weights, name: weights[name].to(dtype)}, folder / "model.safetensors")
+    with pytest.raises(ModelError) as caught:
+        export(folder)
+    assert f"tensor {name} is of the type {str(dtype).removeprefix('torch.')}; it must be" in caught.value.detail
+
+
+@pytest.mark.parametrize("noted", [None, [], "x"])
+def test_a_provenance_without_hashes_gets_them(noted: object, folder: Path) -> None:
+    (folder / "provenance.json").write_text(json.dumps({"model": "tiny", "graph_sha256": noted}))
+    export(folder)
+    provenance = json.loads((folder / "provenance.json").read_bytes())
+    assert provenance["graph_sha256"].keys() == {"encoder.onnx"}
+    assert load_encoder(folder).name == "tiny"
 
 
 def test_weights_that_were_changed_are_refused(folder: Path) -> None:

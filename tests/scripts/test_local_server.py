@@ -307,7 +307,9 @@ def test_serving_does_without_what_makes_models_and_states(
 def test_a_path_that_is_not_there_is_a_usage_error(option: str, tmp_path: Path) -> None:
     ended = run_to_its_end("--port", "0", option, tmp_path / "nowhere")
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert str(tmp_path / "nowhere") in ended.stderr.splitlines()[-1]
+    last = ended.stderr.splitlines()[-1]
+    assert str(tmp_path / "nowhere") in last
+    assert ("scripts/fetch_model.py fetches one" in last) == (option == "--model")
     assert "Traceback" not in ended.stderr
 
 
@@ -429,6 +431,16 @@ def test_the_command_passes_its_arguments_on_from_any_folder(tmp_path: Path) -> 
     # The first run sets up the venv and says so; from then on there is nothing to do.
     assert "Setting up .venv" in first.stderr
     assert "Setting up .venv" not in second.stderr
+
+
+def test_a_quick_start_model_that_was_stopped_in_its_last_step_is_used(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_server, "QUICK_START_DIR", tmp_path)
+    shutil.copytree(tiny_model_dir, tmp_path / "model")
+    # All files are in their places, and what is left to do is to remove this.
+    (tmp_path / "model" / ".installing").mkdir()
+    assert Encoder.load(local_server.quick_start_model()).name == "tiny"
 
 
 def test_a_broken_state_of_the_sample_is_built_again(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -21,8 +23,9 @@ from torch import Tensor
 from transformers import LongformerModel
 
 from export_onnx import export
-from install_files import finish_install, remove_leftovers
+from install_files import finish_install, writing_to
 from model_folder import sha256_of, write_model
+from similarity import manifest
 from similarity.encoder import Encoder
 from similarity.encoding import Vector, load_encoder
 from similarity.errors import ModelError
@@ -211,7 +214,7 @@ def found_in(folder: Path, killed: Killed) -> str:
     try:
         vector = load_encoder(folder).encode("a text").vector
     except ModelError as error:
-        return "halfway" if "was stopped halfway" in error.detail else error.detail
+        return "halfway" if "was stopped halfway" in error.detail else error.detail.replace(str(folder), "FOLDER")
     assert any(np.array_equal(vector, known) for known in (killed.old, killed.new)), folder
     return "new" if np.array_equal(vector, killed.new) else "old"
 
@@ -236,5 +239,63 @@ def test_the_next_writer_goes_on_after_a_kill(killed: Killed) -> None:
         finish_install(folder)
         if was_halfway:
             assert np.array_equal(load_encoder(folder).encode("a text").vector, killed.new), folder
-        remove_leftovers(folder)
+        with writing_to(folder):
+            pass
         assert not [path.name for path in folder.iterdir() if path.name.startswith(".")], folder
+
+
+def test_two_writers_do_not_meet(tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = {**parts(tiny_model_dir), "source": {"model": "the second"}}
+    second: list[str] = []
+
+    def export_and_meet(folder: Path) -> Path:
+        # The first writer has its files in hand, and the second comes.
+        with pytest.raises(OSError, match="another process is writing") as caught:
+            write_model(tmp_path, **other)
+        second.append(str(caught.value))
+        return export(folder)
+
+    monkeypatch.setattr("model_folder.export", export_and_meet)
+    write_model(tmp_path, **parts(tiny_model_dir))
+    assert len(second) == 1
+    assert ModelFiles(tmp_path).name() == "some/model"
+    assert load_encoder(tmp_path).encode("a text")
+    monkeypatch.undo()
+    write_model(tmp_path, **other)
+    assert ModelFiles(tmp_path).name() == "the second"
+
+
+@pytest.mark.parametrize("moved", range(6))
+def test_no_image_is_built_of_two_models(
+    moved: int, tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The build gets no hidden file, so that it can't see that an installation was stopped."""
+    given = parts(tiny_model_dir)
+    write_model(tmp_path / "old", **given)
+    # It differs from the old one in every file.
+    given["config"] = {**given["config"], "attention_window": [8, 8, 8]}
+    given["tokenizer_json"] += b"\n"
+    given["weights"] = {name: -tensor for name, tensor in given["weights"].items()}
+    write_model(tmp_path / "new", **given)
+    folder = tmp_path / "model"
+    shutil.copytree(tmp_path / "old", folder)
+    (folder / "incident_cls.pt").write_bytes(b"a state")
+    shutil.copytree(tmp_path / "new", folder / ".installing")
+    replace, left = os.replace, [moved]
+
+    def replace_some(*args: Any, **options: Any) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        replace(*args, **options)
+
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr("os.replace", replace_some)
+        finish_install(folder)
+    image = tmp_path / "image"
+    shutil.copytree(folder, image, ignore=shutil.ignore_patterns(".*"))
+    found = contents(image)
+    del found["incident_cls.pt"]
+    is_whole = found in (contents(tmp_path / "old"), contents(tmp_path / "new"))
+    assert is_whole == (moved in (0, 5))
+    assert (manifest.main([str(image)]) == 0) == is_whole
