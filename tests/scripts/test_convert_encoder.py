@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import BertConfig, BertModel, LongformerModel, RobertaConfig, RobertaModel
 
 import convert_encoder
+from checkpoint_files import old_pickle
 from convert_encoder import ConversionError, convert, main, make_quick_start_model
 from similarity.encoder import Encoder
 from similarity.model_files import CONVERTIBLE_KINDS
@@ -232,6 +233,10 @@ def set_number(folder: Path, name: str, value: float) -> None:
     save_file(weights, folder / "model.safetensors")
 
 
+def set_tensor(folder: Path, name: str, tensor: Tensor) -> None:
+    save_file(load_file(folder / "model.safetensors") | {name: tensor}, folder / "model.safetensors")
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -264,6 +269,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: drop_tensor(folder, "embeddings.position_embeddings.weight"),
         "no tensor embeddings.position_embeddings.weight",
     ),
+    "positions of one dimension": (
+        lambda folder: set_tensor(folder, "embeddings.position_embeddings.weight", torch.ones(40)),
+        "tensor embeddings.position_embeddings.weight has the shape (40,), which holds no positions.",
+    ),
+    "an empty table of positions": (
+        lambda folder: set_tensor(folder, "embeddings.position_embeddings.weight", torch.ones(0, 32)),
+        "has the shape (0, 32), which holds no positions.",
+    ),
     "a layer without keys": (
         lambda folder: drop_tensor(folder, "encoder.layer.1.attention.self.key.weight"),
         "no tensor encoder.layer.1.attention.self.key.weight",
@@ -283,6 +296,35 @@ def test_pickled_weights_convert_alike(form: str, bert_dir: Path, tmp_path: Path
     found, expected = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "expected"))
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+def test_a_bert_as_it_was_first_published_keeps_its_vectors(bert_dir: Path, tmp_path: Path) -> None:
+    # A pickle of before torch 1.6, with TensorFlow's names for the parts of a LayerNorm, as bert-base-uncased has them.
+    weights = {}
+    for name, tensor in load_file(bert_dir / "model.safetensors").items():
+        old = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+        weights[f"bert.{old}"] = tensor
+    assert any(name.endswith("gamma") for name in weights)
+    (bert_dir / "pytorch_model.bin").write_bytes(old_pickle(weights))
+    expected = reference(BertModel.from_pretrained(bert_dir).eval(), random_ids(FITTING))
+    (bert_dir / "model.safetensors").unlink()
+    assert main([str(bert_dir), "--out", str(tmp_path / "out"), "--window", str(WINDOW)]) == 0
+    found = Encoder.load(tmp_path / "out").cls_vector(random_ids(FITTING))
+    assert (found - expected).abs().max() < TOLERANCE
+
+
+def test_a_roberta_without_tokenizer_json_keeps_its_tokens(tmp_path: Path) -> None:
+    folder = tmp_path / "roberta"
+    folder.mkdir()
+    write_source(folder, "roberta")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.model.save(str(folder))  # vocab.json and merges.txt
+    (folder / "tokenizer.json").unlink()
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    assert main([str(folder), "--out", str(tmp_path / "out"), "--window", str(WINDOW)]) == 0
+    text = "A robot in a warehouse hurt 3 workers."
+    assert Encoder.load(tmp_path / "out").encode(text).tokens.ids == tokenizer.encode(text).ids
 
 
 def test_the_kinds_that_convert_are_those_that_errors_name() -> None:

@@ -192,6 +192,7 @@ def test_what_the_hub_does_not_have_leaves_the_model_that_was_there(
         assert ran.code == 1
         [line] = ran.message
         assert line.startswith(f"fetch_model: {message}"), line
+        assert ("convert_encoder.py" in line) == (name == "an/encoder")
         assert ran.stdout == ""
         assert contents(out) == before, name
         assert not hub.gets("model.safetensors"), "what can't be used is not downloaded first"
