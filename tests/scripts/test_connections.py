@@ -205,7 +205,7 @@ def test_a_request_in_parts_is_answered(start: Callable[..., Running]) -> None:
     server = start()
     connection = server.send(b"POST /echo HTTP/1.1\r\nHo")
     assert server.answers()
-    connection.sendall(b"st: here\r\nContent-Length: 6\r\n\r\nabc")
+    connection.sendall(b"st: here\r\nContent-Type: text/plain\r\nContent-Length: 6\r\n\r\nabc")
     assert server.answers()
     connection.sendall(b"def")
     assert b"abcdef" in answer(connection)
