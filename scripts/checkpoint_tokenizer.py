@@ -35,7 +35,7 @@ def read_tokenizer(folder: Path) -> bytes:
         TextTokenizer.load(path, max_tokens=1)
     except ModelError as error:
         raise CheckpointError(f"{error.detail}; copy or fetch it again.") from error
-    return path.read_bytes()
+    return path.read_text(encoding="utf-8-sig").encode()
 
 
 def _byte_level_bpe(folder: Path) -> Tokenizer:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +53,9 @@ def read_encoder(folder: Path) -> dict[str, Tensor]:
     Without what has no part in a CLS vector: heads, the pooler, counters of positions, a trainer's state.
     Raises CheckpointError or OSError.
     """
-    content = _read_weights(folder)
-    tables = [content, *(value for value in content.values() if isinstance(value, Mapping))]
     found = [
-        (table, name.removesuffix(_WORDS))
-        for table in tables
+        (where, table, name.removesuffix(_WORDS))
+        for where, table in _tables(_read_weights(folder))
         for name in table
         if isinstance(name, str) and (name == _WORDS or name.endswith(f".{_WORDS}"))
     ]
@@ -66,11 +64,11 @@ def read_encoder(folder: Path) -> dict[str, Tensor]:
             f"the weights in {folder} aren't those of a BERT, RoBERTa or Longformer: no name ends in {_WORDS}."
         )
     if len(found) > 1:
-        prefixes = " and ".join(sorted(repr(prefix) for _, prefix in found))
+        prefixes = " and ".join(sorted(repr(where + prefix) for where, _, prefix in found))
         raise CheckpointError(
             f"the weights in {folder} hold several encoders, under {prefixes}; save the one that you want alone."
         )
-    [(table, prefix)] = found
+    [(_, table, prefix)] = found
     return {
         _name_of_today(name.removeprefix(prefix)): _float32(name, tensor)
         for name, tensor in table.items()
@@ -78,6 +76,14 @@ def read_encoder(folder: Path) -> dict[str, Tensor]:
         and name.startswith((f"{prefix}embeddings.", f"{prefix}encoder."))
         and not name.endswith(("position_ids", "token_type_ids"))
     }
+
+
+def _tables(content: Mapping[Any, Any], where: str = "", depth: int = 3) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """What may hold the encoder's tensors: the content, and dicts in it, as trainers keep them, by their place."""
+    yield where, content
+    for name, value in content.items():
+        if isinstance(value, Mapping) and depth:
+            yield from _tables(value, f"{where}{name}/", depth - 1)
 
 
 def weights_filename(names: Collection[str], where: object) -> str:
@@ -115,6 +121,9 @@ def _read_weights(folder: Path) -> Mapping[Any, Any]:
 
 def _read_tensors(path: Path) -> Mapping[Any, Any]:
     require_content(path)
+    with path.open("rb") as file:
+        if file.read(1) == b"<":
+            raise CheckpointError(f"{path} is a web page, not weights; copy or fetch the file again.")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

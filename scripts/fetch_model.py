@@ -79,6 +79,14 @@ def require_longformer(folder: Path, called: str) -> None:
         raise _unusable(called, error) from error
 
 
+def name_of(source: Path) -> str | None:
+    """What the model in the folder is called, where a script of this project made it. Raises FetchError."""
+    try:
+        return ModelFiles(source).name()
+    except ModelError as error:
+        raise _unusable(str(source), error) from error
+
+
 def _unusable(called: str, error: ModelError) -> FetchError:
     return FetchError(f"{called} isn't a Longformer that can be used here: {error.detail}.")
 
@@ -124,7 +132,6 @@ def fetch(model: str, revision: str, out: Path) -> bool:
 
     Raises FetchError, HubError, CheckpointError or OSError.
     """
-    finish_install(out)
     # A commit needs no look at the hub; a branch or a tag may have moved.
     if re.fullmatch("[0-9a-f]{40}", revision) and is_installed(out, model, revision):
         return False
@@ -141,20 +148,25 @@ def fetch(model: str, revision: str, out: Path) -> bool:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argument_parser(__doc__)
-    parser.add_argument("--model", default=DEFAULT_MODEL_URI, help=f"name on the hub (default {DEFAULT_MODEL_URI})")
+    parser.add_argument(
+        "--model", help=f"name on the hub (default {DEFAULT_MODEL_URI}, with --from what its provenance.json says)"
+    )
     parser.add_argument("--revision", help="commit, tag or branch (default: the pinned commit, else main)")
     parser.add_argument("--from", dest="source", type=Path, help="folder that holds the model already")
     parser.add_argument("--out", type=Path, default=INFERENCE_DIR / DEFAULT_MODEL_DIR, help="default inference/model")
     args = parser.parse_args(argv)
     if args.source is not None and not args.source.is_dir():
         parser.error(f"there is no folder {args.source}")
-    revision = args.revision or PINNED_REVISIONS.get(args.model, "main")
+    model = args.model or DEFAULT_MODEL_URI
+    revision = args.revision or PINNED_REVISIONS.get(model, "main")
     try:
+        finish_install(args.out)
         if args.source is not None:
-            provenance = {"model": args.model, "revision": args.revision or ""}
+            model = args.model or name_of(args.source) or DEFAULT_MODEL_URI
+            provenance = {"model": model, "revision": args.revision or ""}
             install(args.source, args.out, called=str(args.source), provenance=provenance)
             outcome = f"revision as in {args.source}"
-        elif fetch(args.model, revision, args.out):
+        elif fetch(model, revision, args.out):
             outcome = f"revision {revision}"
         else:
             outcome = f"revision {revision}, is there already; nothing was downloaded"
@@ -164,7 +176,7 @@ def main(argv: list[str] | None = None) -> int:
     except (FetchError, HubError, CheckpointError, OSError) as error:
         print(f"fetch_model: {error}", file=sys.stderr)
         return 1
-    print(f"{args.out}: {args.model}, {outcome}")
+    print(f"{args.out}: {model}, {outcome}")
     return 0
 
 

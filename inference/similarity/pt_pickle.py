@@ -115,8 +115,8 @@ class PickleMachine:
         stack = self._stack
         match name:
             case "PROTO":
-                if argument != 2:
-                    raise PtFileError(f"its pickle has protocol {argument}, torch.save writes 2")
+                if argument not in (2, 3):
+                    raise PtFileError(f"its pickle has protocol {argument}; save it without another pickle_protocol")
             case "BINUNICODE" | "SHORT_BINSTRING" | "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "NONE":
                 if isinstance(argument, str):
                     self._budget.spend(4 * len(argument))
@@ -143,7 +143,11 @@ class PickleMachine:
             case "BINPUT" | "LONG_BINPUT":
                 self._memo[argument] = stack[-1]
             case "BINGET" | "LONG_BINGET":
-                stack.append(self._memo[argument])
+                value = self._memo[argument]
+                if isinstance(value, np.ndarray):
+                    # Whoever computes with it does so once more.
+                    self._budget.spend(value.nbytes)
+                stack.append(value)
             case "GLOBAL":
                 if argument not in _GLOBALS:
                     raise PtFileError(f"it asks for {argument[:80]!r}, which no state is made of")
@@ -155,6 +159,8 @@ class PickleMachine:
                 stack.append(self._rebuild(function, expect(arguments, tuple)))
             case "STOP":
                 pass
+            case "BUILD":
+                raise PtFileError("it holds weights, or another object of a program, not a state")
             case _:
                 raise PtFileError(f"its pickle has the instruction {name}, which no state is made with")
 
@@ -182,14 +188,17 @@ class PickleMachine:
         if tag != "storage" or any(part is not None for part in view):
             raise PtFileError("it names a storage in a way that torch.save doesn't")
         if expect(entries, int) < 1:
-            raise PtFileError("a storage has no entries")
+            raise PtFileError("a tensor is empty; in a state, an incident without reports is None")
         return self._load_storage(expect(kind, Kind), expect(key, str), entries)
 
     def _rebuild(self, function: object, arguments: tuple[Any, ...]) -> Any:
         if function is _ORDERED_DICT and not arguments:
             return {}
         if function is _REBUILD_TENSOR:
-            storage, offset, size, stride, *_ = arguments
+            # What comes sixth, hooks, is for training; seventh may be that all signs are turned around, say.
+            storage, offset, size, stride, *others = arguments
+            if any(others[2:]):
+                raise PtFileError("a tensor isn't plain: save a copy of it (clone, resolve_neg, resolve_conj)")
             return self._tensor(expect(storage, Storage), offset, expect(size, tuple), expect(stride, tuple))
         if function is _REBUILD_PARAMETER:
             # A parameter is its tensor, and whether gradients are wanted.
@@ -204,7 +213,7 @@ class PickleMachine:
         if len(size) != len(stride) or len(size) > _MAX_DIMENSIONS:
             raise PtFileError(f"a tensor has {len(size)} sizes and {len(stride)} strides")
         if min(expect(number, int) for number in (offset, *size, *stride)) < 0 or 0 in size:
-            raise PtFileError("a tensor has a size of 0, or a negative size, stride or offset")
+            raise PtFileError("a tensor is empty, or has a negative size, stride or offset")
         if storage.array is None:
             return None
         if offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) >= len(storage.array):
@@ -220,5 +229,5 @@ class PickleMachine:
 def expect(value: Any, kind: type) -> Any:
     """`value`, which must be of that very type: True, say, isn't an int here. Raises PtFileError."""
     if type(value) is not kind:
-        raise PtFileError(f"it has a {type(value).__name__} where a {kind.__name__} belongs")
+        raise PtFileError(f"it has a value of type {type(value).__name__} where one of type {kind.__name__} belongs")
     return value

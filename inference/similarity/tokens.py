@@ -110,7 +110,7 @@ class TextTokenizer:
         require_content(path)
         with tokenizer_errors(f"{path} isn't a tokenizer"):
             # from_str rather than from_file: tokenizers reports a missing file as a bare Exception too.
-            return cls(Tokenizer.from_str(path.read_text(encoding="utf-8")), max_tokens)
+            return cls(Tokenizer.from_str(path.read_text(encoding="utf-8-sig")), max_tokens)
 
     def __call__(self, text: str) -> Tokens:
         """Tokens of `text`.

@@ -155,6 +155,23 @@ def test_a_file_of_a_big_endian_machine_is_read(tmp_path: Path) -> None:
     assert_reads_as_torch_does(pack(tmp_path / "big.pt", members))
 
 
+def test_a_file_with_protocol_3_is_read(tmp_path: Path) -> None:
+    torch.save([SOME, None], tmp_path / "s.pt", pickle_protocol=3)
+    assert_same(read_pt(tmp_path / "s.pt"), [SOME.numpy(), None])  # torch.load warns, and gives the same
+
+
+def test_a_tensor_whose_signs_are_turned_around_is_refused(tmp_path: Path) -> None:
+    torch.save([torch._neg_view(SOME)], tmp_path / "s.pt")
+    with pytest.raises(PtFileError, match="isn't plain"):
+        read_pt(tmp_path / "s.pt")
+
+
+def test_weights_are_told_from_a_state(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "s.pt")
+    with pytest.raises(PtFileError, match="it holds weights"):
+        read_pt(tmp_path / "s.pt")
+
+
 def test_tensors_of_another_device_are_read(tmp_path: Path) -> None:
     members = unpack(save([SOME], tmp_path / "s.pt", "zip"))
     members["s/data.pkl"] = members["s/data.pkl"].replace(b"X\x03\0\0\0cpu", b"X\x06\0\0\0cuda:0")
@@ -195,16 +212,23 @@ ROW = tensor(STORAGE, 0, (1, 4), (4, 1))
 # Name -> the pickle, and what the reader says of it. The storage has four numbers.
 PICKLES: dict[str, tuple[bytes, str]] = {
     "a tensor for a storage, read far outside": (
-        listed(tensor(tensor(STORAGE, 0, (5 * 10**8, 0), (0, 1)), 0, (4 * 10**6, 100), (100, 1))), "a size of 0"
+        listed(tensor(tensor(STORAGE, 0, (5 * 10**8, 0), (0, 1)), 0, (4 * 10**6, 100), (100, 1))), "is empty"
     ),
-    "a tensor for a storage": (listed(tensor(ROW, 0, (1, 4), (4, 1))), "a ndarray where a Storage belongs"),
+    "a tensor for a storage": (listed(tensor(ROW, 0, (1, 4), (4, 1))), "one of type Storage belongs"),
     "a parameter for a storage": (
         listed(tensor(b"ctorch._utils\n_rebuild_parameter\n(" + ROW + b"\x88}tR", 0, (1, 4), (4, 1))),
-        "a ndarray where a Storage belongs",
+        "one of type Storage belongs",
     ),
-    "a string for a storage": (listed(tensor(b"X\x01\0\0\0a", 0, (1, 1), (1, 1))), "where a Storage belongs"),
+    "a string for a storage": (listed(tensor(b"X\x01\0\0\0a", 0, (1, 1), (1, 1))), "where one of type Storage belongs"),
     "a stride of 0": (listed(tensor(STORAGE, 0, (10**8, 8), (0, 0))), "far more memory"),
     "a stride of 0 in many tensors": (listed(*[tensor(STORAGE, 0, (10**6, 1), (0, 0))] * 80), "far more memory"),
+    "one tensor for many incidents": (
+        listed(tensor(STORAGE, 0, (1 << 18, 1), (0, 0)) + b"q\0", *[b"h\0"] * 10_000), "far more memory"
+    ),
+    "all signs turned around": (
+        listed(REBUILD + b"(" + STORAGE + b"K\0" + literal((1, 4)) + literal((4, 1)) + b"\x89}}X\x03\0\0\0neg\x88stR"),
+        "isn't plain",
+    ),
     "overlapping rows": (listed(*[tensor(STORAGE, 0, (2,) * 30, (0,) * 30)] * 3), "far more memory"),
     "a negative stride": (listed(tensor(STORAGE, 3, (2, 2), (-1, 1))), "negative"),
     "a negative offset": (listed(tensor(STORAGE, -(2**40), (1, 4), (4, 1))), "negative"),
@@ -213,24 +237,24 @@ PICKLES: dict[str, tuple[bytes, str]] = {
     "a row too many": (listed(tensor(STORAGE, 0, (2, 4), (4, 1))), "beyond its storage"),
     "sizes that aren't numbers": (listed(REBUILD + b"(" + STORAGE + b"K\0)(NNttR"), "isn't|belongs|sizes"),
     "65 dimensions": (listed(tensor(STORAGE, 0, (1,) * 65, (1,) * 65)), "65 sizes"),
-    "a storage without entries": (listed(tensor(STORAGE.replace(b"K\x04", b"K\0"), 0, (1, 1), (1, 1))), "no entries"),
+    "a storage without entries": (listed(tensor(STORAGE.replace(b"K\x04", b"K\0"), 0, (1, 1), (1, 1))), "is empty"),
     "a storage larger than its file": (
         listed(tensor(STORAGE.replace(b"K\x04", b"J\xff\xff\xff\x7f"), 0, (1, 1), (1, 1))), "another size"
     ),
     "a storage that isn't there": (listed(tensor(STORAGE.replace(b"0X", b"7X"), 0, (1, 1), (1, 1))), "it has no"),
     "a memo of 4 GB": (b"\x80\x02]r" + struct.pack("<I", 2**28 - 1) + b".", "no incidents"),
     "a memo that is empty": (b"\x80\x02j" + struct.pack("<I", 2**31) + b".", "damaged"),
-    "BUILD on a function": (listed(REBUILD + b"}X\x08\0\0\0__code__NsbN"), "instruction BUILD"),
-    "BUILD on a class": (listed(b"ccollections\nOrderedDict\n}X\x01\0\0\0aNsb"), "instruction BUILD"),
+    "BUILD on a function": (listed(REBUILD + b"}X\x08\0\0\0__code__NsbN"), "holds weights"),
+    "BUILD on a class": (listed(b"ccollections\nOrderedDict\n}X\x01\0\0\0aNsb"), "holds weights"),
     "a call of something else": (listed(b"cos\nsystem\nX\x04\0\0\0true\x85R"), "'os system', which no state"),
     "a call of an object": (listed(STORAGE + b")R"), "calls something"),
     "a name with line breaks": (listed(b"ctorch\nFloat\x1bStorage\n"), r"\\x1b"),
     "another instruction": (listed(b"ccollections\nOrderedDict\n)\x81"), "instruction NEWOBJ"),
     "a later protocol": (b"\x80\x04].", "protocol 4"),
     "tuples as keys, which take for ever to compare": (
-        b"\x80\x02}" + b")" + b"q\0h\0\x86" * 64 + b"Ns.", "a tuple where a str belongs"
+        b"\x80\x02}" + b")" + b"q\0h\0\x86" * 64 + b"Ns.", "type tuple where one of type str"
     ),
-    "numbers as keys": (b"\x80\x02}K\x01Ns.", "a int where a str belongs"),
+    "numbers as keys": (b"\x80\x02}K\x01Ns.", "type int where one of type str"),
     "a string of 2 GB": (b"\x80\x02X\xff\xff\xff\x7fabc.", "damaged"),
     "millions of lists": (b"\x80\x02(" + b"]" * 3_000_000 + b"l.", "far more memory"),
     "no end": (b"\x80\x02](", "damaged"),

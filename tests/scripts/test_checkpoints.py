@@ -257,6 +257,10 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: torch.save(prefixed("query.", encoder()) | prefixed("context.", encoder()), path),
         "hold several encoders, under 'context.' and 'query.'; save the one that you want alone.",
     ),
+    "two encoders in a trainer's dict": (
+        lambda path: torch.save({"model": encoder(), "ema": encoder()}, path),
+        "hold several encoders, under 'ema/' and 'model/'; save the one that you want alone.",
+    ),
     "a trainer's arguments": (
         lambda path: torch.save({"hyper_parameters": argparse.Namespace(a=1), "state_dict": encoder()}, path),
         "they ask for argparse.Namespace, and of a pickle nothing but tensors is read; load them where they were made",
@@ -268,7 +272,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a bare pickle": (lambda path: path.write_bytes(pickle.dumps(encoder().keys() - {""})), "can't be read: "),
     "TorchScript": (scripted, "TorchScript archives"),
     "a tar": (tar_of_torch_0_1, "the legacy .tar format"),
-    "a web page": (lambda path: path.write_text("<html>Not found</html>"), "copy or fetch them again"),
+    "a web page": (lambda path: path.write_text("<html>Not found</html>"), "is a web page, not weights"),
     "safetensors by another name": (lambda path: save_file(whole(encoder()), path), "copy or fetch them again"),
     "another program's zip": (lambda path: zip_of_text(path), "copy or fetch them again"),
     "empty": (lambda path: path.touch(), "is empty; copy or fetch it again."),

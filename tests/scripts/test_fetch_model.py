@@ -302,6 +302,19 @@ def test_a_folder_can_be_taken_over_by_itself(
     assert np.array_equal(encoder.encode(TEXT).vector, tiny_encoder.encode(TEXT).vector)
 
 
+def test_a_model_of_this_projects_own_keeps_its_name(tiny_model_dir: Path, tmp_path: Path) -> None:
+    assert main(["--from", str(tiny_model_dir), "--out", str(tmp_path / "model")]) == 0
+    assert Encoder.load(tmp_path / "model").name == "tiny"
+
+
+def test_a_folder_that_was_left_halfway_can_be_taken_over_by_itself(tiny_model_dir: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(tiny_model_dir, tmp_path / "model"))
+    (out / ".installing").mkdir()
+    (out / "tokenizer.json").rename(out / ".installing" / "tokenizer.json")
+    assert main(["--from", str(out), "--out", str(out)]) == 0
+    Encoder.load(out)
+
+
 @pytest.mark.parametrize("form", ["zip", "legacy"])
 def test_a_pickle_that_would_run_code_is_refused_and_does_not(
     form: str, copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
