@@ -7,7 +7,6 @@ whether they have the right shapes, is left to the callers; the tokenizer to `ch
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Collection, Iterator, Mapping
@@ -169,17 +168,13 @@ def _float32(name: str, tensor: object) -> Tensor:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises CheckpointError or OSError."""
-    require_content(path)
+    """As `similarity.model_files.read_object`, but raises CheckpointError."""
     try:
-        value = json.loads(path.read_bytes())
-    except RecursionError as error:
-        raise CheckpointError(f"{path} is nested too deep; copy or fetch it again.") from error
+        return model_files.read_object(path)
+    except ModelError as error:
+        raise CheckpointError(f"{error.detail}.") from error
     except ValueError as error:
-        raise CheckpointError(f"{path} isn't JSON ({error}); copy or fetch it again.") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, not a {type(value).__name__}; copy or fetch it again.")
-    return value
+        raise CheckpointError(f"{path} can't be read: {error}; copy or fetch it again.") from error
 
 
 def require_content(path: Path) -> None:

@@ -154,7 +154,7 @@ class ModelFiles:
         if not self.config_path.exists():
             raise ModelError(f"there is no model in {self.folder}: {HOW_TO_GET_ONE}")
         try:
-            return LongformerConfig.from_json(_read_object(self.config_path))
+            return LongformerConfig.from_json(read_object(self.config_path))
         except ValueError as error:
             raise ModelError(f"{self.config_path}: {error}") from error
 
@@ -167,7 +167,7 @@ class ModelFiles:
         """What provenance.json says, nothing where there is none. Raises ModelError for one that can't be read."""
         path = self.folder / PROVENANCE_FILENAME
         try:
-            return _read_object(path) if path.exists() else {}
+            return read_object(path) if path.exists() else {}
         except ValueError as error:
             raise ModelError(f"{path}: {error}") from error
 
@@ -275,7 +275,7 @@ def require_content(path: Path) -> None:
         raise ModelError(f"{path} is a pointer of Git LFS, not the file; run `git lfs pull` in {path.parent}")
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
     """Raises ValueError for a file that doesn't hold a JSON object, ModelError for one that can't be read."""
     require_content(path)
     try:

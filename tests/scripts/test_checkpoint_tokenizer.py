@@ -103,7 +103,7 @@ def test_one_of_the_two_files_is_too_few(name: str, folder: Path) -> None:
         ("merges.txt", "version https://git-lfs.github.com/spec/v1\noid", "is a pointer of Git LFS"),
         ("tokenizer.json", "", "is empty"),
         ("vocab.json", "", "is empty"),
-        ("vocab.json", "[]", "must hold a JSON object"),
+        ("vocab.json", "[]", "it holds a list, not an object"),
         ("vocab.json", '{"a":' * 100_000, "is nested too deep"),
         ("vocab.json", '{"<s>": 0}', "has no </s>; "),
         ("vocab.json", '{"<s>": 0, "</s>": "two"}', "vocab.json and merges.txt make no tokenizer: "),

@@ -378,13 +378,13 @@ def test_a_folder_without_weights_for_torch_says_what_it_has(names: list[str], m
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[" * 100_000, "is nested too deep"),
-        ('{"a":' * 100_000, "is nested too deep"),
-        ("[]", "must hold a JSON object, not a list"),
-        ("null", "must hold a JSON object, not a NoneType"),
-        ("{", "isn't JSON (Expecting property name"),
+        ("[" * 100_000, "can't be read: its JSON is nested too deep"),
+        ('{"a":' * 100_000, "can't be read: its JSON is nested too deep"),
+        ("[]", "can't be read: it holds a list, not an object"),
+        ("null", "can't be read: it holds a NoneType, not an object"),
+        ("{", "can't be read: it isn't JSON: Expecting property name"),
         ("", "is empty"),
-        ("\xff", "isn't JSON ('utf-8' codec"),
+        ("\xff", "can't be read: it isn't JSON: 'utf-8' codec"),
         (
             "version https://git-lfs.github.com/spec/v1\noid",
             "is a pointer of Git LFS, not the file; run `git lfs pull`",

@@ -252,10 +252,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (lambda folder: (folder / "config.json").unlink(), "config.json"),
     "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors"),
-    "config cut": (lambda folder: cut(folder / "config.json"), "config.json isn't JSON"),
+    "config cut": (lambda folder: cut(folder / "config.json"), "config.json can't be read: it isn't JSON"),
     "tokenizer cut": (lambda folder: cut(folder / "tokenizer.json"), "tokenizer.json isn't a tokenizer"),
     "weights cut": (lambda folder: cut(folder / "model.safetensors"), "model.safetensors can't be read"),
-    "config a list": (lambda folder: (folder / "config.json").write_text("[]"), "must hold a JSON object"),
+    "config a list": (lambda folder: (folder / "config.json").write_text("[]"), "it holds a list, not an object"),
     "tokenizer a list": (lambda folder: (folder / "tokenizer.json").write_text("[]"), "isn't a tokenizer"),
     "weights a pointer of Git LFS": (
         lambda folder: (folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n"),
