@@ -90,6 +90,11 @@ def weights_filename(names: Collection[str], where: object) -> str:
     for name in WEIGHTS_FILENAMES:
         if name in names:
             return name
+    if any(re.search(r"-\d{5}-of-\d{5}\.", name) for name in names):
+        raise CheckpointError(
+            f"{where} has shards of weights, but not the file that says what is in which: copy or fetch "
+            f"{DEFAULT_MODEL_FILENAME}{INDEX_SUFFIX} or {PICKLED_WEIGHTS}{INDEX_SUFFIX} too."
+        )
     foreign = sorted(name for name in names if name.endswith(_OTHER_FRAMEWORKS))
     if foreign:
         raise CheckpointError(

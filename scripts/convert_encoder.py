@@ -127,7 +127,7 @@ def convert(
             source={"model": name, "revision": revision, "made_by": f"convert_encoder.py, window {window}"},
         )
     except ModelError as error:
-        raise ConversionError(f"{source} makes no Longformer that can be used here: {error.detail}") from error
+        raise ConversionError(f"{source} doesn't make a Longformer that can be used here: {error.detail}") from error
 
 
 def make_quick_start_model(out: Path) -> None:

@@ -47,8 +47,8 @@ from similarity.settings import (
     Precision,
 )
 from similarity.state import IncidentState
-from sources import Incident, read_incidents
-from tables import Problems, SourceError
+from sources import Incident, TextMode, read_incidents
+from tables import Problems, SourceError, is_text
 
 RANKS = (1, 3, 10)
 # Two vectors are of the same text where their distance is at most this share of their length. bfloat16 is 0.006 off
@@ -63,6 +63,15 @@ class Scores:
     queries: int
     recall: dict[int, float]
     mean_reciprocal_rank: float
+
+
+def read_queries(path: Path, query: TextMode) -> tuple[list[Incident], list[Incident]]:
+    """The queries in an incidents.csv, and the incidents with title and description. Raises SourceError."""
+    if not is_text(path):
+        raise SourceError(f"{path} isn't a CSV file in UTF-8")
+    queries = read_incidents(path, Problems(), query)
+    with redirect_stderr(io.StringIO()):  # Bad rows have just been reported.
+        return queries, read_incidents(path, Problems(), "title-and-description")
 
 
 def made_from(texts: list[Incident], encoder: TextEncoder, state: IncidentState) -> set[int]:
@@ -142,12 +151,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.precision not in PRECISIONS[args.engine]:
         parser.error(f"{args.engine} has the precisions {', '.join(PRECISIONS[args.engine])}")
-    if not args.incidents.is_file() or args.incidents.suffix != ".csv":
-        parser.error(f"{args.incidents} is no .csv file")
+    if not args.incidents.is_file():
+        parser.error(f"{args.incidents} isn't a file")
     try:
-        queries = read_incidents(args.incidents, Problems(), args.query)
-        with redirect_stderr(io.StringIO()):  # Bad rows have just been reported.
-            in_full = read_incidents(args.incidents, Problems(), "title-and-description")
+        queries, in_full = read_queries(args.incidents, args.query)
         encoder = load_encoder(args.model, engine=args.engine, precision=args.precision)
         reference = load_encoder(args.model, engine=args.engine)
         state = IncidentState.load(args.state or args.model / DEFAULT_INCIDENTS_FILENAME)
@@ -175,6 +182,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{metric:<10}{scores.queries:<9}{shares}{scores.mean_reciprocal_rank:.3f}")
     if len(kept) < len(queries):
         print(f"{left_out}.")
+    several = state.incident_ids[state.report_counts > 1].tolist()
+    if untold := len({query.incident_id for query in kept}.intersection(several)):
+        print(f"{untold} incidents have several reports: whether a query's own text is among them can't be told.")
     if encoder.precision != reference.precision:
         found = agreement(kept, encoder, reference, state)
         print(f"first as in float32: {found.same_first:.3f}, smallest cosine: {found.smallest_cosine:.4f}")

@@ -81,8 +81,9 @@ def prepare(model_dir: Path | None, state_path: Path | None) -> None:
     elif state_path is None and (model_dir / DEFAULT_INCIDENTS_FILENAME).exists():
         state_path = model_dir / DEFAULT_INCIDENTS_FILENAME
     ModelFiles(model_dir).require_weights_unchanged()
+    encoder = load_encoder(model_dir)  # before a state is built for what can't be served
     state_path = state_path or sample_state(model_dir)
-    encoder, state = load_encoder(model_dir), IncidentState.load(state_path)
+    state = IncidentState.load(state_path)
     state.require_made_by(encoder, encoder.name or os.environ.get("HF_MODEL_URI") or DEFAULT_MODEL_URI)
     os.environ["MODEL_DIR"] = str(model_dir.resolve())
     os.environ["INCIDENTS_FILENAME"] = str(state_path.resolve())

@@ -17,7 +17,7 @@ import _inference  # noqa: F401  (makes `similarity` importable)
 from export_onnx import export
 from install_files import STAGING_PREFIX, install, write_provenance, writing_to
 from similarity.errors import ModelError
-from similarity.model_files import CONFIG_FILENAME, TOKENIZER_FILENAME, sha256_of
+from similarity.model_files import CONFIG_FILENAME, TOKENIZER_FILENAME, LongformerConfig, sha256_of
 from similarity.settings import DEFAULT_MODEL_FILENAME
 
 __all__ = ["sha256_of", "write_model"]
@@ -36,6 +36,10 @@ def write_model(
     All of it is written beside first, used once and then put in place as `install_files` does it. So a full disk, a
     kill or a model that can't be used leaves the one that was there. Raises ModelError or OSError.
     """
+    try:
+        LongformerConfig.from_json(config)
+    except ValueError as error:
+        raise ModelError(f"{CONFIG_FILENAME}: {error}") from error
     require_finite(weights)
     folder.mkdir(parents=True, exist_ok=True)
     with (

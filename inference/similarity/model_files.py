@@ -36,6 +36,9 @@ HOW_TO_GET_ONE = (
 # What scripts/convert_encoder.py makes a Longformer of.
 CONVERTIBLE_KINDS = ("bert", "roberta", "xlm-roberta", "camembert")
 
+# How checkpoints have their weights elsewhere: pickled, or in shards.
+_OTHER_WEIGHTS = ("pytorch_model*.bin", "*.ckpt", "*.safetensors.index.json")
+
 _SAMPLES, _SAMPLE_BYTES = 64, 4096
 # What Git LFS leaves in place of a large file: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -173,6 +176,13 @@ class ModelFiles:
 
     def require_weights(self) -> None:
         """Raises ModelError where the weights' file isn't there, or isn't a whole safetensors file by its header."""
+        if not self.weights_path.exists() and any(
+            path.exists() for name in _OTHER_WEIGHTS for path in self.folder.glob(name)
+        ):
+            raise ModelError(
+                f"{self.folder} has weights in a form that isn't served: scripts/fetch_model.py --from {self.folder} "
+                "installs them"
+            )
         require_content(self.weights_path)
         read_header(self.weights_path)
 

@@ -285,6 +285,12 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "tokenizer panics": (lambda d: edit_tokenizer(d, normalizer=precompiled("AAAA")), "its code panicked"),
     "more tokens than words": (lambda d: add_token(d / "tokenizer.json"), "tokens, the model|other files"),
     "no weights": (lambda d: (d / "model.safetensors").unlink(), "there is no file .*model.safetensors"),
+    "weights are pickled": (
+        lambda d: (d / "model.safetensors").rename(d / "pytorch_model.bin"), "scripts/fetch_model.py --from .* installs"
+    ),
+    "weights are in shards": (
+        lambda d: (d / "model.safetensors").rename(d / "model.safetensors.index.json"), "fetch_model.py --from"
+    ),
     "weights are a folder": (
         lambda d: ((d / "model.safetensors").unlink(), (d / "model.safetensors").mkdir()), "is a folder where a file"
     ),

@@ -362,6 +362,7 @@ def test_damaged_weights_are_read_or_refused_and_nothing_else(form: str, tmp_pat
     [
         ([], "x has neither model.safetensors nor pytorch_model.bin, nor an index of their shards"),
         (["last.ckpt"], "give weights of another name one of these names."),
+        (["pytorch_model-00001-of-00002.bin"], "copy or fetch model.safetensors.index.json or pytorch_model.bin.index"),
         (["tf_model.h5"], "x has no weights for torch, only tf_model.h5; where their framework is installed"),
         (["flax_model.msgpack", "tf_model.h5"], "only flax_model.msgpack, tf_model.h5;"),
     ],

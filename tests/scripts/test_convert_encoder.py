@@ -283,6 +283,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "an activation that is not known": (lambda folder: edit_config(folder, hidden_act="swish"), "hidden_act 'swish'"),
     "another size": (lambda folder: edit_config(folder, hidden_size=64), "shape"),
+    "no heads": (lambda folder: edit_config(folder, num_attention_heads=0), "here: config.json: num_attention_heads"),
 }
 
 

@@ -200,7 +200,8 @@ def test_queries_whose_own_text_the_state_holds_are_left_out_and_counted(
     made.save(tmp_path / "state.pt")
     incidents = write_incidents(tmp_path / "incidents.csv", [*TITLES, "Not in the state"])
     assert main([str(incidents), "--model", str(tiny_model_dir), "--state", str(tmp_path / "state.pt")]) == 0
-    _, cosine, _, last = capsys.readouterr().out.splitlines()
+    _, cosine, _, last, several = capsys.readouterr().out.splitlines()
+    assert several.startswith("1 incidents have several reports: ")
     assert cosine.split()[1] == "4"
     assert last == "1 queries left out: the state holds their own text."
 
@@ -317,8 +318,17 @@ def test_what_can_not_be_evaluated_is_told_in_one_line(
     assert output.out == ""
 
 
+@pytest.mark.parametrize("name", ["incidents.CSV", "incidents"])
+def test_a_table_is_known_by_its_content(
+    name: str, ranked: tuple[list[Incident], IncidentState], tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    ranked[1].save(tmp_path / "state.pt")
+    incidents = write_incidents(tmp_path / name, TITLES)
+    assert main([str(incidents), "--model", str(tiny_model_dir), "--state", str(tmp_path / "state.pt")]) == 0
+
+
 def test_a_source_that_is_no_table_exits_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         main([str(tmp_path)])
     assert exit_.value.code == 2
-    assert "is no .csv file" in capsys.readouterr().err
+    assert "isn't a" in capsys.readouterr().err
