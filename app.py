@@ -40,8 +40,7 @@ ROOT = Path(__file__).resolve().parent
 INFERENCE_DIR = ROOT / "inference"
 sys.path.insert(0, str(INFERENCE_DIR))
 
-from similarity.model_files import GRAPH_FILENAMES  # noqa: E402
-from similarity.routes import (  # noqa: E402
+from similarity.api.routes import (  # noqa: E402
     ALLOWED_HEADERS,
     DEFAULT_ALLOWED_ORIGINS,
     METHODS,
@@ -49,6 +48,7 @@ from similarity.routes import (  # noqa: E402
     HandlerFileError,
     find_handlers,
 )
+from similarity.encoder.model_folder import GRAPH_FILENAMES  # noqa: E402
 from similarity.settings import (  # noqa: E402
     DEFAULT_ENGINE,
     DEFAULT_INCIDENTS_FILENAME,

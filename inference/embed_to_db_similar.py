@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from similarity import parameters
-from similarity.proxy import Request, endpoint
-from similarity.service import answer, service
+from similarity.api import answers, parameters
+from similarity.api.events import Request, endpoint
+from similarity.service import service
 
 
 @endpoint(parameters=("embed", "num", "metric"), warm=lambda: service().prime(model=False, state=True))
 def handler(request: Request) -> dict[str, Any]:
     vector = parameters.embed(request, service().dimension())
     num, metric = parameters.num(request), parameters.metric(request)
-    return answer(service().similar_to_vector(vector, num, metric))
+    return answers.ranked(service().similar_to_vector(vector, num, metric))

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from similarity import parameters
-from similarity.proxy import Request, endpoint
-from similarity.service import answer, service
+from similarity.api import answers, parameters
+from similarity.api.events import Request, endpoint
+from similarity.service import service
 
 
 @endpoint(parameters=("text", "num", "metric"), warm=lambda: service().prime(model=True, state=True))
@@ -12,4 +12,4 @@ def handler(request: Request) -> dict[str, Any]:
     text, num, metric = parameters.text(request), parameters.num(request), parameters.metric(request)
     matches, warnings = service().similar_to_text(text, num, metric)
     request.warnings += warnings
-    return answer(matches)
+    return answers.ranked(matches)

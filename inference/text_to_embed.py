@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from similarity import parameters
-from similarity.proxy import Request, endpoint
+from similarity.api import parameters
+from similarity.api.events import Request, endpoint
 from similarity.service import service
 
 

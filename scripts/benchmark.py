@@ -10,7 +10,7 @@
 
 Backends are ours by engine and precision; openvino, which executes our graph; transformers; and openvino whole, which
 executes transformers' model, converted for each length. Those by OpenVINO and --plot need the packages of
-scripts/requirements-benchmark.txt; all need requirements-dev.txt.
+scripts/benchmarks/requirements.txt; all need requirements-dev.txt.
 
 Example:
     python scripts/benchmark.py encoder --size base --plot encoder.png
@@ -20,7 +20,8 @@ Example:
 
 from __future__ import annotations
 
-import interrupts
+from shared import command
+from shared.command import INFERENCE_DIR, argument_parser
 
 import importlib.util
 import json
@@ -36,14 +37,12 @@ from typing import Any
 
 import numpy as np
 
-from _inference import INFERENCE_DIR
-from benchmark_inputs import aiid_lengths, random_ids, random_model
-from benchmark_limits import arithmetic, weight_bytes
-from benchmark_worker import Worker
-from command_line import argument_parser
-from similarity.encoding import load_encoder
-from similarity.model_files import GRAPH_FILENAMES, ModelFiles
-from similarity.state import IncidentState
+from benchmarks.inputs import aiid_lengths, random_ids, random_model
+from benchmarks.limits import arithmetic, weight_bytes
+from benchmarks.worker import Worker
+from similarity.encoder.loading import load_encoder
+from similarity.encoder.model_folder import GRAPH_FILENAMES, ModelFiles
+from similarity.incidents.state import IncidentState
 
 Row = dict[str, float]
 
@@ -61,7 +60,7 @@ ORIGINAL_LIMIT = 10_000
 # All but the last encode 38 words, 40 tokens with the special ones where the tokenizer has such.
 OURS = """
 import sys; sys.path.insert(0, sys.argv[2])
-from similarity.encoding import load_encoder
+from similarity.encoder.loading import load_encoder
 load_encoder(sys.argv[1], engine="{}", precision="{}").encode("word " * 38)
 """
 COLD_STARTS = {
@@ -261,9 +260,9 @@ def main(argv: list[str] | None = None) -> int:
     if min(args.rounds, args.texts, *args.tokens) < 1 or min(args.incidents) <= FIRST:
         parser.error("--rounds, --texts and --tokens must be at least 1, --incidents at least 4")
     if args.plot and (args.what != "encoder" or importlib.util.find_spec("matplotlib") is None):
-        parser.error("--plot draws the table of encoder, and needs scripts/requirements-benchmark.txt")
+        parser.error("--plot draws the table of encoder, and needs scripts/benchmarks/requirements.txt")
     if not all(map(_is_installed, args.backends)):
-        parser.error("openvino needs scripts/requirements-benchmark.txt")
+        parser.error("openvino needs scripts/benchmarks/requirements.txt")
     rows = _measure(args)
     if args.plot:
         plot(rows, args.plot)
@@ -293,4 +292,4 @@ def _measure(args: Any) -> list[Row]:
 
 
 if __name__ == "__main__":
-    interrupts.run(main)
+    command.run(main)

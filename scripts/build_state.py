@@ -15,7 +15,8 @@ Example:
 
 from __future__ import annotations
 
-import interrupts
+from shared import command
+from shared.command import INFERENCE_DIR, argument_parser, progress_bar
 
 import sqlite3
 import sys
@@ -27,16 +28,14 @@ from typing import get_args
 
 import numpy as np
 
-from _inference import INFERENCE_DIR
-from command_line import argument_parser
-from progress import progress_bar
-from similarity.encoding import TextEncoder, Vector, load_encoder
+from similarity.encoder.loading import load_encoder
+from similarity.encoder.model_folder import HOW_TO_GET_ONE
+from similarity.encoder.text_encoder import TextEncoder
 from similarity.errors import ModelError, one_line
-from similarity.model_files import HOW_TO_GET_ONE
-from similarity.pt_file import is_pt
+from similarity.incidents.pt_file import is_pt
+from similarity.incidents.state import IncidentState
 from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_DIR, DEFAULT_PRECISION, Precision
-from similarity.state import IncidentState
-from sources import (
+from similarity.sources.snapshot import (
     Incident,
     TextMode,
     has_vectors,
@@ -44,8 +43,9 @@ from sources import (
     read_original_state,
     read_state_csv,
 )
-from tables import Problems, SourceError, is_text
-from vector_store import VectorStore
+from similarity.sources.tables import Problems, SourceError, is_text
+from similarity.vectors import Vector
+from states.vector_store import VectorStore
 
 # Characters of the texts that are encoded in one pass, some 4,096 tokens: as many as the longest text has.
 BATCH_CHARS = 16_384
@@ -216,4 +216,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    interrupts.run(main)
+    command.run(main)

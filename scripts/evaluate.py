@@ -19,7 +19,8 @@ Example: is int8 good enough?
 
 from __future__ import annotations
 
-import interrupts
+from shared import command
+from shared.command import INFERENCE_DIR, argument_parser, progress_bar
 
 import io
 import sys
@@ -30,13 +31,11 @@ from typing import get_args
 
 import numpy as np
 
-from _inference import INFERENCE_DIR
-from command_line import argument_parser
-from progress import progress_bar
-from similarity.encoding import TextEncoder, load_encoder
+from similarity.encoder.loading import load_encoder
+from similarity.encoder.text_encoder import TextEncoder
 from similarity.errors import ModelError, StateError
-from similarity.index import METRICS, Metric, unit
-from similarity.ranking import most_similar
+from similarity.incidents.ranking import METRICS, Metric, Ranking
+from similarity.incidents.state import IncidentState
 from similarity.settings import (
     DEFAULT_ENGINE,
     DEFAULT_INCIDENTS_FILENAME,
@@ -46,9 +45,9 @@ from similarity.settings import (
     PRECISIONS,
     Precision,
 )
-from similarity.state import IncidentState
-from sources import Incident, TextMode, read_incidents
-from tables import Problems, SourceError, is_text
+from similarity.sources.snapshot import Incident, TextMode, read_incidents
+from similarity.sources.tables import Problems, SourceError, is_text
+from similarity.vectors import unit
 
 RANKS = (1, 3, 10)
 # Two vectors are of the same text where their distance is at most this share of their length. bfloat16 is 0.006 off
@@ -96,14 +95,14 @@ def evaluate(
     queries: list[Incident], encoder: TextEncoder, state: IncidentState, metrics: tuple[Metric, ...]
 ) -> dict[Metric, Scores]:
     """Scores of the queries' texts, for each metric. Queries of incidents that the state lacks are left out."""
-    known = set(state.incident_ids.tolist())
+    known, ranking = set(state.incident_ids.tolist()), Ranking(state)
     queries = [query for query in queries if query.incident_id in known]
     ranks: dict[Metric, list[int]] = {metric: [] for metric in metrics}
     with progress_bar(len(queries), "queries") as progress:
         for query in queries:
             vector = encoder.encode(query.texts[0]).vector
             for metric in metrics:
-                found = [match.incident_id for match in most_similar(vector, state, -1, metric)]
+                found = [match.incident_id for match in ranking.most_similar(vector, -1, metric)]
                 ranks[metric].append(found.index(query.incident_id) + 1)
             progress.update()
     return {metric: _scores(found) for metric, found in ranks.items()}
@@ -119,11 +118,11 @@ class Agreement:
 
 def agreement(queries: list[Incident], encoder: TextEncoder, reference: TextEncoder, state: IncidentState) -> Agreement:
     """How far `encoder` and `reference`, the same model in another precision, agree on the queries' texts."""
-    same, cosines = 0, [1.0]
+    same, cosines, ranking = 0, [1.0], Ranking(state)
     with progress_bar(len(queries), "queries") as progress:
         for query in queries:
             found, expected = (each.encode(query.texts[0]).vector for each in (encoder, reference))
-            same += most_similar(found, state, 1)[0].incident_id == most_similar(expected, state, 1)[0].incident_id
+            same += ranking.most_similar(found, 1)[0].incident_id == ranking.most_similar(expected, 1)[0].incident_id
             cosines.append(float(unit(found) @ unit(expected)))
             progress.update()
     return Agreement(same / max(len(queries), 1), min(cosines))
@@ -192,4 +191,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    interrupts.run(main)
+    command.run(main)

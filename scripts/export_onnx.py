@@ -12,7 +12,8 @@ Example:
 
 from __future__ import annotations
 
-import interrupts
+from shared import command
+from shared.command import argument_parser
 
 import os
 import shutil
@@ -22,14 +23,12 @@ from pathlib import Path
 
 import numpy as np
 
-import _inference  # noqa: F401  (makes `similarity` importable)
-from command_line import argument_parser
-from install_files import STAGING_PREFIX, install, write_provenance, writing_to
-from onnx_graph import WeightsFile, encoder_graph
-from similarity.encoder import Encoder
+from models.install_files import STAGING_PREFIX, install, write_provenance, writing_to
+from models.onnx_graph import WeightsFile, encoder_graph
+from similarity.encoder.model_folder import GRAPH_FILENAMES, sha256_of
+from similarity.encoder.onnx_encoder import FINGERPRINT_KEY, WORDS_KEY, OnnxEncoder
+from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.errors import ModelError
-from similarity.model_files import GRAPH_FILENAMES, sha256_of
-from similarity.onnx_encoder import FINGERPRINT_KEY, WORDS_KEY, OnnxEncoder
 from similarity.settings import DEFAULT_MODEL_FILENAME, DEFAULT_PRECISION, Precision
 
 # What a graph is tried with, and how far it may be from the reference: a share of the vector's length. Rounding stays
@@ -48,7 +47,7 @@ def export(
     """
     name = GRAPH_FILENAMES[precision]
     with writing_to(folder):
-        reference = Encoder.load(folder, model_filename)
+        reference = TorchEncoder.load(folder, model_filename)
         reference.files.require_weights_unchanged()
         weights = WeightsFile(folder / model_filename)
         weights.require_finite()
@@ -73,7 +72,7 @@ def export(
     return folder / name
 
 
-def _try(graph: Path, reference: Encoder, precision: Precision) -> None:
+def _try(graph: Path, reference: TorchEncoder, precision: Precision) -> None:
     """Raises ModelError where the graph can't be loaded or gives other vectors than `reference`."""
     encoder = OnnxEncoder.from_graph(graph, reference.config, reference.tokenizer, reference.files, precision)
     found, expected = (each.encode(_TEXT).vector.astype(np.float64) for each in (encoder, reference))
@@ -127,4 +126,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    interrupts.run(main)
+    command.run(main)

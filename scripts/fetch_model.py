@@ -15,7 +15,8 @@ Example, from a folder that holds config.json, tokenizer.json (or vocab.json and
 
 from __future__ import annotations
 
-import interrupts
+from shared import command
+from shared.command import INFERENCE_DIR, argument_parser
 
 import re
 import shutil
@@ -23,22 +24,28 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from _inference import INFERENCE_DIR
-from checkpoint_tokenizer import (
+from models.checkpoint_tokenizer import (
     ADDED_TOKENS_FILENAME,
     MERGES_FILENAME,
     OPTIONS_FILENAME,
     VOCABULARY_FILENAME,
     read_tokenizer,
 )
-from checkpoints import INDEX_SUFFIX, CheckpointError, read_config, read_encoder, read_object, shards, weights_filename
-from command_line import argument_parser
-from hub import PART_SUFFIX, HubError, HubModel
-from install_files import finish_install
-from model_folder import sha256_of, write_model
-from similarity.encoding import load_encoder
+from models.checkpoints import (
+    INDEX_SUFFIX,
+    CheckpointError,
+    read_config,
+    read_encoder,
+    read_object,
+    shards,
+    weights_filename,
+)
+from models.hub import PART_SUFFIX, HubError, HubModel
+from models.install_files import finish_install
+from models.write_model import sha256_of, write_model
+from similarity.encoder.loading import load_encoder
+from similarity.encoder.model_folder import CONFIG_FILENAME, PROVENANCE_FILENAME, TOKENIZER_FILENAME, ModelFiles
 from similarity.errors import ModelError
-from similarity.model_files import CONFIG_FILENAME, PROVENANCE_FILENAME, TOKENIZER_FILENAME, ModelFiles
 from similarity.settings import DEFAULT_MODEL_DIR, DEFAULT_MODEL_FILENAME, DEFAULT_MODEL_URI
 
 # A commit rather than a branch: a later push must not change what a state compares with.
@@ -193,4 +200,4 @@ def _require_files(names: list[str], hub: HubModel) -> None:
 
 
 if __name__ == "__main__":
-    interrupts.run(main)
+    command.run(main)

@@ -16,7 +16,8 @@ Example, with the local server:
 
 from __future__ import annotations
 
-import interrupts
+from shared import command
+from shared.command import argument_parser
 
 import argparse
 import json
@@ -28,11 +29,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-import _inference  # noqa: F401  # makes similarity importable
-from api_client import Api, NoReplyError, UnexpectedError
-from command_line import argument_parser
-from similarity.routes import DEFAULT_ALLOWED_ORIGINS
-from smoke_checks import FROM_EMBED, ROUTES, TEXT, TO_EMBED, checks, count_incidents, vector
+from similarity.api.routes import DEFAULT_ALLOWED_ORIGINS
+from smoke.api_client import Api, NoReplyError, UnexpectedError
+from smoke.checks import FROM_EMBED, ROUTES, TEXT, TO_EMBED, checks, count_incidents, vector
 
 # Longer than the 30 s after which API Gateway gives up, so that its reply is seen.
 DEFAULT_TIMEOUT_S = 35.0
@@ -217,4 +216,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    interrupts.run(main)
+    command.run(main)

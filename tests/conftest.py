@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,11 @@ from typing import Any
 import hypothesis
 import pytest
 
-from lambdas import Image, Logged, PassTime, log_lines, with_titles
-from similarity import background
+from lambdas import with_titles
 from similarity import service as service_module
-from similarity.encoder import Encoder
-from similarity.manifest import ImageManifest
+from similarity.encoder.torch_encoder import TorchEncoder
+from similarity.incidents.state import IncidentState
 from similarity.service import service
-from similarity.state import IncidentState
 from tiny import TINY_TEXTS, Deployed, state_of_texts, write_tiny_longformer
 
 # The same examples in every run, on any machine, and however slow it is.
@@ -35,12 +32,12 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_encoder(tiny_model_dir: Path) -> Encoder:
-    return Encoder.load(tiny_model_dir)
+def tiny_encoder(tiny_model_dir: Path) -> TorchEncoder:
+    return TorchEncoder.load(tiny_model_dir)
 
 
 @pytest.fixture(scope="session")
-def tiny_state(tiny_encoder: Encoder) -> IncidentState:
+def tiny_state(tiny_encoder: TorchEncoder) -> IncidentState:
     """Five incidents (1, 4, 7, 10, 23), each with one text of TINY_TEXTS."""
     return state_of_texts(tiny_encoder, TINY_TEXTS)
 
@@ -65,28 +62,11 @@ def deployed(
     state_path = model_dir / "incident_cls.pt"
     tiny_state.save(state_path)
     monkeypatch.setenv("MODEL_DIR", str(model_dir))
-    for name in ("MODEL_FILENAME", "INCIDENTS_FILENAME", "HF_MODEL_URI", "INCIDENT_CACHE_DIR"):
+    for name in ("MODEL_FILENAME", "INCIDENTS_FILENAME", "HF_MODEL_URI"):
         monkeypatch.delenv(name, raising=False)
     service.cache_clear()
     yield Deployed(model_dir, state_path)
     service.cache_clear()
-
-
-@pytest.fixture
-def image(deployed: Deployed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Image:
-    """What the handlers serve, as an image with a manifest; they share an empty cache."""
-    ImageManifest.of(deployed.model_dir).write(deployed.model_dir)
-    mount = tmp_path / "mount"
-    mount.mkdir()
-    monkeypatch.setenv("INCIDENT_CACHE_DIR", str(mount / "incidents"))
-    service.cache_clear()
-    return Image(deployed.model_dir, mount / "incidents")
-
-
-@pytest.fixture
-def logged(capfd: pytest.CaptureFixture[str]) -> Logged:
-    """The lines of JSON logged since it was last called, less those that say that all went well."""
-    return lambda: [line for line in log_lines(capfd.readouterr().err) if line["level"] != "info"]
 
 
 @pytest.fixture
@@ -95,25 +75,12 @@ def loaded_from(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     folders: list[Path] = []
     load = service_module.load_encoder
 
-    def load_and_note(folder: Path, **options: Any) -> Any:
+    def load_and_note(folder: Path, *names: str, **options: Any) -> Any:
         folders.append(folder)
-        return load(folder, **options)
+        return load(folder, *names, **options)
 
     monkeypatch.setattr(service_module, "load_encoder", load_and_note)
     return folders
-
-
-@pytest.fixture
-def pass_time(monkeypatch: pytest.MonkeyPatch) -> PassTime:
-    """Moves the clock of this process on."""
-    ahead = [0.0]
-    now = time.time
-    monkeypatch.setattr(background.time, "time", lambda: now() + ahead[0])
-
-    def pass_time(seconds: float) -> None:
-        ahead[0] += seconds
-
-    return pass_time
 
 
 @pytest.fixture

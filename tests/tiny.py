@@ -16,8 +16,8 @@ from tokenizers import ByteLevelBPETokenizer, Tokenizer
 from tokenizers.processors import RobertaProcessing
 
 from export_onnx import export
-from similarity.encoding import TextEncoder
-from similarity.state import IncidentState
+from similarity.encoder.text_encoder import TextEncoder
+from similarity.incidents.state import IncidentState
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE_DIR = ROOT / "scripts" / "sample"

@@ -1,4 +1,6 @@
-"""Find the recorded incidents most like a text: what the handlers and the scripts share.
+"""Find the recorded AI incidents most like a text: the library that handlers, jobs and scripts share.
 
-Each module does one job; the handlers in the folder above use them through `similarity.service`.
+Each folder is a room with one task. `service` puts them together for the handlers.
 """
+
+__version__ = "1.0.0"

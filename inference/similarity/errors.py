@@ -1,6 +1,6 @@
 """The errors that reach a caller. Each knows its HTTP status and says what happened in one sentence.
 
-What the caller may not see (file names, causes) goes into `detail`, which `similarity.proxy` writes to the log.
+What the caller may not see (file names, causes) goes into `detail`, which `similarity.api.events` writes to the log.
 """
 
 # Characters of a detail that are kept at its start and at its end.

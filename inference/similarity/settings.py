@@ -37,7 +37,6 @@ class Settings:
     model_uri: what the model is called where its folder does not say. HF_MODEL_URI.
     engine: what does the encoder's arithmetic. ENCODER_ENGINE.
     precision: what it does it in. ENCODER_PRECISION.
-    cache_dir: a folder that all Lambdas share, for `similarity.cache`; None for no cache. INCIDENT_CACHE_DIR.
     """
 
     model_dir: Path
@@ -46,7 +45,6 @@ class Settings:
     model_uri: str
     engine: Engine
     precision: Precision
-    cache_dir: Path | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -63,7 +61,6 @@ class Settings:
             model_uri=given.get("HF_MODEL_URI") or DEFAULT_MODEL_URI,
             engine=_one_of(get_args(Engine), "ENCODER_ENGINE", given, DEFAULT_ENGINE),
             precision=_one_of(get_args(Precision), "ENCODER_PRECISION", given, DEFAULT_PRECISION),
-            cache_dir=Path(cache_dir) if (cache_dir := given.get("INCIDENT_CACHE_DIR")) else None,
         )
 
 

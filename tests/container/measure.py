@@ -27,7 +27,7 @@ sys.path[:0] = [str(ROOT / name) for name in ("tests", "scripts", "inference")]
 import build_state  # noqa: E402
 import convert_encoder  # noqa: E402
 import export_onnx  # noqa: E402
-from benchmark_inputs import random_model  # noqa: E402
+from benchmarks.inputs import random_model  # noqa: E402
 from container.engine import DockerError, Image, base_image, why_not  # noqa: E402
 from container.instance import FULL_CPU_MIB, Function, Instance  # noqa: E402
 from container.runtime_api import RuntimeApiError  # noqa: E402

@@ -12,7 +12,7 @@ import pytest
 
 import build_state
 from container.engine import Image, Layer, docker
-from similarity.routes import find_handlers
+from similarity.api.routes import find_handlers
 from tiny import SAMPLE_DIR
 
 MIB = 1 << 20

@@ -21,10 +21,10 @@ import pytest
 import torch
 from unidecode import unidecode
 
-from similarity.encoder import Encoder
+from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.errors import StateError
+from similarity.incidents.state import IncidentState
 from similarity.service import service
-from similarity.state import IncidentState
 from tiny import ROOT, TINY_MAX_TOKENS, TINY_TEXTS, Deployed, RunsCode, roberta_tokenizer, write_tiny_longformer
 
 EVENTS = Path(__file__).resolve().parent.parent / "events"
@@ -48,7 +48,7 @@ def reference_ranking(vector: np.ndarray, state: IncidentState) -> list[tuple[fl
 @pytest.mark.parametrize("name", [path.stem for path in sorted(EVENTS.glob("similar_*.json"))])
 @pytest.mark.parametrize("module", ["similar", "text_to_db_similar"])
 def test_every_kind_of_event_gets_the_same_answer(
-    name: str, module: str, deployed: Deployed, tiny_encoder: Encoder, tiny_state: IncidentState
+    name: str, module: str, deployed: Deployed, tiny_encoder: TorchEncoder, tiny_state: IncidentState
 ) -> None:
     status, body = invoke(module, json.loads((EVENTS / f"{name}.json").read_text()))
     if name == "similar_get_nothing_v2":
@@ -106,7 +106,7 @@ def test_a_state_without_titles_gives_none(deployed: Deployed, tiny_state: Incid
     assert body["incidents"][0]["title"] is None
 
 
-def test_text_to_embed_and_back(deployed: Deployed, tiny_encoder: Encoder) -> None:
+def test_text_to_embed_and_back(deployed: Deployed, tiny_encoder: TorchEncoder) -> None:
     text = "Résumé robots “hire”"
     status, body = invoke("text_to_embed", {"text": text})
     assert status == 200

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from benchmark import main, plot
-from benchmark_inputs import aiid_lengths
-from benchmark_limits import arithmetic, weight_bytes
-from similarity.model_files import LongformerConfig
+from benchmarks.inputs import aiid_lengths
+from benchmarks.limits import arithmetic, weight_bytes
+from similarity.encoder.model_folder import LongformerConfig
 from tiny import ROOT
 
 

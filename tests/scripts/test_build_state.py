@@ -22,11 +22,11 @@ import pytest
 import torch
 
 from build_state import BATCH_CHARS, batches, main
-from similarity.encoder import Encoder
-from similarity.encoding import Encoding
-from similarity.state import IncidentState
+from similarity.encoder.text_encoder import Encoding
+from similarity.encoder.torch_encoder import TorchEncoder
+from similarity.incidents.state import IncidentState
+from states.vector_store import VectorStore
 from tiny import ROOT, sample_texts, write_tiny_longformer
-from vector_store import VectorStore
 
 SCRIPT = ROOT / "scripts" / "build_state.py"
 RESUME_HINT = "build_state: stopped; give the same command again to resume."
@@ -84,12 +84,12 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out" / "incident_cls.pt"
 
 
-def mean_of(encoder: Encoder, texts: list[str]) -> np.ndarray:
+def mean_of(encoder: TorchEncoder, texts: list[str]) -> np.ndarray:
     vectors = np.stack([encoder.encode(text).vector.astype(np.float64) for text in texts])
     return (vectors.sum(axis=0) / len(texts)).astype(np.float32)
 
 
-def assert_is_the_state_of_the_snapshot(path: Path, encoder: Encoder) -> None:
+def assert_is_the_state_of_the_snapshot(path: Path, encoder: TorchEncoder) -> None:
     state = IncidentState.load(path)
     assert state.incident_ids.tolist() == [3, 5, 40]
     assert state.report_counts.tolist() == [3, 1, 2]
@@ -107,7 +107,7 @@ def test_a_snapshot_gives_the_means_of_its_reports_however_it_is_packed(
     snapshot: Path,
     out: Path,
     tiny_model_dir: Path,
-    tiny_encoder: Encoder,
+    tiny_encoder: TorchEncoder,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     source = snapshot
@@ -127,7 +127,7 @@ def test_a_snapshot_gives_the_means_of_its_reports_however_it_is_packed(
 
 
 def test_the_state_goes_into_the_model_folder_unless_told_otherwise(
-    snapshot: Path, tmp_path: Path, tiny_model_dir: Path, tiny_encoder: Encoder
+    snapshot: Path, tmp_path: Path, tiny_model_dir: Path, tiny_encoder: TorchEncoder
 ) -> None:
     model_dir = tmp_path / "model"
     shutil.copytree(tiny_model_dir, model_dir)
@@ -144,7 +144,7 @@ def test_the_state_goes_into_the_model_folder_unless_told_otherwise(
     ],
 )
 def test_an_incidents_table_alone_gives_a_vector_of_what_was_asked_for(
-    arguments: list[str], text: str, snapshot: Path, out: Path, tiny_model_dir: Path, tiny_encoder: Encoder
+    arguments: list[str], text: str, snapshot: Path, out: Path, tiny_model_dir: Path, tiny_encoder: TorchEncoder
 ) -> None:
     source = snapshot / "incidents.csv"
     assert main([str(source), "--model", str(tiny_model_dir), "--out", str(out), *arguments]) == 0
@@ -198,15 +198,15 @@ def test_a_table_of_vectors_too_large_to_rank_is_refused(
 def test_a_model_whose_vectors_make_no_state_is_refused_in_words(
     snapshot: Path, out: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    vectors = Encoder.vectors
-    monkeypatch.setattr(Encoder, "vectors", lambda self, texts: vectors(self, texts) * np.float32(1e8))
+    vectors = TorchEncoder.vectors
+    monkeypatch.setattr(TorchEncoder, "vectors", lambda self, texts: vectors(self, texts) * np.float32(1e8))
     assert main([str(snapshot), "--model", str(tiny_model_dir), "--out", str(out)]) == 1
     assert "build_state: the vectors of this model make a state that can't be used: " in capsys.readouterr().err
     assert not out.exists()
 
 
 def test_blank_texts_count_as_no_reports(
-    tmp_path: Path, out: Path, tiny_model_dir: Path, tiny_encoder: Encoder
+    tmp_path: Path, out: Path, tiny_model_dir: Path, tiny_encoder: TorchEncoder
 ) -> None:
     # What is no letter, digit or sign to unidecode leaves nothing to encode.
     texts = {1: ["🤖🤖", "A robot."], 2: ["🤖"]}
@@ -225,7 +225,7 @@ def test_skipped_rows_are_told_and_fail_a_strict_build(
     snapshot: Path,
     out: Path,
     tiny_model_dir: Path,
-    tiny_encoder: Encoder,
+    tiny_encoder: TorchEncoder,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with (snapshot / "incidents.csv").open("a") as file:
@@ -363,13 +363,13 @@ class Counter:
 
 @pytest.fixture
 def counter(monkeypatch: pytest.MonkeyPatch) -> Counter:
-    counter, encode_batch = Counter(), Encoder.encode_batch
+    counter, encode_batch = Counter(), TorchEncoder.encode_batch
 
-    def counting(encoder: Encoder, texts: Sequence[str]) -> list[Encoding]:
+    def counting(encoder: TorchEncoder, texts: Sequence[str]) -> list[Encoding]:
         counter.encoded += len(texts)
         return encode_batch(encoder, texts)
 
-    monkeypatch.setattr(Encoder, "encode_batch", counting)
+    monkeypatch.setattr(TorchEncoder, "encode_batch", counting)
     return counter
 
 
@@ -397,7 +397,8 @@ import runpy, sys, time
 
 sys.argv = sys.argv[1:]
 sys.path[0] = sys.argv[0].rpartition("/")[0]
-from vector_store import VectorStore
+from shared import command
+from states.vector_store import VectorStore
 
 put, kept = VectorStore.put, 0
 
@@ -484,16 +485,16 @@ def fill_partial(out: Path, fingerprint: str) -> None:
 
 
 def test_vectors_of_another_model_are_not_used(
-    snapshot: Path, out: Path, tmp_path: Path, tiny_model_dir: Path, tiny_encoder: Encoder
+    snapshot: Path, out: Path, tmp_path: Path, tiny_model_dir: Path, tiny_encoder: TorchEncoder
 ) -> None:
-    other = Encoder.load(write_tiny_longformer(tmp_path / "other", seed=1))
+    other = TorchEncoder.load(write_tiny_longformer(tmp_path / "other", seed=1))
     fill_partial(out, other.fingerprint)
     assert main([str(snapshot), "--model", str(tiny_model_dir), "--out", str(out)]) == 0
     assert_is_the_state_of_the_snapshot(out, tiny_encoder)
 
 
 def test_vectors_of_the_same_model_are_used(
-    snapshot: Path, out: Path, tiny_model_dir: Path, tiny_encoder: Encoder
+    snapshot: Path, out: Path, tiny_model_dir: Path, tiny_encoder: TorchEncoder
 ) -> None:
     fill_partial(out, tiny_encoder.fingerprint)
     assert main([str(snapshot), "--model", str(tiny_model_dir), "--out", str(out)]) == 0

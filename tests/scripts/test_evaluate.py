@@ -12,21 +12,21 @@ import pytest
 
 import build_state
 from evaluate import Agreement, Scores, agreement, evaluate, main
-from similarity.encoder import Encoder
-from similarity.index import unit
-from similarity.state import IncidentState
-from sources import Incident
+from similarity.encoder.torch_encoder import TorchEncoder
+from similarity.incidents.state import IncidentState
+from similarity.sources.snapshot import Incident
+from similarity.vectors import unit
 from tiny import write_tiny_longformer
 
 TITLES = ["A car hit a man", "A chatbot lied", "Courts used biased scores", "A plane fell", "A robot hurt a worker"]
 
 
-def vector(encoder: Encoder, text: str) -> np.ndarray:
+def vector(encoder: TorchEncoder, text: str) -> np.ndarray:
     return encoder.encode(text).vector
 
 
 @pytest.fixture
-def ranked(tiny_encoder: Encoder) -> tuple[list[Incident], IncidentState]:
+def ranked(tiny_encoder: TorchEncoder) -> tuple[list[Incident], IncidentState]:
     """Five queries and a state in which their incidents come at the ranks 1, 2, 4, 1 and 5.
 
     The scalar product of query q and the mean of incident i is what PRODUCTS says, and all means are equally long: the
@@ -63,7 +63,7 @@ PRODUCTS = [
 
 
 def test_scores_are_the_shares_of_known_ranks(
-    ranked: tuple[list[Incident], IncidentState], tiny_encoder: Encoder
+    ranked: tuple[list[Incident], IncidentState], tiny_encoder: TorchEncoder
 ) -> None:
     queries, state = ranked
     # Ranks 1, 2, 4, 1, 5.
@@ -73,7 +73,7 @@ def test_scores_are_the_shares_of_known_ranks(
     assert found.mean_reciprocal_rank == pytest.approx((1 + 1 / 2 + 1 / 4 + 1 + 1 / 5) / 5)
 
 
-def test_every_metric_is_scored_by_its_own_ranks(tiny_encoder: Encoder) -> None:
+def test_every_metric_is_scored_by_its_own_ranks(tiny_encoder: TorchEncoder) -> None:
     query = vector(tiny_encoder, TITLES[0])
     # Orthogonal to the query and as long.
     across = np.stack([-query[1::2], query[0::2]], axis=1).flatten()
@@ -93,14 +93,16 @@ def test_every_metric_is_scored_by_its_own_ranks(tiny_encoder: Encoder) -> None:
 
 
 def test_queries_of_incidents_that_the_state_lacks_are_left_out(
-    ranked: tuple[list[Incident], IncidentState], tiny_encoder: Encoder
+    ranked: tuple[list[Incident], IncidentState], tiny_encoder: TorchEncoder
 ) -> None:
     queries, state = ranked
     scores = evaluate([queries[0], Incident(99, "", ("Unknown",))], tiny_encoder, state, ("cosine",))["cosine"]
     assert scores == Scores(queries=1, recall={1: 1.0, 3: 1.0, 10: 1.0}, mean_reciprocal_rank=1.0)
 
 
-def test_no_query_at_all_scores_nothing(ranked: tuple[list[Incident], IncidentState], tiny_encoder: Encoder) -> None:
+def test_no_query_at_all_scores_nothing(
+    ranked: tuple[list[Incident], IncidentState], tiny_encoder: TorchEncoder
+) -> None:
     scores = evaluate([], tiny_encoder, ranked[1], ("cosine",))["cosine"]
     assert scores == Scores(queries=0, recall={1: 0.0, 3: 0.0, 10: 0.0}, mean_reciprocal_rank=0.0)
 
@@ -112,7 +114,7 @@ def write_incidents(path: Path, titles: list[str]) -> Path:
 
 
 def test_the_command_prints_a_table(
-    tiny_model_dir: Path, tiny_encoder: Encoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_model_dir: Path, tiny_encoder: TorchEncoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Two incidents with each other's vectors: each comes second. The state lacks the other three. Titles as they are
     # read from a table end with a full stop.
@@ -187,7 +189,7 @@ def test_a_state_of_other_texts_is_measured_with_every_query(
 def test_queries_whose_own_text_the_state_holds_are_left_out_and_counted(
     ranked: tuple[list[Incident], IncidentState],
     tiny_model_dir: Path,
-    tiny_encoder: Encoder,
+    tiny_encoder: TorchEncoder,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -244,7 +246,7 @@ def test_a_reduced_precision_is_compared_with_float32(
 
 
 def test_agreement_counts_first_incidents_and_the_smallest_cosine(
-    ranked: tuple[list[Incident], IncidentState], tiny_encoder: Encoder
+    ranked: tuple[list[Incident], IncidentState], tiny_encoder: TorchEncoder
 ) -> None:
     queries, state = ranked
 

@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 
 import export_onnx
 from export_onnx import export, main
-from similarity.encoder import Encoder
-from similarity.encoding import load_encoder
+from similarity.encoder.loading import load_encoder
+from similarity.encoder.model_folder import ModelFiles
+from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.errors import ModelError
-from similarity.model_files import ModelFiles
 
 TEXT = "A robot in a warehouse hurt workers"
 
@@ -54,7 +54,7 @@ def test_a_folder_of_links_can_be_exported(
     same_disk: bool,
     through_a_link: bool,
     folder: Path,
-    tiny_encoder: Encoder,
+    tiny_encoder: TorchEncoder,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -235,7 +235,7 @@ def test_a_failed_export_leaves_links_as_they_are(folder: Path) -> None:
     assert all(path.is_symlink() for path in folder.iterdir())
 
 
-def test_what_lies_above_the_encoder_need_not_be_finite(folder: Path, tiny_encoder: Encoder) -> None:
+def test_what_lies_above_the_encoder_need_not_be_finite(folder: Path, tiny_encoder: TorchEncoder) -> None:
     weights = load_file(folder / "model.safetensors")
     save_file({**weights, "lm_head.bias": torch.full((600,), torch.nan)}, folder / "model.safetensors")
     export(folder)

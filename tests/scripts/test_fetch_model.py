@@ -20,7 +20,7 @@ from transformers import LongformerModel
 from checkpoint_files import CONFIG_OF_2020, write_longformer_of_2020
 from fetch_model import is_installed, main
 from hub_server import COMMIT, Hub, Repository, contents, fetch
-from similarity.encoder import Encoder
+from similarity.encoder.torch_encoder import TorchEncoder
 from tiny import LONGFORMER_DIR, RunsCode
 
 LONGFORMER = "allenai/longformer-base-4096"
@@ -58,7 +58,7 @@ def copied(published: Published, tmp_path: Path) -> Path:
 
 
 def encodes_as(out: Path, published: Published, text: str = TEXT) -> bool:
-    found = torch.from_numpy(Encoder.load(out).encode(text).vector)
+    found = torch.from_numpy(TorchEncoder.load(out).encode(text).vector)
     return bool((found - published.vector(text)).abs().max() < TOLERANCE)
 
 
@@ -81,7 +81,7 @@ def test_longformer_as_it_is_on_the_hub_is_fetched_at_the_pinned_revision_and_on
     assert hub.asked[0].path == f"/api/models/{LONGFORMER}/revision/{LONGFORMER_REVISION}"
     for text in ("", TEXT, TEXT * 3):
         assert encodes_as(out, published, text), text
-    assert Encoder.load(out).name == LONGFORMER
+    assert TorchEncoder.load(out).name == LONGFORMER
     provenance = json.loads((out / "provenance.json").read_text())
     assert (provenance["revision"], provenance["commit"]) == (LONGFORMER_REVISION, LONGFORMER_REVISION)
     made = {"config.json", "tokenizer.json", "model.safetensors", "provenance.json", "encoder.onnx"}
@@ -111,7 +111,7 @@ def test_the_config_above_has_the_keys_of_the_published_one() -> None:
 
 
 def test_a_branch_is_fetched_again_only_when_it_has_moved(
-    hub: Hub, tiny_files: dict[str, bytes], tiny_encoder: Encoder, tmp_path: Path
+    hub: Hub, tiny_files: dict[str, bytes], tiny_encoder: TorchEncoder, tmp_path: Path
 ) -> None:
     files = {**tiny_files, "pytorch_model.bin": b"no weights", "README.md": b"# A model"}
     hub.repositories["some/model"] = Repository({"main": COMMIT, COMMIT: COMMIT}, files)
@@ -119,7 +119,7 @@ def test_a_branch_is_fetched_again_only_when_it_has_moved(
     ran = fetch(hub.url, out, "--model", "some/model")
     assert ran.code == 0, ran.stderr
     # Safetensors where a model has both.
-    assert np.array_equal(Encoder.load(out).encode(TEXT).vector, tiny_encoder.encode(TEXT).vector)
+    assert np.array_equal(TorchEncoder.load(out).encode(TEXT).vector, tiny_encoder.encode(TEXT).vector)
     assert hub.asked[0].path == "/api/models/some/model/revision/main"
     # The branch may move between two files; the commit that it named first does not.
     resolved = [asked.path for asked in hub.asked if "/resolve/" in asked.path]
@@ -170,7 +170,7 @@ INSTALLED = {"model": "some/model", "revision": "main", "made_by": "fetch_model.
 @pytest.fixture
 def installed(tiny_model_dir: Path, tmp_path: Path) -> Path:
     """A folder as a fetch of some/model leaves it."""
-    from model_folder import sha256_of
+    from models.write_model import sha256_of
 
     out = Path(shutil.copytree(tiny_model_dir, tmp_path / "model"))
     write_provenance(out, **INSTALLED, weights_sha256=sha256_of(out / "model.safetensors"))
@@ -194,7 +194,7 @@ def test_a_folder_from_before_commits_were_noted_is_known_by_its_revision(instal
 
 
 def test_an_installation_that_was_stopped_halfway_is_ended_without_the_hub(
-    hub: Hub, installed: Path, tiny_encoder: Encoder
+    hub: Hub, installed: Path, tiny_encoder: TorchEncoder
 ) -> None:
     write_provenance(installed, revision=COMMIT)
     (installed / ".installing").mkdir()
@@ -206,7 +206,7 @@ def test_an_installation_that_was_stopped_halfway_is_ended_without_the_hub(
     assert ran.code == 0, ran.stderr
     assert "nothing was downloaded" in ran.stdout
     assert hub.asked == []
-    assert np.array_equal(Encoder.load(installed).encode(TEXT).vector, tiny_encoder.encode(TEXT).vector)
+    assert np.array_equal(TorchEncoder.load(installed).encode(TEXT).vector, tiny_encoder.encode(TEXT).vector)
 
 
 def flip_a_bit(path: Path) -> None:
@@ -265,7 +265,7 @@ def test_a_folder_on_this_machine_is_taken_over(
     assert main(["--from", str(published.folder), "--out", str(out)]) == 0
     assert capsys.readouterr().out == f"{out}: {LONGFORMER}, revision as in {published.folder}\n"
     assert encodes_as(out, published)
-    assert Encoder.load(out).name == LONGFORMER
+    assert TorchEncoder.load(out).name == LONGFORMER
     provenance = json.loads((out / "provenance.json").read_text())
     assert provenance["revision"] == ""
     assert "commit" not in provenance
@@ -292,19 +292,19 @@ def test_a_lightning_checkpoint_is_taken_over(copied: Path, published: Published
 
 
 def test_a_folder_can_be_taken_over_by_itself(
-    tiny_files: dict[str, bytes], tiny_encoder: Encoder, tmp_path: Path
+    tiny_files: dict[str, bytes], tiny_encoder: TorchEncoder, tmp_path: Path
 ) -> None:
     for name, content in tiny_files.items():
         (tmp_path / name).write_bytes(content)
     assert main(["--from", str(tmp_path), "--out", str(tmp_path), "--model", "my/model"]) == 0
-    encoder = Encoder.load(tmp_path)
+    encoder = TorchEncoder.load(tmp_path)
     assert encoder.name == "my/model"
     assert np.array_equal(encoder.encode(TEXT).vector, tiny_encoder.encode(TEXT).vector)
 
 
 def test_a_model_of_this_projects_own_keeps_its_name(tiny_model_dir: Path, tmp_path: Path) -> None:
     assert main(["--from", str(tiny_model_dir), "--out", str(tmp_path / "model")]) == 0
-    assert Encoder.load(tmp_path / "model").name == "tiny"
+    assert TorchEncoder.load(tmp_path / "model").name == "tiny"
 
 
 def test_a_folder_that_was_left_halfway_can_be_taken_over_by_itself(tiny_model_dir: Path, tmp_path: Path) -> None:
@@ -312,7 +312,7 @@ def test_a_folder_that_was_left_halfway_can_be_taken_over_by_itself(tiny_model_d
     (out / ".installing").mkdir()
     (out / "tokenizer.json").rename(out / ".installing" / "tokenizer.json")
     assert main(["--from", str(out), "--out", str(out)]) == 0
-    Encoder.load(out)
+    TorchEncoder.load(out)
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy"])

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sources import read_incidents
-from tables import Problems
+from similarity.sources.snapshot import read_incidents
+from similarity.sources.tables import Problems
 from tiny import AIID_DIR, SAMPLE_DIR
 
 

@@ -24,8 +24,8 @@ import pytest
 import requests
 
 import smoke_test
-from similarity.encoder import Encoder
-from smoke_checks import OTHER_ORIGIN, ROUTES
+from similarity.encoder.torch_encoder import TorchEncoder
+from smoke.checks import OTHER_ORIGIN, ROUTES
 from tiny import ROOT, TINY_TEXTS, state_of_texts
 
 START_S = 60.0
@@ -35,7 +35,7 @@ ORIGIN = "http://localhost:3000"
 @contextmanager
 def local_server(folder: Path, model_dir: Path, state_path: Path, *options: str) -> Iterator[str]:
     """URL of the local server as a process of its own."""
-    command = [sys.executable, ROOT / "scripts" / "local_server.py", "--port", "0"]
+    command = [sys.executable, ROOT / "scripts" / "local" / "server.py", "--port", "0"]
     command += ["--model", model_dir, "--state", state_path, *options]
     with (folder / "stdout.txt").open("wb") as stdout, (folder / "stderr.txt").open("wb") as stderr:
         process = subprocess.Popen(command, stdout=stdout, stderr=stderr)
@@ -63,7 +63,7 @@ AIID_SITE = "https://incidentdatabase.ai"
 
 @pytest.fixture(scope="module")
 def aviation_url(
-    tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path, tiny_encoder: Encoder
+    tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path, tiny_encoder: TorchEncoder
 ) -> Iterator[str]:
     """URL of a server that AIID's site may call, and which has two records on aviation alone."""
     folder = tmp_path_factory.mktemp("aviation")

@@ -1,0 +1,4 @@
+"""A text becomes its CLS vector: tokens, a model's folder, and an engine that does the arithmetic.
+
+Nothing here knows of incidents.
+"""

@@ -1,0 +1,112 @@
+"""The encoder without torch: the computation of `similarity.encoder.torch_encoder` as a graph, run by ONNX Runtime.
+
+`scripts/export_onnx.py` writes the graph, encoder.onnx, into the model's folder. It holds no weights but says where in
+the safetensors file they stand; ONNX Runtime maps them into memory, so that a process starts in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from similarity.encoder.model_folder import GRAPH_FILENAMES, LongformerConfig, ModelFiles
+from similarity.encoder.text_encoder import TextEncoder, open_folder, require_vocabulary
+from similarity.encoder.tokens import TextTokenizer
+from similarity.errors import ModelError
+from similarity.settings import DEFAULT_MODEL_FILENAME, DEFAULT_PRECISION, Precision
+from similarity.vectors import Vector
+
+# Since 1.29 ONNX Runtime's builds else send events to Microsoft; it reads this when it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime
+
+# What the export notes down in the graph, to be compared with the folder that the graph is found in.
+FINGERPRINT_KEY, WORDS_KEY = "model_fingerprint", "vocabulary_size"
+_ADVICE = "scripts/export_onnx.py makes it anew"
+
+
+class OnnxEncoder(TextEncoder):
+    """A Longformer whose arithmetic ONNX Runtime does."""
+
+    def __init__(
+        self,
+        config: LongformerConfig,
+        session: onnxruntime.InferenceSession,
+        tokenizer: TextTokenizer,
+        files: ModelFiles,
+    ) -> None:
+        super().__init__(config, tokenizer, files)
+        self._session = session
+
+    @classmethod
+    def load(
+        cls,
+        model_dir: str | Path,
+        model_filename: str = DEFAULT_MODEL_FILENAME,
+        precision: Precision = DEFAULT_PRECISION,
+    ) -> OnnxEncoder:
+        """As `load_encoder`."""
+        files, config, tokenizer = open_folder(model_dir, model_filename)
+        if precision not in GRAPH_FILENAMES:
+            raise ModelError(f"ENCODER_ENGINE=onnx has no precision {precision}, only {', '.join(GRAPH_FILENAMES)}")
+        path = files.folder / GRAPH_FILENAMES[precision]
+        if not path.exists():
+            raise ModelError(f"{path} is not there; {_ADVICE}")
+        files.require_graph_at_start(path.name)
+        return cls.from_graph(path, config, tokenizer, files, precision)
+
+    @classmethod
+    def from_graph(
+        cls, path: Path, config: LongformerConfig, tokenizer: TextTokenizer, files: ModelFiles, precision: Precision
+    ) -> OnnxEncoder:
+        """The graph in the file `path`, which stands beside the weights. Raises ModelError."""
+        try:
+            session = onnxruntime.InferenceSession(path, _options(precision), providers=["CPUExecutionProvider"])
+        except Exception as error:  # the exceptions of ONNX Runtime have no ancestor of their own
+            raise ModelError(
+                f"{path}, or the weights that it refers to, can't be loaded; {_ADVICE}: {error}"
+            ) from error
+        noted = session.get_modelmeta().custom_metadata_map
+        encoder = cls(config, session, tokenizer, files)
+        if noted.get(FINGERPRINT_KEY, encoder.fingerprint) != encoder.fingerprint:
+            raise ModelError(f"{path} was made from other files than lie beside it; {_ADVICE}")
+        is_ours = FINGERPRINT_KEY in noted and noted.get(WORDS_KEY, "").isdecimal() and _gives_vectors(session, config)
+        if not is_ours:
+            raise ModelError(f"{path} isn't a graph that this project exported; {_ADVICE}")
+        require_vocabulary(tokenizer, int(noted[WORDS_KEY]))
+        encoder.precision = precision
+        return encoder
+
+    def vectors(self, texts: Sequence[Sequence[int]]) -> Vector:
+        return np.stack([self.cls_vector(np.asarray(ids, dtype=np.int64)) for ids in texts])
+
+    def cls_vector(self, ids: NDArray[np.int64]) -> Vector:
+        """(tokens,) of token ids, special tokens included -> (hidden,), float32."""
+        (vector,) = self._session.run(None, {"ids": ids})
+        return vector  # type: ignore[no-any-return]
+
+
+def _gives_vectors(session: onnxruntime.InferenceSession, config: LongformerConfig) -> bool:
+    """Whether it takes token ids and gives a CLS vector."""
+    takes = [(each.name, each.type, len(each.shape)) for each in session.get_inputs()]
+    gives = [(each.name, each.type, list(each.shape)) for each in session.get_outputs()]
+    return takes == [("ids", "tensor(int64)", 1)] and gives == [("cls", "tensor(float)", [config.hidden_size])]
+
+
+def _options(precision: Precision) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    # Left to itself ONNX Runtime binds threads to cores, which a container may not allow.
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux
+    options.intra_op_num_threads = len(affinity(0)) if affinity else os.cpu_count() or 1
+    # The graph is written the way it is meant to be executed; optimising takes longer than the first answer.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if precision == "float32":
+        # Packing weights at the start would copy all of them, half a second, to save 12 ms a text. For products of
+        # integers it is quick, and without it they would be slow.
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    options.log_severity_level = 3  # errors
+    return options

@@ -1,0 +1,189 @@
+"""The incident state, `incident_cls.pt`: the mean CLS vector of all reports of every incident.
+
+Reads two forms, without torch (`similarity.incidents.pt_file`); `torch.load(..., weights_only=True)` reads them too:
+
+1. This project's own, a dict:
+       format            "incident-state"
+       version           1
+       incident_ids      int64 (incidents,), 1 or more, ascending, no two alike; at least one incident
+       report_counts     int64 (incidents,), how many vectors went into each mean, at least 1
+       means             float32 (incidents, hidden), finite, from -MAX_SIZE to MAX_SIZE
+       titles            list of str, one an incident, "" where unknown
+       model             str, e.g. "allenai/longformer-base-4096", "" where unknown
+       model_fingerprint str, `TextEncoder.fingerprint` of the model that made it, "" where unknown
+       precision         str, what the vectors were computed in, e.g. "float32"
+2. The original's: a list whose entry i is a tensor (reports, hidden) for incident i + 1, or None where there is none.
+
+Comparing is left to `similarity.incidents.ranking`, making the vectors to `scripts/build_state.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from similarity.errors import StateError
+from similarity.incidents.pt_file import read_pt
+from similarity.vectors import Vector
+
+FORMAT, VERSION = "incident-state", 1
+
+# Layer normalisation ends an encoder, so a number of a vector is sqrt(hidden) times a weight at most: real ones stay
+# below 20. A larger number comes from a damaged file, and would drown all others in a comparison.
+MAX_SIZE = 1e6
+
+
+class MadeBy(Protocol):
+    """What a state knows of the encoder that made it."""
+
+    @property
+    def dimension(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+
+@dataclass(frozen=True, eq=False)
+class IncidentState:
+    """What every incident looks like to the model. Shapes and meanings as in this module's docstring."""
+
+    incident_ids: NDArray[np.int64]
+    report_counts: NDArray[np.int64]
+    means: Vector
+    titles: Sequence[str]
+    model: str = ""
+    model_fingerprint: str = ""
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where the parts don't fit together, or where they can't be ranked."""
+        if not all(isinstance(each, np.ndarray) for each in (self.incident_ids, self.report_counts, self.means)):
+            raise ValueError("incident_ids, report_counts and means must be tensors")
+        incidents = self.incident_ids.shape[0] if self.incident_ids.ndim == 1 else -1
+        if self.incident_ids.dtype != np.int64 or self.report_counts.dtype != np.int64:
+            raise ValueError("incident_ids and report_counts must be int64")
+        if self.means.dtype != np.float32 or self.means.ndim != 2 or self.means.shape[1] == 0:
+            raise ValueError("means must be float32 of shape (incidents, hidden)")
+        if not isinstance(self.titles, list | tuple):
+            raise ValueError(f"titles must be a list, not a {type(self.titles).__name__}")
+        if not incidents == self.means.shape[0] == len(self.titles) or self.report_counts.shape != (incidents,):
+            raise ValueError("incident_ids, report_counts, means and titles must have the same length")
+        if not incidents:
+            raise ValueError("the state has no incidents")
+        if not all(isinstance(s, str) for s in (*self.titles, self.model, self.model_fingerprint, self.precision)):
+            raise ValueError("titles, model, model_fingerprint and precision must be strings")
+        if not (self.incident_ids > 0).all() or not (np.diff(self.incident_ids) > 0).all():
+            raise ValueError("incident_ids must be 1 or more, ascending, no two alike")
+        if not (self.report_counts > 0).all():
+            raise ValueError("report_counts must be at least 1")
+        self._require_usable_means()
+
+    def _require_usable_means(self) -> None:
+        largest = np.maximum(self.means.max(axis=1), -self.means.min(axis=1))  # (incidents, hidden) -> (incidents,)
+        unusable = np.flatnonzero(~(largest <= MAX_SIZE))  # NaN is unusable too
+        if len(unusable):
+            row = unusable[0]
+            raise ValueError(
+                f"the mean of incident {self.incident_ids[row]} has a number that is NaN, infinite or above "
+                f"{MAX_SIZE:,.0f}, as {len(unusable)} of {len(largest)} means have: the file is damaged, build it again"
+            )
+
+    def __len__(self) -> int:
+        return len(self.means)
+
+    @property
+    def dimension(self) -> int:
+        return int(self.means.shape[1])
+
+    def require_made_by(self, encoder: MadeBy, name: str) -> None:
+        """Raises StateError where this state was made with another model than `encoder`, which is called `name`."""
+        if self.dimension != encoder.dimension:
+            raise StateError(f"the state has {self.dimension} dimensions, the model {encoder.dimension}")
+        if self.model_fingerprint:
+            if self.model_fingerprint != encoder.fingerprint:
+                raise StateError(f"the state was made with another model ({self.model or 'unnamed'}) than {name}")
+        elif self.model and self.model != name:
+            raise StateError(f"the state was made with the model {self.model}, the one loaded is {name}")
+
+    def save(self, path: str | Path) -> None:
+        """Writes the state whole or not at all, with torch.
+
+        Raises OSError, e.g. on a full disk; what was there before stays."""
+        import torch
+
+        path = Path(path)
+        content = {
+            "format": FORMAT,
+            "version": VERSION,
+            "incident_ids": torch.from_numpy(self.incident_ids),
+            "report_counts": torch.from_numpy(self.report_counts),
+            "means": torch.from_numpy(self.means),
+            "titles": list(self.titles),
+            "model": self.model,
+            "model_fingerprint": self.model_fingerprint,
+            "precision": self.precision,
+        }
+        descriptor, temporary = tempfile.mkstemp(prefix=path.name + ".", suffix=".tmp", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                torch.save(content, file)
+                file.flush()
+                os.fsync(file.fileno())
+            # mkstemp makes it private; others (the Docker build, the Lambda's user) have to read it.
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+        except BaseException as error:
+            Path(temporary).unlink(missing_ok=True)
+            if isinstance(error, RuntimeError):  # how torch.save reports a failed write
+                raise OSError(f"writing {path} failed: {error}") from error
+            raise
+
+    @classmethod
+    def load(cls, path: str | Path) -> IncidentState:
+        """Reads either form. Raises StateError for a file that is missing, truncated or no state."""
+        try:
+            content = read_pt(path)
+            return cls._from_dict(content) if isinstance(content, dict) else cls._from_original(content)
+        except OSError as error:
+            raise StateError(f"{path} can't be read: {error.strerror or error}") from error
+        except (ValueError, KeyError, MemoryError) as error:
+            reason = f"it has no {error}" if isinstance(error, KeyError) else str(error) or "not enough memory"
+            raise StateError(f"{path} isn't an incident state that can be used: {reason}") from error
+
+    @classmethod
+    def _from_dict(cls, content: dict[str, Any]) -> IncidentState:
+        if (content.get("format"), content.get("version")) != (FORMAT, VERSION):
+            raise ValueError(f'its "format" and "version" aren\'t "{FORMAT}" and {VERSION}')
+        fields = ("incident_ids", "report_counts", "means", "titles", "model", "model_fingerprint", "precision")
+        return cls(**{field: content[field] for field in fields})
+
+    @classmethod
+    def _from_original(cls, content: object) -> IncidentState:
+        if not isinstance(content, list):
+            raise ValueError(f"it holds a {type(content).__name__}, neither a dict nor a list")
+        ids, counts, means = [], [], []
+        for incident_id, vectors in enumerate(content, start=1):
+            if vectors is None:
+                continue
+            if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind != "f":
+                raise ValueError(f"the entry of incident {incident_id} isn't a tensor of floats (reports, hidden)")
+            ids.append(incident_id)
+            counts.append(len(vectors))
+            # (reports, hidden) -> (hidden,). A number too large for float32 becomes infinite, which is refused below.
+            with np.errstate(over="ignore", invalid="ignore"):
+                means.append(vectors.mean(axis=0, dtype=np.float64).astype(np.float32))
+        if len({len(mean) for mean in means}) != 1:
+            raise ValueError("its incidents have vectors of several lengths" if ids else "it has no incidents")
+        return cls(
+            incident_ids=np.array(ids),
+            report_counts=np.array(counts),
+            means=np.stack(means),
+            titles=[""] * len(ids),
+        )

@@ -1,0 +1,259 @@
+"""The backends that `benchmark.py` compares: functions that load one and return what answers a request to it.
+
+Each imports what it needs and no more, so that a process's memory is that of its backend. Processes and time are left
+to `benchmarks.worker`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from similarity.encoder.loading import load_encoder
+from similarity.encoder.model_folder import ModelFiles
+from similarity.encoder.text_encoder import TextEncoder
+from similarity.incidents.ranking import Index
+from similarity.settings import Engine, Precision
+from similarity.vectors import Vector
+
+Answer = Callable[[Any], Any]
+# Token ids of one text -> its CLS vector as a list of floats.
+Encode = Callable[[list[int]], list[float]]
+# Token ids of several texts -> nothing.
+EncodeAll = Callable[[list[list[int]]], None]
+
+
+def _ours(engine: Engine, precision: Precision, model_dir: Path) -> TextEncoder:
+    return load_encoder(model_dir, engine=engine, precision=precision)
+
+
+def encode_ours(engine: Engine, precision: Precision, model_dir: Path) -> Encode:
+    encoder = _ours(engine, precision, model_dir)
+    return lambda ids: encoder.vectors([ids])[0].tolist()
+
+
+def encode_by_openvino(model_dir: Path) -> Encode:
+    """Our graph, in the operators of the standard, by OpenVINO."""
+    import openvino
+
+    from models.onnx_graph import WeightsFile, encoder_graph
+
+    files = ModelFiles(model_dir)
+    graph = encoder_graph(files.config(), WeightsFile(files.weights_path), {}, fused=False)
+    # Beside the weights, which it names relative to itself.
+    with tempfile.NamedTemporaryFile(dir=model_dir, suffix=".onnx") as file:
+        file.write(graph.SerializeToString())
+        file.flush()
+        compiled = _compiled_by_openvino(openvino.Core().read_model(file.name))
+    return lambda ids: compiled(np.array(ids))[0].tolist()
+
+
+def encode_whole_by_openvino(model_dir: Path) -> Encode:
+    """The graph of transformers' LongformerModel by OpenVINO. It is exact for the length it was traced with alone.
+
+    Its export to ONNX is not exact for any length: up to 0.08 off (torch 2.13, transformers 5.23).
+    """
+    import openvino
+    import torch
+
+    class ClsVector(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = _transformers(model_dir)
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            states: torch.Tensor = self.model(ids, return_dict=False)[0]
+            return states[:, 0]
+
+    module = ClsVector()
+
+    @lru_cache(maxsize=1)
+    def compiled(tokens: int) -> Any:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the tracer's, about what holds for this length alone
+            graph = openvino.convert_model(module, example_input=torch.full((1, tokens), 5))
+        return _compiled_by_openvino(graph)
+
+    return lambda ids: compiled(len(ids))(np.array([ids]))[0][0].tolist()
+
+
+def _compiled_by_openvino(graph: Any) -> Any:
+    import openvino
+
+    return openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+
+def _transformers(model_dir: Path) -> Any:
+    import torch
+    from transformers import LongformerModel
+
+    return LongformerModel.from_pretrained(model_dir, dtype=torch.float32).eval()  # type: ignore[no-untyped-call]
+
+
+def encode_by_transformers(model_dir: Path) -> Encode:
+    """By transformers' LongformerModel, as the original service calls it."""
+    import torch
+
+    model = _transformers(model_dir)
+
+    def encode(ids: list[int]) -> list[float]:
+        with torch.inference_mode():
+            vector: torch.Tensor = model(torch.tensor([ids])).last_hidden_state[0, 0]
+        return vector.tolist()
+
+    return encode
+
+
+# Tokens that our build takes in one pass at most, and texts that transformers takes in one.
+BATCH_TOKENS, BATCH_TEXTS = 4096, 8
+
+
+def build_ours(precision: Precision, model_dir: Path) -> EncodeAll:
+    """Batches as `build_state.py` makes them: longest first, of one text or BATCH_TOKENS tokens at most."""
+    encoder = _ours("torch", precision, model_dir)
+
+    def encode_all(texts: list[list[int]]) -> None:
+        batch: list[list[int]] = []
+        for ids in sorted(texts, key=len, reverse=True):
+            if batch and sum(map(len, batch)) + len(ids) > BATCH_TOKENS:
+                encoder.vectors(batch)
+                batch = []
+            batch.append(ids)
+        encoder.vectors(batch)
+
+    return encode_all
+
+
+def build_by_transformers(model_dir: Path) -> EncodeAll:
+    """Batches of BATCH_TEXTS texts of like length, padded to the longest of them."""
+    import torch
+
+    model = _transformers(model_dir)
+    pad = model.config.pad_token_id
+
+    def encode_all(texts: list[list[int]]) -> None:
+        ordered = sorted(texts, key=len, reverse=True)
+        for start in range(0, len(ordered), BATCH_TEXTS):
+            batch = [torch.tensor(ids) for ids in ordered[start : start + BATCH_TEXTS]]
+            ids = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True, padding_value=pad)
+            with torch.inference_mode():
+                model(ids, attention_mask=(ids != pad).long())
+
+    return encode_all
+
+
+def gemm(_: object) -> Answer:
+    """FLOP/s of the fastest float32 product with the weights of a layer, plain or packed, for several sizes."""
+    import torch
+
+    from similarity.encoder.torch_encoder import Linear
+
+    weight, bias = torch.randn(3072, 768), torch.zeros(3072)
+    packed = Linear(weight, bias)
+
+    def best(rounds: int) -> float:
+        fastest = 0.0
+        with torch.inference_mode():
+            for rows in (256, 512, 1024):
+                x = torch.randn(rows, 768)
+                for product in (packed, lambda x: torch.nn.functional.linear(x, weight, bias)):
+                    for _ in range(rounds):
+                        start = time.perf_counter()
+                        product(x)
+                        fastest = max(fastest, 2 * rows * weight.numel() / (time.perf_counter() - start))
+        return fastest
+
+    return best
+
+
+def memory(_: object) -> Answer:
+    """Bytes/s of the fastest reading of 400 MB, more than a cache holds."""
+    import torch
+
+    values = torch.ones(100_000_000)
+
+    def best(rounds: int) -> float:
+        fastest = 0.0
+        for _ in range(rounds):
+            start = time.perf_counter()
+            values.sum()
+            fastest = max(fastest, 4 * len(values) / (time.perf_counter() - start))
+        return fastest
+
+    return best
+
+
+def _vectors(incidents: int) -> tuple[Vector, Vector]:
+    """Means (incidents, 768) and a vector (768,), random, the same in every worker."""
+    choose = np.random.default_rng(0)
+    return choose.standard_normal((incidents, 768), np.float32), choose.standard_normal(768, np.float32)
+
+
+def rank_ours(incidents: int) -> Answer:
+    """num -> the ids of the first so many, by `similarity.incidents.index`."""
+    means, vector = _vectors(incidents)
+    index = Index(means)
+    return lambda num: [int(row) + 1 for row in index.top(vector, num, "cosine")[0]]
+
+
+def rank_as_original(incidents: int) -> Answer:
+    """The same by the loop of the original service, a cosine at a time."""
+    import torch
+
+    means, vector = (torch.from_numpy(each) for each in _vectors(incidents))
+
+    def rank(num: int) -> list[int]:
+        cosine = torch.nn.functional.cosine_similarity
+        pairs = [(cosine(vector, means[row], dim=-1).item(), row + 1) for row in range(incidents)]
+        return [number for _, number in sorted(pairs, reverse=True)[:num]]
+
+    return rank
+
+
+def rank_by_numpy(incidents: int) -> Answer:
+    """The same by a product and a partition of numpy."""
+    means, vector = _vectors(incidents)
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    query = vector / np.linalg.norm(vector)
+
+    def rank(num: int) -> list[int]:
+        similarities = means @ query
+        best = np.argpartition(-similarities, num)[:num]
+        return [int(row) + 1 for row in best[np.argsort(-similarities[best])]]
+
+    return rank
+
+
+def read_once(incidents: int) -> Answer:
+    """The sum of all vectors: what reading them from memory takes."""
+    import torch
+
+    means = torch.from_numpy(_vectors(incidents)[0])
+    return lambda _: means.sum().item()
+
+
+BACKENDS: dict[str, Callable[[Any], Answer]] = {
+    "torch": partial(encode_ours, "torch", "float32"),
+    "torch bfloat16": partial(encode_ours, "torch", "bfloat16"),
+    "onnx": partial(encode_ours, "onnx", "float32"),
+    "onnx int8": partial(encode_ours, "onnx", "int8"),
+    "openvino": encode_by_openvino,
+    "openvino whole": encode_whole_by_openvino,
+    "transformers": encode_by_transformers,
+    "build torch": partial(build_ours, "float32"),
+    "build torch bfloat16": partial(build_ours, "bfloat16"),
+    "build transformers": build_by_transformers,
+    "gemm": gemm,
+    "memory": memory,
+    "rank ours": rank_ours,
+    "rank original": rank_as_original,
+    "rank numpy": rank_by_numpy,
+    "read once": read_once,
+}

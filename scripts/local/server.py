@@ -1,0 +1,150 @@
+#!/usr/bin/env python3
+"""Serve the handlers on localhost, as API Gateway and Lambda would: the same routes, events and CORS.
+
+Without arguments it makes the quick-start model and the state of the sample snapshot, once, and keeps them in
+.quickstart/. Differences from AWS: one process serves all routes, an answer may take longer than 30 s (though a request
+that hasn't arrived whole by then is dropped), a URL may be longer than API Gateway takes and a body larger than
+Lambda's 6 MB.
+
+Example:
+    scripts/serve
+Example, with a model and a state of your own:
+    scripts/serve --model inference/model --state inference/model/incident_cls.pt
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a script: its own folder stands where scripts/ has to be
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from shared import command
+from shared.command import INFERENCE_DIR, ROOT, argument_parser
+
+import hashlib
+import os
+import socket
+from contextlib import suppress
+
+from local.connections import server
+from local.gateway import gateway
+from models.install_files import finish_install
+from similarity.api.routes import DEFAULT_ALLOWED_ORIGINS, HandlerFileError, find_handlers
+from similarity.encoder.loading import load_encoder
+from similarity.encoder.model_folder import HOW_TO_GET_ONE, ModelFiles
+from similarity.errors import ModelError, StateError
+from similarity.incidents.state import IncidentState
+from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_URI
+from similarity.sources.tables import Problems, SourceError
+
+QUICK_START_DIR = ROOT / ".quickstart"
+SAMPLE_DIR = ROOT / "scripts" / "sample"
+
+
+def quick_start_model() -> Path:
+    """The folder of the quick-start model, made if it is not there. Raises ModelError or OSError."""
+    folder = QUICK_START_DIR / "model"
+    finish_install(folder)
+    files = ModelFiles(folder)
+    if not all(path.exists() for path in (*files.paths, files.graph_paths[0])):
+        print("Making the quick-start model, once ...", file=sys.stderr, flush=True)
+        # Not at the top, since it imports torch, which serving does without.
+        from convert_encoder import ConversionError, make_quick_start_model
+
+        try:
+            make_quick_start_model(folder)
+        except ConversionError as error:
+            raise ModelError(f"the quick-start model can't be made: {error}") from error
+    return folder
+
+
+def sample_state(model_dir: Path) -> Path:
+    """The state of the sample snapshot for a model, built if it is not there. Raises ModelError or OSError."""
+    digest = hashlib.sha256(ModelFiles(model_dir).fingerprint().encode())
+    for table in sorted(SAMPLE_DIR.glob("*.csv")):
+        digest.update(table.read_bytes())
+    path = QUICK_START_DIR / f"sample-{digest.hexdigest()[:16]}.pt"
+    try:
+        IncidentState.load(path)
+    except StateError:  # not there yet, or broken
+        print("Building the state of the sample snapshot, once ...", file=sys.stderr, flush=True)
+        from build_state import build
+
+        path.parent.mkdir(exist_ok=True)
+        build(SAMPLE_DIR, model_dir, path, Problems(), "title-and-description")
+    return path
+
+
+def prepare(model_dir: Path | None, state_path: Path | None) -> None:
+    """Points the handlers' settings at model and state. Raises what is wrong with either before a request does."""
+    if model_dir is None:
+        model_dir = quick_start_model()
+    elif state_path is None and (model_dir / DEFAULT_INCIDENTS_FILENAME).exists():
+        state_path = model_dir / DEFAULT_INCIDENTS_FILENAME
+    ModelFiles(model_dir).require_weights_unchanged()
+    encoder = load_encoder(model_dir)  # before a state is built for what can't be served
+    state_path = state_path or sample_state(model_dir)
+    state = IncidentState.load(state_path)
+    state.require_made_by(encoder, encoder.name or os.environ.get("HF_MODEL_URI") or DEFAULT_MODEL_URI)
+    os.environ["MODEL_DIR"] = str(model_dir.resolve())
+    os.environ["INCIDENTS_FILENAME"] = str(state_path.resolve())
+    print(f"{len(state)} incidents, model {encoder.name or model_dir}", file=sys.stderr)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises OSError, e.g. where the port is in use."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    # Else a restart has to wait until the last connections of the run before are forgotten.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argument_parser(__doc__, prog="scripts/serve")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=3001, help="port to listen on, 0 for any free one (default 3001)")
+    parser.add_argument("--model", type=Path, help="model folder (default: the quick-start model)")
+    parser.add_argument(
+        "--state", type=Path, help="incident state (default: incident_cls.pt in MODEL, else of the sample snapshot)"
+    )
+    parser.add_argument(
+        "--allow-origin", action="append", metavar="ORIGIN", help="site whose pages may call (default localhost:3000)"
+    )
+    args = parser.parse_args(argv)
+    if args.model is not None and not args.model.exists():
+        parser.error(f"there is no {args.model}: {HOW_TO_GET_ONE}")
+    if args.state is not None and not args.state.exists():
+        parser.error(f"there is no {args.state}")
+    try:
+        listener = listen(args.host, args.port)
+    except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "ports go from 0 to 65535"
+        print(f"scripts/serve: can't listen on {args.host}:{args.port}: {reason}", file=sys.stderr)
+        return 1
+    try:
+        prepare(args.model, args.state)
+        app = gateway(find_handlers(INFERENCE_DIR), args.allow_origin or DEFAULT_ALLOWED_ORIGINS)
+        listener.listen()  # Else a request that follows on the next line would be refused until uvicorn is up.
+    except (ModelError, StateError) as error:
+        print(f"scripts/serve: {error.detail}", file=sys.stderr)
+        return 1
+    except (SourceError, HandlerFileError, OSError) as error:
+        print(f"scripts/serve: {error}", file=sys.stderr)
+        return 1
+    host, port = listener.getsockname()[:2]
+    print(f"Serving on http://{f'[{host}]' if ':' in host else host}:{port}/similar (Ctrl-C ends it)", flush=True)
+    with suppress(KeyboardInterrupt):  # uvicorn has shut down in order and passes the signal on
+        server(app).run(sockets=[listener])
+    return 0
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,302 @@
+"""The encoder's computation as an ONNX graph, for every length of text alike.
+
+The pruning of `similarity.encoder.torch_encoder`: a layer computes the positions that the next one looks at. Where the
+text ends earlier, `Slice` ends there too. Queries are taken in blocks of BLOCK, which are the batch dimension of the
+attention. Each block looks at a window of keys around it, and a bias masks the keys of the window that are out of
+reach.
+
+Weights are initialisers that say where they stand in the safetensors file; `scripts/export_onnx.py` writes the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import ArrayLike, NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from similarity.encoder.model_folder import LongformerConfig
+from similarity.encoder.safetensors_header import read_header
+from similarity.encoder.text_encoder import GELU_APPROXIMATIONS
+from similarity.errors import ModelError
+from similarity.settings import DEFAULT_PRECISION, Precision
+
+# What ONNX Runtime 1.32 and OpenVINO 2026.4 both read.
+OPSET, IR_VERSION = 20, 10
+# Queries in a block; 64 to 256 are equally fast within 10 %.
+BLOCK = 64
+# Weights that share a scale with precision int8: 32 input channels of one output channel. Finer than a scale for each
+# channel: of 989 real titles 99.7 % kept their first place, with blocks of 128 only 99.1 %.
+INT8_BLOCK = 32
+# ONNX Runtime quantises what goes into the product by the same blocks and sums in integers.
+_INT8_SUMS = 4
+# Added to the score of a key that must not be seen; e to this power is 0.
+_UNSEEN = -1e30
+
+_NUMPY_TYPES = {"F32": "<f4", "F64": "<f8", "F16": "<f2", "BF16": "<u2"}
+
+
+class WeightsFile:
+    """A safetensors file, of which tensors are named by place. Names are those below a head's prefix."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises ModelError for a file that is cut off, damaged or of another format."""
+        self.path = path
+        self._places = read_header(path)
+        self._prefix = "longformer." if any(name.startswith("longformer.") for name in self._places) else ""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._places[self._prefix + name].shape
+
+    def read(self, name: str) -> NDArray[np.float32]:
+        """The tensor as float32."""
+        place = self._places[self._prefix + name]
+        with self.path.open("rb") as file:
+            file.seek(place.start)
+            content = file.read(place.end - place.start)
+        array = np.frombuffer(content, _NUMPY_TYPES[place.dtype]).reshape(place.shape)
+        if place.dtype == "BF16":  # the upper half of a float32
+            return (array.astype("u4") << 16).view("f4")
+        with np.errstate(over="ignore"):  # `require_finite` tells
+            return array.astype(np.float32)
+
+    def require_finite(self) -> None:
+        """Raises ModelError where a number of the encoder is NaN or infinite, or becomes so as float32."""
+        for name, place in self._places.items():
+            short = name.removeprefix(self._prefix)
+            if not short.startswith(("embeddings.", "encoder.")) or place.dtype not in _NUMPY_TYPES:
+                continue
+            if bad := int(np.count_nonzero(~np.isfinite(self.read(short)))):
+                raise ModelError(
+                    f"the weights have {bad} numbers in {name} that are NaN, infinite or too large for float32: "
+                    "the file is damaged, or its training failed"
+                )
+
+    def initializer(self, name: str) -> TensorProto:
+        """The tensor as an initialiser: by its place if it is float32, else converted and part of the graph."""
+        place = self._places[self._prefix + name]
+        if place.dtype != "F32":
+            return numpy_helper.from_array(self.read(name), name)
+        tensor = TensorProto(
+            name=name, data_type=TensorProto.FLOAT, dims=place.shape, data_location=TensorProto.EXTERNAL
+        )
+        length = place.end - place.start
+        for key, value in (("location", self.path.name), ("offset", place.start), ("length", length)):
+            tensor.external_data.add(key=key, value=str(value))
+        return tensor
+
+
+class GraphBuilder:
+    """Collects nodes and initialisers. Methods take and return names of values."""
+
+    def __init__(self, weights: WeightsFile, *, fused: bool, precision: Precision) -> None:
+        self.weights = weights
+        self.fused = fused
+        self._precision = precision
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, TensorProto] = {}
+
+    def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+        """A node of one output."""
+        name = f"{kind}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, domain=domain, **attributes))
+        return name
+
+    def constant(self, value: ArrayLike, dtype: type[np.generic] = np.int64) -> str:
+        array = np.array(value, dtype=dtype)
+        name = f"{array.dtype}_{array.shape}_{array.tolist()}"
+        self.initializers.setdefault(name, numpy_helper.from_array(array, name))
+        return name
+
+    def weight(self, name: str) -> str:
+        if name not in self.initializers:
+            self.initializers[name] = self.weights.initializer(name)
+        return name
+
+    def linear(self, x: str, name: str) -> str:
+        """x W^T + b"""
+        if self._precision == "int8":
+            return self._linear_int8(x, name)
+        return self.op("Gemm", x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias"), transB=1)
+
+    def _linear_int8(self, x: str, name: str) -> str:
+        quantised, scales = f"{name}.weight.int8", f"{name}.weight.scales"
+        outputs, inputs = self.weights.shape(f"{name}.weight")
+        if quantised not in self.initializers:
+            integers, factors = int8_blocks(self.weights.read(f"{name}.weight"))
+            self.initializers[quantised] = numpy_helper.from_array(integers, quantised)
+            self.initializers[scales] = numpy_helper.from_array(factors, scales)
+        bias = self.weight(f"{name}.bias")
+        return self.op(
+            "MatMulNBits", x, quantised, scales, "", "", bias,
+            domain="com.microsoft", K=inputs, N=outputs, bits=8, block_size=INT8_BLOCK, accuracy_level=_INT8_SUMS,
+        )  # fmt: skip
+
+    def norm(self, x: str, name: str, eps: float) -> str:
+        weight, bias = self.weight(f"{name}.weight"), self.weight(f"{name}.bias")
+        return self.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=eps)
+
+    def first(self, x: str, rows: int | str) -> str:
+        """The first `rows` rows, or all where there are fewer."""
+        return self.op("Slice", x, self.constant([0]), self.constant([rows]) if isinstance(rows, int) else rows)
+
+    def rows(self, x: str) -> str:
+        """How many rows there are, of shape (1,)."""
+        return self.op("Shape", x, start=0, end=1)
+
+    def range(self, count: str) -> str:
+        """0, 1, ... below `count`, which is of shape (1,)."""
+        return self.op("Range", self.constant(0), self.op("Squeeze", count), self.constant(1))
+
+
+def int8_blocks(weight: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """(out, in) -> (out, blocks, INT8_BLOCK) of integers around 128 and (out, blocks) of scales."""
+    outputs, inputs = weight.shape
+    padded = np.pad(weight, ((0, 0), (0, -inputs % INT8_BLOCK))).reshape(outputs, -1, INT8_BLOCK)
+    scales = np.abs(padded).max(axis=2) / np.float32(127)
+    scales[scales == 0] = 1
+    return (np.rint(padded / scales[..., None]) + 128).astype(np.uint8), scales
+
+
+def encoder_graph(
+    config: LongformerConfig,
+    weights: WeightsFile,
+    metadata: Mapping[str, str],
+    *,
+    precision: Precision = DEFAULT_PRECISION,
+    fused: bool = True,
+) -> onnx.ModelProto:
+    """The graph: ids (tokens,) int64, special tokens included -> cls (hidden,) float32.
+
+    Takes a checkpoint that `similarity.encoder.torch_encoder` has loaded, whose shapes have been checked. `fused` takes
+    attention as one operator, which ONNX Runtime alone has; otherwise all operators are of the standard.
+    """
+    build = GraphBuilder(weights, fused=fused, precision=precision)
+    reach = [window // 2 for window in config.attention_window]
+    # How many of the first positions of each layer's output matter, where the text has as many; None for all.
+    wanted: list[int | None] = [1 + sum(reach[index + 1 :]) for index in range(len(reach))]
+    if config.global_attention_on_cls:
+        wanted = [None] * (len(reach) - 1) + [1]
+    ids = "ids" if config.global_attention_on_cls else build.first("ids", 1 + sum(reach))
+    x = _embeddings(build, ids, config)
+    for index, outputs in enumerate(wanted):
+        x = _layer(build, x, index, outputs, config)
+    build.nodes.append(helper.make_node("Squeeze", [x, build.constant([0])], ["cls"]))
+    graph = helper.make_graph(
+        build.nodes,
+        "longformer_cls",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["tokens"])],
+        [helper.make_tensor_value_info("cls", TensorProto.FLOAT, [config.hidden_size])],
+        list(build.initializers.values()),
+    )
+    opsets = [helper.make_opsetid("", OPSET), *([helper.make_opsetid("com.microsoft", 1)] if fused else [])]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+    helper.set_model_props(model, dict(metadata))
+    return model
+
+
+def _embeddings(build: GraphBuilder, ids: str, config: LongformerConfig) -> str:
+    """(tokens,) -> (tokens, hidden). A literal padding token takes no position, as in RoBERTa."""
+    pad = build.constant(config.pad_token_id)
+    is_word = build.op("Cast", build.op("Not", build.op("Equal", ids, pad)), to=TensorProto.INT64)
+    counted = build.op("Mul", build.op("CumSum", is_word, build.constant(0)), is_word)
+    positions = build.op("Add", counted, pad)
+    words = build.op("Gather", build.weight("embeddings.word_embeddings.weight"), ids)
+    places = build.op("Gather", build.weight("embeddings.position_embeddings.weight"), positions)
+    kind = build.op("Gather", build.weight("embeddings.token_type_embeddings.weight"), build.constant(0))
+    summed = build.op("Add", build.op("Add", words, places), kind)
+    return build.norm(summed, "embeddings.LayerNorm", config.layer_norm_eps)
+
+
+def _layer(build: GraphBuilder, x: str, index: int, outputs: int | None, config: LongformerConfig) -> str:
+    """(inputs, hidden) -> (outputs, hidden), or fewer where the text has fewer"""
+    name, eps = f"encoder.layer.{index}", config.layer_norm_eps
+    wanted = x if outputs is None else build.first(x, outputs)
+    if config.global_attention_on_cls:
+        context = _global_attention(build, x, name, config)  # (1, hidden)
+        if outputs != 1:
+            local = _banded_attention(build, x, wanted, index, config)
+            others = build.op("Slice", local, build.constant([1]), build.rows(local))
+            context = build.op("Concat", context, others, axis=0)
+    else:
+        context = _banded_attention(build, x, wanted, index, config)
+    attended = build.op("Add", build.linear(context, f"{name}.attention.output.dense"), wanted)
+    attended = build.norm(attended, f"{name}.attention.output.LayerNorm", eps)
+    inner = build.linear(attended, f"{name}.intermediate.dense")  # (outputs, intermediate)
+    inner = build.op("Gelu", inner, approximate=GELU_APPROXIMATIONS[config.hidden_act])
+    result = build.op("Add", build.linear(inner, f"{name}.output.dense"), attended)
+    return build.norm(result, f"{name}.output.LayerNorm", eps)
+
+
+def _banded_attention(build: GraphBuilder, x: str, wanted: str, index: int, config: LongformerConfig) -> str:
+    """Attention of `wanted` (queries, hidden) to what of `x` (keys, hidden) is within reach -> (queries, hidden)"""
+    name, reach = f"encoder.layer.{index}.attention.self", config.attention_window[index] // 2
+    heads, one = config.num_attention_heads, build.constant([1])
+    queries, keys = build.rows(wanted), build.rows(x)
+    block = build.op("Min", queries, build.constant([BLOCK]))
+    blocks = build.op("Div", build.op("Sub", build.op("Add", queries, block), one), block)
+    window = build.op("Min", keys, build.op("Add", block, build.constant([2 * reach])))
+    # A window that would begin before the first key or end behind the last is moved.
+    starts = build.op("Mul", build.range(blocks), block)  # (blocks,)
+    first = build.op("Min", build.op("Sub", starts, build.constant([reach])), build.op("Sub", keys, window))
+    first = build.op("Unsqueeze", build.op("Max", first, build.constant([0])), one)
+    key_at = build.op("Add", first, build.range(window))  # (blocks, window)
+    query_at = build.op("Add", build.op("Unsqueeze", starts, one), build.range(block))  # (blocks, block)
+    distance = build.op("Sub", build.op("Unsqueeze", query_at, build.constant([2])), build.op("Unsqueeze", key_at, one))
+    hidden = build.op("Greater", build.op("Abs", distance), build.constant(reach))  # (blocks, block, window)
+    if config.global_attention_on_cls:
+        # All see the CLS token, each once: not in its band, but as a key of its own in front of the window.
+        cls = build.op("Equal", build.op("Unsqueeze", key_at, one), build.constant(0))
+        hidden = build.op("Or", hidden, cls)
+        hidden = build.op("Pad", hidden, build.constant([0, 0, 1, 0, 0, 0]))
+        key_at = build.op("Pad", key_at, build.constant([0, 1, 0, 0]))
+    bias = build.op("Where", hidden, build.constant(_UNSEEN, np.float32), build.constant(0, np.float32))
+    bias = build.op("Unsqueeze", bias, one)  # (blocks, 1, block, window)
+    missing = build.op("Sub", build.op("Mul", blocks, block), queries)  # of the last block
+    zero, size = build.constant([0]), config.hidden_size
+    query = build.op(
+        "Pad", build.linear(wanted, f"{name}.query"), build.op("Concat", zero, zero, missing, zero, axis=0)
+    )
+    query = build.op("Reshape", query, build.op("Concat", blocks, block, build.constant([size]), axis=0))
+    key = build.op("Gather", build.linear(x, f"{name}.key"), key_at)  # (blocks, window, hidden)
+    value = build.op("Gather", build.linear(x, f"{name}.value"), key_at)
+    if build.fused:
+        context = build.op(
+            "MultiHeadAttention", query, key, value, "", "", bias, domain="com.microsoft", num_heads=heads
+        )
+    else:
+        split = build.constant([0, 0, heads, size // heads])
+        query = build.op("Mul", query, build.constant((size // heads) ** -0.5, np.float32))
+        # (blocks, positions, hidden) -> (blocks, positions, heads, head) -> (blocks, heads, ...)
+        query = build.op("Transpose", build.op("Reshape", query, split), perm=[0, 2, 1, 3])
+        key = build.op("Transpose", build.op("Reshape", key, split), perm=[0, 2, 3, 1])
+        value = build.op("Transpose", build.op("Reshape", value, split), perm=[0, 2, 1, 3])
+        weights = build.op("Softmax", build.op("Add", build.op("MatMul", query, key), bias), axis=-1)
+        context = build.op("Transpose", build.op("MatMul", weights, value), perm=[0, 2, 1, 3])
+    return build.first(build.op("Reshape", context, build.constant([-1, size])), queries)
+
+
+def _global_attention(build: GraphBuilder, x: str, layer: str, config: LongformerConfig) -> str:
+    """What the CLS token gathers from all positions, (tokens, hidden) -> (1, hidden).
+
+    The order of the products makes it cheap: with one query, scores need no key of every position (q (W x) = (q W) x),
+    and values are projected after they are summed. The keys' bias adds the same to all scores of a head: it is left
+    out.
+    """
+    name, heads = f"{layer}.attention.self", config.num_attention_heads
+    head = config.hidden_size // heads
+    split = build.constant([heads, head, config.hidden_size])
+    query = build.linear(build.first(x, 1), f"{name}.query_global")
+    query = build.op("Mul", query, build.constant(head**-0.5, np.float32))
+    query = build.op("Reshape", query, build.constant([heads, 1, head]))
+    key_weight = build.op("Reshape", build.weight(f"{name}.key_global.weight"), split)  # (heads, head, hidden)
+    folded = build.op("Squeeze", build.op("MatMul", query, key_weight), build.constant([1]))  # (heads, hidden)
+    weights = build.op("Softmax", build.op("Gemm", folded, x, transB=1), axis=-1)  # (heads, tokens)
+    summed = build.op("Unsqueeze", build.op("MatMul", weights, x), build.constant([2]))  # (heads, hidden, 1)
+    value_weight = build.op("Reshape", build.weight(f"{name}.value_global.weight"), split)
+    context = build.op("Reshape", build.op("MatMul", value_weight, summed), build.constant([1, config.hidden_size]))
+    return build.op("Add", context, build.weight(f"{name}.value_global.bias"))

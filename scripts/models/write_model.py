@@ -1,0 +1,80 @@
+"""Writing a model's folder: what `fetch_model.py` and `convert_encoder.py` share."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from export_onnx import export
+from models.install_files import STAGING_PREFIX, install, write_provenance, writing_to
+from similarity.encoder.model_folder import CONFIG_FILENAME, TOKENIZER_FILENAME, LongformerConfig, sha256_of
+from similarity.errors import ModelError
+from similarity.settings import DEFAULT_MODEL_FILENAME
+
+__all__ = ["sha256_of", "write_model"]
+
+
+def write_model(
+    folder: Path,
+    *,
+    config: Mapping[str, Any],
+    tokenizer_json: bytes,
+    weights: Mapping[str, Tensor],
+    source: Mapping[str, str],
+) -> None:
+    """Writes config, tokenizer, weights, ONNX graph and provenance; `source` has at least the key `model`, its name.
+
+    All of it is written beside first, used once and then put in place by `models.install_files`. So a full disk, a kill
+    or a model that can't be used leaves the one that was there. Raises ModelError or OSError.
+    """
+    try:
+        LongformerConfig.from_json(config)
+    except ValueError as error:
+        raise ModelError(f"{CONFIG_FILENAME}: {error}") from error
+    require_finite(weights)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        writing_to(folder),
+        tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=folder, ignore_cleanup_errors=True) as name,
+    ):
+        new = Path(name)
+        try:
+            save_file(_apart(weights), new / DEFAULT_MODEL_FILENAME, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(f"writing the weights failed: {error}") from error
+        (new / TOKENIZER_FILENAME).write_bytes(tokenizer_json)
+        (new / CONFIG_FILENAME).write_text(json.dumps(dict(config), indent=2) + "\n", encoding="utf-8")
+        write_provenance(new, {**source, "weights_sha256": sha256_of(new / DEFAULT_MODEL_FILENAME)})
+        export(new)
+        install(new, folder)
+
+
+def require_finite(weights: Mapping[str, Tensor]) -> None:
+    """Raises ModelError where a number is NaN or infinite, or becomes so as float32."""
+    for name, tensor in weights.items():
+        bad = int((~torch.isfinite(tensor.float())).sum())
+        if bad:
+            raise ModelError(
+                f"the weights have {bad} numbers in {name} that are NaN, infinite or too large for float32: "
+                "the file is damaged, or its training failed"
+            )
+
+
+def _apart(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, each alone in its memory: safetensors refuses those that share it, as tied weights do."""
+    used: set[int] = set()
+    apart = {}
+    for name, tensor in weights.items():
+        storage = tensor.untyped_storage()
+        is_alone = tensor.is_contiguous() and storage.nbytes() == tensor.nbytes and storage.data_ptr() not in used
+        apart[name] = tensor if is_alone else tensor.clone(memory_format=torch.contiguous_format)
+        used.add(storage.data_ptr())
+    return apart

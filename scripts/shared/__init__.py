@@ -1,0 +1,4 @@
+"""What all commands share.
+
+Nothing that only one command needs.
+"""

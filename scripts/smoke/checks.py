@@ -1,0 +1,252 @@
+"""What callers of a deployed API rely on, as checks of their own: routes, warnings, replies to errors, CORS.
+
+Each check asks what it needs and raises UnexpectedError or NoReplyError with one sentence. Running them and telling how
+it went is left to `smoke_test.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from similarity.api.routes import METHODS
+from smoke.api_client import Api, Reply, UnexpectedError, parse_json, shortened
+
+TEXT_ROUTES = ("/similar", "/text-to-db-similar")
+TO_EMBED, FROM_EMBED = "/text-to-embed", "/embed-to-db-similar"
+ROUTES = (*TEXT_ROUTES, TO_EMBED, FROM_EMBED)
+
+TEXT = "A chatbot insulted its users"
+ACCENTED = "Á chatbot insülted its üsers"
+CITE_URL = "https://incidentdatabase.ai/cite/"
+OTHER_ORIGIN = "https://another-site.invalid"
+
+NO_TEXT = "Error! Valid input text not provided!"
+BAD_NUM = 'Provided value for "num" invalid, using default of 3.'
+ZERO_NUM = 'Zero results requested with the "num" value of 0. Use value <0 for maximum possible.'
+
+# Two Lambdas need not run on the same kind of processor.
+TOLERANCE = 1e-4
+# In a GET the numbers of a vector are rounded: all their digits would make a URL longer than API Gateway takes.
+ROUNDED_TOLERANCE = 1e-2
+
+_NOT_ALLOWED = "is {} one of the API's ALLOWED_ORIGINS? --origin names another"
+
+Matches = list[tuple[float, int]]
+
+
+def matches(reply: Reply, *, warnings: tuple[str, ...] | None = ()) -> Matches:
+    """The pairs of a reply's `msg`, read as the AIID site reads it, after a look at all that comes with them.
+
+    `warnings` are those that must come; None allows any.
+    """
+    body = reply.body()
+    if warnings is not None and body["warnings"] != list(warnings):
+        reply.fail(f"warnings {body['warnings']} instead of {list(warnings)}")
+    try:
+        pairs = parse_json(body["msg"].replace("(", "[").replace(")", "]"))
+        found = [(float(similarity), int(incident_id)) for similarity, incident_id in pairs]
+    except (KeyError, AttributeError, TypeError, ValueError):
+        reply.fail('"msg" is not what the site can parse: pairs of similarity and incident id')
+    if found != sorted(found, key=lambda pair: -pair[0]):
+        reply.fail('"msg" has not the most similar incident first')
+    if any(not -1 - TOLERANCE <= similarity <= 1 + TOLERANCE for similarity, _ in found):
+        reply.fail('"msg" has a similarity that is no cosine')
+    expected_url = f"{CITE_URL}{found[0][1]}" if found else None
+    if body.get("best_url") != expected_url:
+        reply.fail(f'"best_url" is {body.get("best_url")} instead of {expected_url}')
+    if [_structured(entry) for entry in body.get("incidents") or []] != found:
+        reply.fail('"incidents" does not say what "msg" says')
+    return found
+
+
+def _structured(entry: Any) -> tuple[float, int] | None:
+    match entry:
+        case {"incident_id": int(id_), "similarity": float(similarity), "title": str() | None, "url": str(url)}:
+            return (similarity, id_) if url == f"{CITE_URL}{id_}" else None
+    return None
+
+
+def vector(reply: Reply) -> list[float]:
+    """The vector of a reply of TO_EMBED to TEXT or to what is transliterated to it."""
+    embedding = reply.body().get("embedding")
+    if not isinstance(embedding, dict) or not isinstance(embedding.get("vector"), list):
+        reply.fail('no "embedding" with a "vector"')
+    found: list[float] = embedding["vector"]
+    if not found or not all(isinstance(number, float) and math.isfinite(number) for number in found):
+        reply.fail('"vector" is no list of numbers')
+    if embedding.get("from_text_hash") != hashlib.sha1(TEXT.encode(), usedforsecurity=False).hexdigest():
+        reply.fail('"from_text_hash" is not the SHA-1 of the transliterated text')
+    return found
+
+
+def _require_same_first(reply: Reply, found: Matches, expected: Matches, tolerance: float = TOLERANCE) -> None:
+    if not found or not expected or abs(found[0][0] - expected[0][0]) > tolerance:
+        reply.fail(f"finds {found[:1]} first, POST /similar {expected[:1]}")
+    # Of incidents that are as similar but for the tolerance, any may be the first.
+    if found[0][1] not in {id_ for similarity, id_ in expected if expected[0][0] - similarity <= tolerance}:
+        reply.fail(f"finds incident {found[0][1]} first, POST /similar {expected[0][1]}")
+
+
+def ask(api: Api, method: str, route: str, parameters: dict[str, str]) -> Reply:
+    return api.get(route, parameters) if method == "GET" else api.post(route, parameters)
+
+
+def check_text_route(api: Api, route: str, method: str) -> None:
+    expected = matches(api.post("/similar", {"text": TEXT, "num": -1}))
+    # One pair of quotes around the text of a GET is not part of it.
+    for text in (TEXT, f'"{TEXT}"') if method == "GET" else (TEXT,):
+        reply = ask(api, method, route, {"text": text})
+        _require_same_first(reply, matches(reply), expected)
+
+
+def check_embedding(api: Api, method: str) -> None:
+    for text in (TEXT, ACCENTED):
+        vector(ask(api, method, TO_EMBED, {"text": text}))
+
+
+def check_embedding_finds_what_the_text_finds(api: Api, method: str) -> None:
+    embed = vector(api.post(TO_EMBED, {"text": TEXT}))
+    expected = matches(api.post("/text-to-db-similar", {"text": TEXT, "num": -1}))
+    if method == "GET":
+        rounded = ",".join(f"{number:.3g}" for number in embed)
+        reply = api.get(FROM_EMBED, {"embed": f"[{rounded}]"})
+        _require_same_first(reply, matches(reply), expected, ROUNDED_TOLERANCE)
+    else:
+        reply = api.post(FROM_EMBED, {"embed": embed})
+        _require_same_first(reply, matches(reply), expected)
+
+
+def count_incidents(api: Api) -> int:
+    """How many incidents are served. Raises UnexpectedError or NoReplyError."""
+    count = len(matches(api.post("/similar", {"text": TEXT, "num": -1})))
+    if not count:
+        raise UnexpectedError("POST /similar: the state has no incidents")
+    return count
+
+
+def check_expected(api: Api, text: str, incident_id: int) -> None:
+    # A long text comes with a warning.
+    reply = api.post("/similar", {"text": text, "num": -1})
+    ids = [id_ for _, id_ in matches(reply, warnings=None)]
+    if incident_id not in ids:
+        reply.fail(f"incident {incident_id} is not among the {len(ids)} that are served")
+    if ids[0] != incident_id:
+        rank = ids.index(incident_id) + 1
+        reply.fail(f"finds incident {ids[0]} first; incident {incident_id} comes at rank {rank} of {len(ids)}")
+
+
+def check_num(api: Api) -> None:
+    total = count_incidents(api)
+    no_num: dict[str, str] = {}
+    for num, expected, warnings in (
+        (no_num, 3, ()),
+        ({"num": "1"}, 1, ()),
+        ({"num": "0"}, 0, (ZERO_NUM,)),
+        ({"num": "many"}, 3, (BAD_NUM,)),
+        ({"num": "2.7"}, 3, (BAD_NUM,)),
+    ):
+        reply = api.get("/similar", {"text": TEXT, **num})
+        count = len(matches(reply, warnings=warnings))
+        if count != min(expected, total):
+            reply.fail(f"{count} incidents instead of {min(expected, total)} for {num or 'no num'}")
+
+
+def check_metric(api: Api) -> None:
+    matches(api.post("/similar", {"text": TEXT, "metric": "centered"}))
+    message = r'Error! "metric" must be "cosine".* "centered".*, not a string of 7 characters\.'
+    _require_error(api.post("/similar", {"text": TEXT, "metric": "manhatt"}), message)
+
+
+def check_missing_text(api: Api, route: str) -> None:
+    for reply in (
+        api.get(route, {}),
+        api.get(route, {"text": "  "}),
+        api.post(route, {}),
+        api.post(route, {"text": "🤖"}),
+    ):
+        _require_error(reply, re.escape(NO_TEXT))
+
+
+def check_bad_values(api: Api) -> None:
+    must_be_string = re.escape('Error! "text" must be a string, not a number.')
+    for route in (*TEXT_ROUTES, TO_EMBED):
+        _require_error(api.post(route, {"text": 7}), must_be_string)
+    must_be_numbers = r'Error! "embed" must be a JSON list of [1-9][0-9]* numbers, got 2 entries\.'
+    _require_error(api.post(FROM_EMBED, {"embed": [1.5, 2.5]}), must_be_numbers)
+    no_json = r"Error! The body must be a JSON object; the 6 characters received are not valid JSON: .*\."
+    for route in ROUTES:
+        reply = api.send("POST", route, content=b"text=a", headers={"Content-Type": "application/json"})
+        _require_error(reply, no_json)
+
+
+def _require_error(reply: Reply, pattern: str) -> None:
+    message = reply.body(400).get("msg")
+    if not isinstance(message, str) or not re.fullmatch(pattern, message):
+        reply.fail(f'"msg" is {json.dumps(message)[:120]} instead of {pattern}')
+
+
+def check_preflight(api: Api, route: str, origin: str) -> None:
+    for method in METHODS:
+        headers = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": "content-type"}
+        reply = api.send("OPTIONS", route, headers={"Origin": origin, **headers})
+        if not 200 <= reply.status < 300:
+            reply.fail(f"status {reply.status}: {_NOT_ALLOWED.format(origin)}")
+        _require_granted(reply, origin)
+        for header, wanted in (("methods", method), ("headers", "content-type")):
+            granted = reply.headers.get(f"access-control-allow-{header}", "")
+            if wanted.lower() not in {name.strip().lower() for name in granted.split(",")}:
+                reply.fail(f'allows the {header} "{granted}", {wanted} not among them')
+        refused = api.send("OPTIONS", route, headers={"Origin": OTHER_ORIGIN, **headers})
+        if refused.headers.get("access-control-allow-origin") in ("*", OTHER_ORIGIN):
+            refused.fail("allows any site to call")
+
+
+def check_reply_to_a_page(api: Api, route: str, origin: str) -> None:
+    _require_granted(api.get(route, {}, headers={"Origin": origin}), origin)
+    _require_granted(api.post(route, {}, headers={"Origin": origin}), origin)
+
+
+def _require_granted(reply: Reply, origin: str) -> None:
+    granted = reply.headers.get("access-control-allow-origin")
+    if granted != origin:
+        reply.fail(f"access-control-allow-origin is {granted}: {_NOT_ALLOWED.format(origin)}")
+    if (granted := reply.headers.get("access-control-allow-credentials")) != "true":
+        reply.fail(f"access-control-allow-credentials is {granted} instead of true")
+
+
+def check_nothing_else_is_served(api: Api) -> None:
+    for method, route in (("GET", "/no-such-route"), ("DELETE", "/similar")):
+        reply = api.send(method, route)
+        if reply.status != 404:
+            reply.fail(f"status {reply.status} instead of 404")
+
+
+def checks(api: Api, origin: str, expected: Sequence[tuple[str, int]]) -> Iterator[tuple[str, Callable[[], None]]]:
+    """All of them, each by a name that says what is well when it passes.
+
+    `origin` is a site that may call; `expected` are texts, each with the incident that it must find first.
+    """
+    for method in METHODS:
+        for route in TEXT_ROUTES:
+            yield f"{method} {route} finds incidents", partial(check_text_route, api, route, method)
+        yield f"{method} {TO_EMBED} gives a vector", partial(check_embedding, api, method)
+        name = f"{method} {FROM_EMBED} finds what the text finds"
+        yield name, partial(check_embedding_finds_what_the_text_finds, api, method)
+    yield "num is kept to, or warned of", partial(check_num, api)
+    yield "metric is kept to, or refused", partial(check_metric, api)
+    for route in (*TEXT_ROUTES, TO_EMBED):
+        yield f"{route} refuses to work without a text", partial(check_missing_text, api, route)
+    yield "bad values are named", partial(check_bad_values, api)
+    for route in ROUTES:
+        yield f"pages of {origin} may call {route}", partial(check_preflight, api, route, origin)
+        yield f"pages of {origin} may read {route}", partial(check_reply_to_a_page, api, route, origin)
+    yield "nothing else is served", partial(check_nothing_else_is_served, api)
+    for text, incident_id in expected:
+        name = f"{shortened(text.encode(errors='replace'))} finds incident {incident_id} first"
+        yield name, partial(check_expected, api, text, incident_id)

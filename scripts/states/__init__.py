@@ -1,0 +1,4 @@
+"""The parts of `build_state.py`.
+
+Nothing else uses them.
+"""

@@ -1,0 +1,250 @@
+"""The incident state: both forms load, whatever else is refused, and nothing is lost when saving fails."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import resource
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from similarity.encoder.torch_encoder import TorchEncoder
+from similarity.errors import StateError
+from similarity.incidents.ranking import METRICS, Index, Ranking
+from similarity.incidents.state import MAX_SIZE, IncidentState
+from tiny import RunsCode, write_tiny_longformer
+
+
+def make_state(incidents: int = 3, **changes: Any) -> IncidentState:
+    fields: dict[str, Any] = {
+        "incident_ids": np.arange(1, incidents + 1) * 10,
+        "report_counts": np.arange(1, incidents + 1),
+        "means": np.arange(incidents * 4, dtype=np.float32).reshape(incidents, 4) + 1,
+        "titles": [f"Incident {number} — ünïcode" for number in range(incidents)],
+        "model": "a/model",
+        "model_fingerprint": "f" * 64,
+        "precision": "float32",
+    }
+    return IncidentState(**{**fields, **changes})
+
+
+def test_saving_and_loading_gives_the_same(tmp_path: Path) -> None:
+    state = make_state()
+    state.save(tmp_path / "s.pt")
+    again = IncidentState.load(tmp_path / "s.pt")
+    for field in ("incident_ids", "report_counts", "means"):
+        assert np.array_equal(getattr(again, field), getattr(state, field)), field
+        assert getattr(again, field).dtype == getattr(state, field).dtype
+    assert (again.titles, again.model, again.model_fingerprint, again.precision) == (
+        state.titles,
+        "a/model",
+        "f" * 64,
+        "float32",
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["s.pt"]
+
+
+def test_a_saved_state_is_what_the_module_docstring_says(tmp_path: Path) -> None:
+    make_state().save(tmp_path / "s.pt")
+    content = torch.load(tmp_path / "s.pt", weights_only=True)
+    assert {name: type(value) for name, value in content.items()} == {
+        "format": str,
+        "version": int,
+        "incident_ids": torch.Tensor,
+        "report_counts": torch.Tensor,
+        "means": torch.Tensor,
+        "titles": list,
+        "model": str,
+        "model_fingerprint": str,
+        "precision": str,
+    }
+    assert content["format"] == "incident-state"
+    assert content["version"] == 1
+
+
+def test_the_file_can_be_read_by_other_users(tmp_path: Path) -> None:
+    make_state().save(tmp_path / "s.pt")
+    assert (tmp_path / "s.pt").stat().st_mode & 0o777 == 0o644
+
+
+def test_the_original_list_form_loads(tmp_path: Path) -> None:
+    torch.save([torch.tensor([[1.0, 2.0], [3.0, 6.0]]), None, torch.tensor([[5.0, 5.0]])], tmp_path / "s.pt")
+    state = IncidentState.load(tmp_path / "s.pt")
+    assert state.incident_ids.tolist() == [1, 3]
+    assert state.report_counts.tolist() == [2, 1]
+    assert state.means.tolist() == [[2.0, 4.0], [5.0, 5.0]]
+    assert list(state.titles) == ["", ""]
+
+
+def save_dict(path: Path, **changes: Any) -> None:
+    make_state().save(path)
+    content = {**torch.load(path, weights_only=True), **changes}
+    torch.save({name: value for name, value in content.items() if value is not None}, path)
+
+
+def rewrite(path: Path, change: Callable[[bytes], bytes]) -> None:
+    make_state().save(path)
+    path.write_bytes(change(path.read_bytes()))
+
+
+def flipped() -> torch.Tensor:
+    """Means of which one number has the highest bit of its exponent set: finite, and about 1e38."""
+    means = np.full((3, 4), 0.5, dtype=np.float32)
+    means.view(np.uint32)[1, 2] |= 1 << 30
+    assert np.isfinite(means).all()
+    return torch.from_numpy(means)
+
+
+# A state without incidents.
+NONE: dict[str, Any] = {
+    "incident_ids": torch.empty(0, dtype=torch.int64),
+    "report_counts": torch.empty(0, dtype=torch.int64),
+    "means": torch.empty(0, 4),
+    "titles": [],
+}
+
+BROKEN: dict[str, Callable[[Path], object]] = {
+    "missing": lambda path: None,
+    "a folder": lambda path: path.mkdir(),
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_text("<html>404</html>"),
+    "cut in half": lambda path: rewrite(path, lambda content: content[: len(content) // 2]),
+    "cut by a byte": lambda path: rewrite(path, lambda content: content[:-1]),
+    "a pickle that runs code": lambda path: path.write_bytes(pickle.dumps(RunsCode(path.with_name("ran")))),
+    "torch's own form of it": lambda path: torch.save({"x": RunsCode(path.with_name("ran"))}, path),
+    "a number": lambda path: torch.save(3, path),
+    "an empty list": lambda path: torch.save([], path),
+    "a list of numbers": lambda path: torch.save([1.0, 2.0], path),
+    "a list of flat tensors": lambda path: torch.save([torch.ones(3)], path),
+    "a list of tensors of several sizes": lambda path: torch.save([torch.ones(1, 3), torch.ones(1, 4)], path),
+    "another format": lambda path: save_dict(path, format="something"),
+    "a later version": lambda path: save_dict(path, version=2),
+    "no means": lambda path: save_dict(path, means=None),
+    "means in half precision": lambda path: save_dict(path, means=torch.ones(3, 4, dtype=torch.float16)),
+    "a mean too few": lambda path: save_dict(path, means=torch.ones(2, 4)),
+    "means that are NaN": lambda path: save_dict(path, means=torch.full((3, 4), torch.nan)),
+    "means that are a list": lambda path: save_dict(path, means=[[1.0] * 4] * 3),
+    "titles that are numbers": lambda path: save_dict(path, titles=[1, 2, 3]),
+    "a title too few": lambda path: save_dict(path, titles=["a", "b"]),
+    "an id twice": lambda path: save_dict(path, incident_ids=torch.tensor([1, 1, 2])),
+    "ids out of order": lambda path: save_dict(path, incident_ids=torch.tensor([2, 1, 3])),
+    "ids that are floats": lambda path: save_dict(path, incident_ids=torch.tensor([1.0, 2.0, 3.0])),
+    "no incidents": lambda path: save_dict(path, **NONE),
+    "an id of 0": lambda path: save_dict(path, incident_ids=torch.tensor([0, 1, 2])),
+    "an id below 0": lambda path: save_dict(path, incident_ids=torch.tensor([-(2**63), 1, 2**63 - 1])),
+    "titles that are a string": lambda path: save_dict(path, titles="abc"),
+    "titles that are a dict": lambda path: save_dict(path, titles={"a": "x", "b": "y", "c": "z"}),
+    "means of 1e38": lambda path: save_dict(path, means=torch.full((3, 4), -1e38)),
+    "one number with a flipped bit": lambda path: save_dict(path, means=flipped()),
+    "a list of doubles too large for float32": lambda path: torch.save(
+        [torch.full((2, 3), 1e300, dtype=torch.double)], path
+    ),
+    "a list of integers": lambda path: torch.save([torch.ones(2, 3).long()], path),
+    "a list of nothing": lambda path: torch.save([None, None], path),
+    "a list of empty tensors": lambda path: torch.save([torch.ones(0, 3)], path),
+    "a count of 0": lambda path: save_dict(path, report_counts=torch.tensor([0, 1, 1])),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_state_is_a_state_error(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "s.pt"
+    BROKEN[name](path)
+    with pytest.raises(StateError) as caught:
+        IncidentState.load(path)
+    assert str(path) in caught.value.detail
+    assert str(path) not in str(caught.value)
+    assert "Errno" not in caught.value.detail
+    assert not (tmp_path / "ran").exists()
+
+
+@given(
+    means=arrays(
+        np.float32,
+        array_shapes(min_dims=2, max_dims=2, max_side=6),
+        elements=st.floats(-MAX_SIZE, MAX_SIZE, width=32),
+    ),
+    query=st.integers(0, 2**16),
+)
+def test_every_state_that_loads_gives_as_many_incidents_as_it_is_asked_for(
+    means: np.ndarray, query: int, tmp_path_factory: Any
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any-state.pt"
+    make_state(len(means), means=means).save(path)
+    state = IncidentState.load(path)
+    vector = np.random.default_rng(query).standard_normal(means.shape[1]).astype(np.float32)
+    for metric in METRICS:
+        for num in range(len(means) + 2):
+            assert len(Ranking(state).most_similar(vector, num, metric)) == min(num, len(means))
+        assert len(Ranking(state).most_similar(vector, -1, metric)) == len(means)
+
+
+@pytest.mark.parametrize("name", ["m\nERROR forged", "m\r\x1b[2Jx", "m\u2028x", "\ud800"])
+def test_a_name_with_line_breaks_makes_no_lines_in_the_log(name: str, tiny_encoder: TorchEncoder) -> None:
+    state = make_state(means=np.ones((3, 32), dtype=np.float32), model=name)
+    for by in (state, make_state(means=np.ones((3, 32), dtype=np.float32), model=name, model_fingerprint="")):
+        with pytest.raises(StateError) as caught:
+            by.require_made_by(tiny_encoder, "tiny")
+        assert caught.value.detail.isprintable()
+
+
+def test_a_full_disk_leaves_the_old_state(tmp_path: Path) -> None:
+    path = tmp_path / "s.pt"
+    make_state().save(path)
+    before = path.read_bytes()
+    child = os.fork()
+    if child == 0:
+        # A limit on a file's size fails a write as a full disk does, at a byte that the test chooses.
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        try:
+            make_state(means=np.ones((3, 4096), dtype=np.float32)).save(path)
+        except OSError:
+            os._exit(7)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert path.read_bytes() == before
+    assert [found.name for found in tmp_path.iterdir()] == ["s.pt"]
+
+
+def test_a_state_of_another_model_is_refused(
+    tmp_path: Path, tiny_encoder: TorchEncoder, tiny_state: IncidentState
+) -> None:
+    tiny_state.require_made_by(tiny_encoder, "tiny")
+    other = TorchEncoder.load(write_tiny_longformer(tmp_path, seed=1))
+    with pytest.raises(StateError, match="could not be loaded") as caught:
+        tiny_state.require_made_by(other, "other")
+    assert "made with another model (tiny) than other" in caught.value.detail
+
+
+def test_a_state_of_another_dimension_is_refused(tiny_encoder: TorchEncoder) -> None:
+    with pytest.raises(StateError) as caught:
+        make_state().require_made_by(tiny_encoder, "tiny")
+    assert "4 dimensions, the model 32" in caught.value.detail
+
+
+def test_a_state_without_fingerprint_goes_by_the_model_name(tiny_encoder: TorchEncoder) -> None:
+    state = make_state(means=np.ones((3, 32), dtype=np.float32), model_fingerprint="", model="a/model")
+    state.require_made_by(tiny_encoder, "a/model")
+    with pytest.raises(StateError):
+        state.require_made_by(tiny_encoder, "another/model")
+
+
+def test_the_original_form_names_no_model_and_goes_by_its_dimension(tiny_encoder: TorchEncoder, tmp_path: Path) -> None:
+    torch.save([torch.ones(1, 32)], tmp_path / "s.pt")
+    IncidentState.load(tmp_path / "s.pt").require_made_by(tiny_encoder, "anything")
+
+
+def test_the_center_counts_each_incident_once() -> None:
+    state = make_state(2, means=np.array([[1, 0, 0, 0], [3, 4, 0, 0]], np.float32), report_counts=np.array([1, 9]))
+    _, similarities = Index(state.means).top(np.array([2.0, 2.0, 0.0, 0.0]), 2, "centered")
+    assert similarities.tolist() == [0, 0]  # the center itself has no direction

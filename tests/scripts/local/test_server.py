@@ -1,0 +1,459 @@
+"""The local server as a user meets it: a process of its own, asked over HTTP.
+
+Most tests share one server; those that end it or change its state start their own.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+import torch
+
+from local import server as local_server
+from similarity.encoder.torch_encoder import TorchEncoder
+from similarity.incidents.state import IncidentState
+from tiny import ROOT, TINY_TEXTS, state_of_texts, write_tiny_longformer
+
+SCRIPT = ROOT / "scripts" / "local" / "server.py"
+START_S = 120.0
+ANSWER_S = 60.0
+
+# Runs the server with the quick-start folder named first, and notes in the file named second what it has imported.
+NOTING_IMPORTS = """
+import atexit, sys
+from pathlib import Path
+
+folder, notes = map(Path, sys.argv[1:3])
+atexit.register(lambda: notes.write_text("\\n".join(sys.modules)))
+sys.path[0] = SCRIPTS
+from local import server as local_server
+
+local_server.QUICK_START_DIR = folder
+sys.exit(local_server.main(sys.argv[3:]))
+""".replace("SCRIPTS", repr(str(SCRIPT.parent.parent)))
+
+
+def environment() -> dict[str, str]:
+    """That of the tests without what the handlers would read, and with output that is not held back."""
+    ours = ("MODEL_DIR", "MODEL_FILENAME", "INCIDENTS_FILENAME", "HF_MODEL_URI")
+    return {name: value for name, value in os.environ.items() if name not in ours} | {"PYTHONUNBUFFERED": "1"}
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = ANSWER_S) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {timeout_s} s"
+        time.sleep(0.02)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that runs, and what it has said so far."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    stdout_path: Path
+    stderr_path: Path
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    @property
+    def output(self) -> str:
+        return self.stdout_path.read_text() + self.stderr_path.read_text()
+
+    def get(self, path: str, **parameters: str) -> requests.Response:
+        return requests.get(self.url + path, params=parameters, timeout=ANSWER_S)
+
+    def post(self, path: str, **body: object) -> requests.Response:
+        return requests.post(self.url + path, json=body, timeout=ANSWER_S)
+
+
+@contextmanager
+def serving(folder: Path, *arguments: str | Path, program: Sequence[str | Path] = (SCRIPT,)) -> Iterator[Server]:
+    """Runs the server on a port that the system picks. `folder` takes its output."""
+    stdout_path, stderr_path = folder / "stdout.txt", folder / "stderr.txt"
+    command = [sys.executable, *program, "--port", "0", *arguments]
+    with stdout_path.open("wb") as stdout, stderr_path.open("wb") as stderr:
+        process = subprocess.Popen(command, stdout=stdout, stderr=stderr, env=environment(), cwd=folder)
+    try:
+        wait_until(
+            lambda: "Serving on" in stdout_path.read_text() or process.poll() is not None, "the server's start", START_S
+        )
+        assert process.poll() is None, stderr_path.read_text()
+        url = stdout_path.read_text().split("Serving on ")[1].split("/similar")[0]
+        yield Server(process, url, stdout_path, stderr_path)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def run_to_its_end(
+    *arguments: str | Path, program: Sequence[str | Path] = (SCRIPT,)
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *program, *arguments], capture_output=True, text=True, env=environment(), timeout=START_S
+    )
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path, tiny_state_path: Path) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    with serving(folder, "--model", tiny_model_dir, "--state", tiny_state_path) as running:
+        yield running
+
+
+def best(response: requests.Response) -> tuple[int, float]:
+    """Incident and similarity of the first match, as the AIID site reads them, and as `incidents` has them."""
+    assert response.status_code == 200, response.text
+    envelope = response.json()
+    assert envelope["statusCode"] == 200
+    matches = json.loads(envelope["body"]["msg"].replace("(", "[").replace(")", "]"))
+    first = envelope["body"]["incidents"][0]
+    assert matches[0] == [first["similarity"], first["incident_id"]]
+    return first["incident_id"], first["similarity"]
+
+
+def reference_vector(model_dir: Path, text: str) -> torch.Tensor:
+    """The CLS vector as transformers makes it."""
+    from tokenizers import Tokenizer
+    from transformers import LongformerModel
+
+    model = LongformerModel.from_pretrained(model_dir).eval()
+    ids = torch.tensor([Tokenizer.from_file(str(model_dir / "tokenizer.json")).encode(text).ids])
+    with torch.inference_mode():
+        return model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0, 0]
+
+
+@pytest.mark.parametrize("route", ["/similar", "/text-to-db-similar"])
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_a_text_finds_the_incident_with_the_same_text(route: str, method: str, server: Server) -> None:
+    ask = getattr(server, method)
+    for incident_id, text in TINY_TEXTS.items():
+        found, similarity = best(ask(route, text=text))
+        assert found == incident_id
+        assert similarity == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_the_embedding_is_that_of_transformers_and_finds_its_incident(
+    method: str, server: Server, tiny_model_dir: Path
+) -> None:
+    ask = getattr(server, method)
+    embedding = ask("/text-to-embed", text=TINY_TEXTS[7]).json()["body"]["embedding"]
+    torch.testing.assert_close(
+        torch.tensor(embedding["vector"]), reference_vector(tiny_model_dir, TINY_TEXTS[7]), atol=1e-4, rtol=1e-4
+    )
+    assert embedding["from_text_hash"] == hashlib.sha1(TINY_TEXTS[7].encode()).hexdigest()
+    vector: Any = embedding["vector"] if method == "post" else json.dumps(embedding["vector"])
+    assert best(ask("/embed-to-db-similar", embed=vector))[0] == 7
+
+
+def test_the_number_of_incidents_can_be_asked_for(server: Server) -> None:
+    for num, expected in (("-1", 5), ("2", 2), ("100", 5)):
+        answer = server.get("/similar", text="A car", num=num).json()["body"]
+        pairs = ast.literal_eval(answer["msg"])
+        assert len(pairs) == len(answer["incidents"]) == expected
+        assert pairs == sorted(pairs, reverse=True)
+
+
+def test_what_the_caller_did_wrong_is_a_400_with_the_envelope(server: Server) -> None:
+    response = server.get("/similar")
+    assert response.status_code == response.json()["statusCode"] == 400
+    assert response.json()["body"]["msg"] == "Error! Valid input text not provided!"
+    assert server.get("/nowhere", text="car").status_code == 404
+
+
+def test_parallel_requests_get_their_own_answers(server: Server) -> None:
+    wanted = [*TINY_TEXTS, *TINY_TEXTS][:8]
+    with ThreadPoolExecutor(len(wanted)) as pool:
+        found = list(pool.map(lambda incident_id: best(server.post("/similar", text=TINY_TEXTS[incident_id])), wanted))
+    assert [incident_id for incident_id, _ in found] == wanted
+
+
+def test_every_request_is_a_line_in_the_log(server: Server) -> None:
+    server.get("/similar", text="car", marker="first")
+    server.get("/similar", marker="second")
+    requests.post(f"{server.url}/text-to-embed?marker=third", json={"text": "car"}, timeout=ANSWER_S)
+    wait_until(lambda: "marker=third" in server.output, "the last line")
+    first, second, third = (line for line in server.output.splitlines() if "marker=" in line)
+    assert re.search(r'"GET /similar\?text=car&marker=first HTTP/1.1" 200', first)
+    assert re.search(r'"GET /similar\?marker=second HTTP/1.1" 400', second)
+    assert re.search(r'"POST /text-to-embed\?marker=third HTTP/1.1" 200', third)
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_a_text_that_is_not_ascii_is_compared_as_its_transliteration(method: str, server: Server) -> None:
+    accented = "Á chatbot learned to insult péople"
+    found, similarity = best(getattr(server, method)("/similar", text=accented))
+    assert (found, similarity) == (4, pytest.approx(1, abs=1e-5))
+    assert server.post("/similar", text="一辆汽车撞了行人 🚗").status_code == 200
+
+
+def test_a_text_of_10_mb_is_answered_with_a_warning(server: Server) -> None:
+    response = server.post("/similar", text="A car without a driver hit a pedestrian. " * 250_000)
+    assert len(response.request.body or b"") > 10_000_000
+    assert response.status_code == 200
+    assert len(response.json()["body"]["incidents"]) == 3
+    assert len(response.json()["body"]["warnings"]) == 1
+
+
+def test_pages_of_localhost_3000_may_call_by_default(server: Server) -> None:
+    for origin, granted in (("http://localhost:3000", "http://localhost:3000"), ("https://site.example", None)):
+        response = requests.options(
+            f"{server.url}/similar",
+            headers={"Origin": origin, "Access-Control-Request-Method": "POST"},
+            timeout=ANSWER_S,
+        )
+        assert response.headers.get("access-control-allow-origin") == granted
+
+
+def test_a_port_in_use_is_one_line_and_exit_code_1(server: Server, tiny_model_dir: Path, tiny_state_path: Path) -> None:
+    second = run_to_its_end("--port", str(server.port), "--model", tiny_model_dir, "--state", tiny_state_path)
+    assert (second.returncode, second.stdout) == (1, "")
+    (line,) = second.stderr.splitlines()
+    assert str(server.port) in line
+    assert best(server.get("/similar", text=TINY_TEXTS[1]))[0] == 1
+
+
+def test_ctrl_c_ends_it_in_seconds_with_exit_code_0(
+    tmp_path: Path, tiny_model_dir: Path, tiny_state_path: Path
+) -> None:
+    # Browsers keep their connections open; that must not keep the server.
+    arguments = ("--model", tiny_model_dir, "--state", tiny_state_path, "--allow-origin", "https://site.example")
+    with serving(tmp_path, *arguments) as server, requests.Session() as browser:
+        response = browser.get(
+            f"{server.url}/similar?text=car", headers={"Origin": "https://site.example"}, timeout=ANSWER_S
+        )
+        assert response.headers["access-control-allow-origin"] == "https://site.example"
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(START_S) == 0
+        assert "Traceback" not in server.output
+
+
+def test_ctrl_c_is_quiet_also_before_the_first_request(
+    tmp_path: Path, tiny_model_dir: Path, tiny_state_path: Path
+) -> None:
+    with serving(tmp_path, "--model", tiny_model_dir, "--state", tiny_state_path) as server:
+        server.process.send_signal(signal.SIGINT)
+        # The latter where uvicorn doesn't listen for it yet.
+        assert server.process.wait(START_S) in (0, -signal.SIGINT)
+        assert "Traceback" not in server.output
+
+
+@pytest.fixture(scope="module")
+def quick_start(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Path:
+    """The folder as a first start leaves it, but for the kind of model. Shared: don't write to it."""
+    folder = tmp_path_factory.mktemp("quick-start")
+    shutil.copytree(tiny_model_dir, folder / "model")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(local_server, "QUICK_START_DIR", folder)
+        local_server.sample_state(folder / "model")
+    return folder
+
+
+def heavy(notes: Path) -> set[str]:
+    """Those of the packages that take a second or more to import that were imported."""
+    imported = {name.partition(".")[0] for name in notes.read_text().splitlines()}
+    assert "starlette" in imported
+    return {"torch", "onnx", "transformers"} & imported
+
+
+def test_help_is_shown_without_what_makes_models_and_states(tmp_path: Path) -> None:
+    notes = tmp_path / "imported.txt"
+    shown = run_to_its_end("--help", program=["-c", NOTING_IMPORTS, tmp_path, notes])
+    assert shown.returncode == 0, shown.stderr
+    assert "--allow-origin" in shown.stdout
+    assert heavy(notes) == set()
+    assert "onnxruntime" not in notes.read_text().splitlines()
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_serving_does_without_what_makes_models_and_states(
+    own: bool, tmp_path: Path, quick_start: Path, tiny_model_dir: Path, tiny_state_path: Path
+) -> None:
+    notes = tmp_path / "imported.txt"
+    arguments = ["--model", tiny_model_dir, "--state", tiny_state_path] if own else []
+    with serving(tmp_path, *arguments, program=["-c", NOTING_IMPORTS, quick_start, notes]) as server:
+        vector = server.post("/text-to-embed", text="A car").json()["body"]["embedding"]["vector"]
+        for answer in (server.post("/similar", text="A car"), server.post("/embed-to-db-similar", embed=vector)):
+            assert answer.status_code == 200
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(START_S) == 0
+    assert heavy(notes) == set()
+
+
+@pytest.mark.parametrize("option", ["--model", "--state"])
+def test_a_path_that_is_not_there_is_a_usage_error(option: str, tmp_path: Path) -> None:
+    ended = run_to_its_end("--port", "0", option, tmp_path / "nowhere")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    last = ended.stderr.splitlines()[-1]
+    assert str(tmp_path / "nowhere") in last
+    assert ("scripts/fetch_model.py fetches one" in last) == (option == "--model")
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_state_of_another_model_is_one_line_and_exit_code_1(tmp_path: Path, tiny_model_dir: Path) -> None:
+    other = write_tiny_longformer(tmp_path / "other", seed=1)
+    (other / "provenance.json").write_text('{"model": "other/model"}')
+    state_of_texts(TorchEncoder.load(other), TINY_TEXTS).save(tmp_path / "s.pt")
+    ended = run_to_its_end("--port", "0", "--model", tiny_model_dir, "--state", tmp_path / "s.pt")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    (line,) = ended.stderr.splitlines()
+    assert "made with another model" in line
+    assert "other/model" in line
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (None, "scripts/fetch_model.py fetches one"),
+        ('{"model_type": "bert"}', "scripts/convert_encoder.py makes one of it"),
+    ],
+)
+def test_a_folder_that_is_no_longformer_is_one_line_that_names_what_helps(
+    config: str | None, said: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    if config is not None:
+        (folder / "config.json").write_text(config)
+    ended = run_to_its_end("--port", "0", "--model", folder)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    (line,) = ended.stderr.splitlines()
+    assert said in line
+
+
+@pytest.mark.parametrize("content", [b"<html>404</html>", b""])
+def test_a_file_that_is_no_state_is_one_line_and_exit_code_1(
+    content: bytes, tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    (tmp_path / "s.pt").write_bytes(content)
+    ended = run_to_its_end("--port", "0", "--model", tiny_model_dir, "--state", tmp_path / "s.pt")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    (line,) = ended.stderr.splitlines()
+    assert str(tmp_path / "s.pt") in line
+
+
+def renumbered(state: IncidentState, by: int) -> IncidentState:
+    return replace(state, incident_ids=state.incident_ids + by)
+
+
+def put(state: IncidentState, path: Path) -> None:
+    """Moves the file of a state over another, as a deployment would."""
+    state.save(path.with_name("next.pt"))
+    path.with_name("next.pt").replace(path)
+
+
+def test_a_new_state_is_taken_up_while_requests_run_and_a_broken_one_is_not(
+    tmp_path: Path, tiny_model_dir: Path, tiny_state: IncidentState
+) -> None:
+    path = tmp_path / "s.pt"
+    tiny_state.save(path)
+    done = Event()
+    seen: list[list[int]] = [[], [], []]
+
+    def ask_again_and_again(found: list[int]) -> None:
+        with requests.Session() as session:
+            while not done.is_set():
+                response = session.post(f"{server.url}/similar", json={"text": TINY_TEXTS[7]}, timeout=ANSWER_S)
+                found.append(best(response)[0])
+
+    def all_get(incident_id: int) -> bool:
+        return all(found and found[-1] == incident_id for found in seen)
+
+    with serving(tmp_path, "--model", tiny_model_dir, "--state", path) as server, ThreadPoolExecutor(3) as pool:
+        clients = [pool.submit(ask_again_and_again, found) for found in seen]
+        try:
+            wait_until(lambda: all_get(7), "the first state")
+            put(renumbered(tiny_state, 100), path)
+            wait_until(lambda: all_get(107), "the new state")
+            path.with_name("next.pt").write_bytes(path.read_bytes()[:100])
+            path.with_name("next.pt").replace(path)
+            wait_until(lambda: str(path) in server.stderr_path.read_text(), "a word about the broken state")
+            answered = [len(found) for found in seen]
+            wait_until(lambda: all(len(found) > n for found, n in zip(seen, answered, strict=True)), "more answers")
+            put(renumbered(tiny_state, 200), path)
+            wait_until(lambda: all_get(207), "the state after the broken one")
+        finally:
+            done.set()
+            for client in clients:
+                client.result(ANSWER_S)  # raises what went wrong with one of its requests
+    for found in seen:
+        assert set(found) == {7, 107, 207}
+        assert found == sorted(found)  # no client went back to a state that had been replaced
+
+
+def test_the_command_passes_its_arguments_on_from_any_folder(tmp_path: Path) -> None:
+    # A copy with a venv whose pip installs nothing: what the command itself does is all real.
+    project = tmp_path / "a project"
+    for folder in ("scripts", "inference"):
+        shutil.copytree(ROOT / folder, project / folder, ignore=shutil.ignore_patterns("model", "__pycache__"))
+    shutil.copy(ROOT / "requirements.txt", project)
+    python = project / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\n[ "$1 $2" = "-m pip" ] && exit 0\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+
+    def start() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [project / "scripts" / "serve", "--port", "0", "--model", "no such folder"],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=environment(),
+            timeout=START_S,
+        )
+
+    first, second = start(), start()
+    assert first.returncode == second.returncode == 2
+    assert "there is no no such folder" in second.stderr
+    # The first run sets up the venv and says so; from then on there is nothing to do.
+    assert "Setting up .venv" in first.stderr
+    assert "Setting up .venv" not in second.stderr
+
+
+def test_a_quick_start_model_that_was_stopped_in_its_last_step_is_used(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_server, "QUICK_START_DIR", tmp_path)
+    shutil.copytree(tiny_model_dir, tmp_path / "model")
+    # All files are in their places, and what is left to do is to remove this.
+    (tmp_path / "model" / ".installing").mkdir()
+    assert TorchEncoder.load(local_server.quick_start_model()).name == "tiny"
+
+
+def test_a_broken_state_of_the_sample_is_built_again(
+    quick_start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(quick_start, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr(local_server, "QUICK_START_DIR", tmp_path)
+    [path] = tmp_path.glob("*.pt")
+    built = IncidentState.load(path)
+    assert len(built) > 40
+    path.write_bytes(path.read_bytes()[:1000])
+    assert local_server.sample_state(tmp_path / "model") == path
+    assert np.array_equal(IncidentState.load(path).means, built.means)
+    before = path.stat().st_mtime_ns
+    local_server.sample_state(tmp_path / "model")
+    assert path.stat().st_mtime_ns == before

@@ -1,0 +1,302 @@
+"""A model's folder is written whole or not at all, in a form that transformers and other users can read."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import LongformerModel
+
+from export_onnx import export
+from models.install_files import finish_install, writing_to
+from models.write_model import sha256_of, write_model
+from similarity.encoder import model_folder
+from similarity.encoder.loading import load_encoder
+from similarity.encoder.model_folder import ModelFiles
+from similarity.encoder.torch_encoder import TorchEncoder
+from similarity.errors import ModelError
+from similarity.vectors import Vector
+from tiny import ROOT, write_tiny_longformer
+
+FILES = {"config.json", "tokenizer.json", "encoder.onnx", "model.safetensors", "provenance.json"}
+
+
+def parts(model_dir: Path) -> dict[str, Any]:
+    return {
+        "config": json.loads((model_dir / "config.json").read_bytes()),
+        "tokenizer_json": (model_dir / "tokenizer.json").read_bytes(),
+        "weights": load_file(model_dir / "model.safetensors"),
+        "source": {"model": "some/model", "revision": "abc"},
+    }
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"abc")
+    # The first example of FIPS 180-2.
+    assert sha256_of(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_what_was_written_encodes_as_what_it_was_made_of(
+    tiny_model_dir: Path, tiny_encoder: TorchEncoder, tmp_path: Path
+) -> None:
+    out = tmp_path / "a folder" / "that is not there yet"
+    write_model(out, **parts(tiny_model_dir))
+    assert {path.name for path in out.iterdir()} == FILES
+    text = "A robot in a warehouse"
+    assert np.array_equal(TorchEncoder.load(out).encode(text).vector, tiny_encoder.encode(text).vector)
+
+
+def test_the_folder_says_what_it_is(tiny_model_dir: Path, tmp_path: Path) -> None:
+    write_model(tmp_path, **parts(tiny_model_dir))
+    provenance = json.loads((tmp_path / "provenance.json").read_text())
+    weights_sha256 = hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
+    graph_sha256 = hashlib.sha256((tmp_path / "encoder.onnx").read_bytes()).hexdigest()
+    assert provenance == {
+        "model": "some/model",
+        "revision": "abc",
+        "weights_sha256": weights_sha256,
+        "graph_sha256": {"encoder.onnx": graph_sha256},
+    }
+    assert ModelFiles(tmp_path).name() == "some/model"
+
+
+def test_transformers_will_read_the_weights(tiny_model_dir: Path, tmp_path: Path) -> None:
+    write_model(tmp_path, **parts(tiny_model_dir))
+    with safe_open(tmp_path / "model.safetensors", framework="pt") as file:
+        assert file.metadata() == {"format": "pt"}
+
+
+def test_other_users_may_read_every_file(tiny_model_dir: Path, tmp_path: Path) -> None:
+    write_model(tmp_path, **parts(tiny_model_dir))
+    assert {path.name: oct(path.stat().st_mode & 0o044) for path in tmp_path.iterdir()} == dict.fromkeys(FILES, "0o44")
+
+
+def test_a_transposed_tensor_is_written_as_it_looks(tiny_model_dir: Path, tmp_path: Path) -> None:
+    given = parts(tiny_model_dir)
+    name = "encoder.layer.0.attention.self.query.weight"
+    given["weights"][name] = given["weights"][name].t()
+    write_model(tmp_path, **given)
+    assert torch.equal(
+        load_file(tmp_path / "model.safetensors")[name], load_file(tiny_model_dir / "model.safetensors")[name].t()
+    )
+
+
+def test_a_write_that_fails_leaves_the_model_that_was_there(tiny_model_dir: Path, tmp_path: Path) -> None:
+    write_model(tmp_path, **parts(tiny_model_dir))
+    before = contents(tmp_path)
+    given = parts(tiny_model_dir)
+    # The weights are written by then: what fails is the last file.
+    given["config"] = {**given["config"], "no JSON": object()}
+    with pytest.raises(TypeError):
+        write_model(tmp_path, **given)
+    assert contents(tmp_path) == before
+
+
+def with_shared_tensors(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same numbers, as conversion recipes and tied embeddings leave them: several tensors in one memory."""
+    shared = dict(weights)
+    for name in weights:
+        if ".query_global." in name:
+            shared[name] = weights[name] = weights[name.replace(".query_global.", ".query.")]
+    rows = torch.cat([weights["embeddings.position_embeddings.weight"]] * 2)
+    shared["embeddings.position_embeddings.weight"] = rows[: len(rows) // 2]
+    name = "encoder.layer.1.intermediate.dense.weight"
+    shared[name] = weights[name].t().contiguous().t()
+    return shared
+
+
+def test_tensors_that_share_memory_are_written_as_they_look(tiny_model_dir: Path, tmp_path: Path) -> None:
+    given = parts(tiny_model_dir)
+    given["weights"] = with_shared_tensors(given["weights"])
+    write_model(tmp_path / "out", **given)
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    assert written.keys() == given["weights"].keys()
+    assert all(torch.equal(written[name], tensor) for name, tensor in given["weights"].items())
+    ids = torch.arange(40)
+    model = LongformerModel.from_pretrained(tmp_path / "out", add_pooling_layer=False)
+    with torch.no_grad():
+        expected = model(ids[None]).last_hidden_state[0, 0]
+    assert (TorchEncoder.load(tmp_path / "out").cls_vector(ids) - expected).abs().max() < 1e-5
+
+
+NOT_FINITE = {
+    "a NaN": (torch.float32, torch.nan),
+    "an infinity": (torch.float32, -torch.inf),
+    "an infinity of float16": (torch.float16, torch.inf),
+    "a NaN of bfloat16": (torch.bfloat16, torch.nan),
+    "a double that float32 can't hold": (torch.float64, 1e300),
+}
+
+
+@pytest.mark.parametrize("name", NOT_FINITE)
+def test_weights_that_are_not_finite_are_refused(name: str, tiny_model_dir: Path, tmp_path: Path) -> None:
+    dtype, value = NOT_FINITE[name]
+    write_model(tmp_path, **parts(tiny_model_dir))
+    before = contents(tmp_path)
+    given = parts(tiny_model_dir)
+    tensor = given["weights"]["encoder.layer.1.output.dense.bias"].to(dtype)
+    tensor[3] = value
+    given["weights"]["encoder.layer.1.output.dense.bias"] = tensor
+    with pytest.raises(ModelError) as caught:
+        write_model(tmp_path, **given)
+    assert caught.value.detail.startswith(
+        "the weights have 1 numbers in encoder.layer.1.output.dense.bias that are NaN"
+    )
+    assert contents(tmp_path) == before
+
+
+def test_a_new_model_takes_the_graphs_of_the_old_one_away(tiny_model_dir: Path, tmp_path: Path) -> None:
+    write_model(tmp_path, **parts(tiny_model_dir))
+    export(tmp_path, "int8")
+    assert (tmp_path / "encoder.int8.onnx").exists()
+    (tmp_path / "incident_cls.pt").write_bytes(b"a state")
+    given = parts(tiny_model_dir)
+    given["weights"] = {name: -tensor for name, tensor in given["weights"].items()}
+    write_model(tmp_path, **given)
+    assert {path.name for path in tmp_path.iterdir()} == {*FILES, "incident_cls.pt"}
+    assert load_encoder(tmp_path).encode("a text")
+
+
+# Kills. Each happens in a process of its own, right before it renames, removes or syncs something.
+
+
+@dataclass(frozen=True)
+class Killed:
+    """What the processes left, a folder each; see killed_writers.py."""
+
+    folders: list[Path]
+    old: Vector
+    new: Vector
+
+
+@pytest.fixture(scope="module", params=["first", "replacement", "export"])
+def killed(request: pytest.FixtureRequest, tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    root = tmp_path_factory.mktemp("killed")
+    other = write_tiny_longformer(tmp_path_factory.mktemp("other"), seed=1)
+    command = [sys.executable, str(Path(__file__).with_name("killed_writers.py")), request.param]
+    ran = subprocess.run(
+        [*command, str(tiny_model_dir), str(other), str(root)],
+        env=os.environ
+        | {"PYTHONPATH": os.pathsep.join(str(ROOT / name) for name in ("inference", "scripts", "tests"))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    folders = sorted(root.iterdir())
+    # The last one wasn't killed.
+    assert len(folders) == int(ran.stdout) >= 10
+    new = tiny_model_dir if request.param == "export" else other
+    return Killed(folders, *(load_encoder(folder).encode("a text").vector for folder in (tiny_model_dir, new)))
+
+
+def found_in(folder: Path, killed: Killed) -> str:
+    """What somebody who opens the folder finds."""
+    try:
+        vector = load_encoder(folder).encode("a text").vector
+    except ModelError as error:
+        return "halfway" if "was stopped halfway" in error.detail else error.detail.replace(str(folder), "FOLDER")
+    assert any(np.array_equal(vector, known) for known in (killed.old, killed.new)), folder
+    return "new" if np.array_equal(vector, killed.new) else "old"
+
+
+def test_a_writer_that_is_killed_leaves_the_old_model_or_says_so(
+    killed: Killed, request: pytest.FixtureRequest
+) -> None:
+    found = [state for state, _ in itertools.groupby(found_in(folder, killed) for folder in killed.folders)]
+    match request.node.callspec.params["killed"]:
+        case "first":
+            assert found[0].startswith("there is no model in FOLDER")
+            assert found[1:] == ["halfway", "new"]
+        case "replacement":
+            assert found == ["old", "halfway", "new"]
+        case "export":  # of the same model, so that old and new are alike
+            assert found == ["new", "halfway", "new"]
+
+
+def test_the_next_writer_goes_on_after_a_kill(killed: Killed) -> None:
+    for folder in killed.folders:
+        was_halfway = (folder / ".installing").exists()
+        finish_install(folder)
+        if was_halfway:
+            assert np.array_equal(load_encoder(folder).encode("a text").vector, killed.new), folder
+        with writing_to(folder):
+            pass
+        assert not [path.name for path in folder.iterdir() if path.name.startswith(".")], folder
+
+
+def test_two_writers_do_not_meet(tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = {**parts(tiny_model_dir), "source": {"model": "the second"}}
+    second: list[str] = []
+
+    def export_and_meet(folder: Path) -> Path:
+        # The first writer has its files in hand, and the second comes.
+        with pytest.raises(OSError, match="another process is writing") as caught:
+            write_model(tmp_path, **other)
+        second.append(str(caught.value))
+        return export(folder)
+
+    monkeypatch.setattr("models.write_model.export", export_and_meet)
+    write_model(tmp_path, **parts(tiny_model_dir))
+    assert len(second) == 1
+    assert ModelFiles(tmp_path).name() == "some/model"
+    assert load_encoder(tmp_path).encode("a text")
+    monkeypatch.undo()
+    write_model(tmp_path, **other)
+    assert ModelFiles(tmp_path).name() == "the second"
+
+
+@pytest.mark.parametrize("moved", range(6))
+def test_no_image_is_built_of_two_models(
+    moved: int, tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The build gets no hidden file, so that it can't see that an installation was stopped."""
+    given = parts(tiny_model_dir)
+    write_model(tmp_path / "old", **given)
+    # It differs from the old one in every file.
+    given["config"] = {**given["config"], "attention_window": [8, 8, 8]}
+    given["tokenizer_json"] += b"\n"
+    given["weights"] = {name: -tensor for name, tensor in given["weights"].items()}
+    write_model(tmp_path / "new", **given)
+    folder = tmp_path / "model"
+    shutil.copytree(tmp_path / "old", folder)
+    (folder / "incident_cls.pt").write_bytes(b"a state")
+    shutil.copytree(tmp_path / "new", folder / ".installing")
+    replace, left = os.replace, [moved]
+
+    def replace_some(*args: Any, **options: Any) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        replace(*args, **options)
+
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr("os.replace", replace_some)
+        finish_install(folder)
+    image = tmp_path / "image"
+    shutil.copytree(folder, image, ignore=shutil.ignore_patterns(".*"))
+    found = contents(image)
+    del found["incident_cls.pt"]
+    is_whole = found in (contents(tmp_path / "old"), contents(tmp_path / "new"))
+    assert is_whole == (moved in (0, 5))
+    assert (model_folder.main([str(image)]) == 0) == is_whole
