@@ -10,8 +10,9 @@ from typing import Any
 import hypothesis
 import pytest
 
+from hub_server import Hub, running_hub
 from lambdas import with_titles
-from similarity import service as service_module
+from similarity.encoder.loading import load_encoder
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.incidents.state import IncidentState
 from similarity.service import service
@@ -73,13 +74,12 @@ def deployed(
 def loaded_from(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The folders from which models are loaded."""
     folders: list[Path] = []
-    load = service_module.load_encoder
 
     def load_and_note(folder: Path, *names: str, **options: Any) -> Any:
         folders.append(folder)
-        return load(folder, *names, **options)
+        return load_encoder(folder, *names, **options)
 
-    monkeypatch.setattr(service_module, "load_encoder", load_and_note)
+    monkeypatch.setattr("similarity.service.load_encoder", load_and_note)
     return folders
 
 
@@ -89,3 +89,17 @@ def newer(tiny_state: IncidentState, tmp_path: Path) -> Path:
     path = tmp_path / "newer.pt"
     with_titles(tiny_state, "newer").save(path)
     return path
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with running_hub() as hub:
+        yield hub
+
+
+@pytest.fixture(scope="session")
+def tiny_files(tiny_model_dir: Path) -> dict[str, bytes]:
+    """The tiny model as a hub has it: without the files that this project's scripts add."""
+    return {
+        name: (tiny_model_dir / name).read_bytes() for name in ("config.json", "tokenizer.json", "model.safetensors")
+    }

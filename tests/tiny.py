@@ -95,6 +95,11 @@ TINY_TEXTS = {
 }
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """The bytes of each file. Raises OSError where a folder is in it."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 @dataclass(frozen=True)
 class Deployed:
     """A model folder and a state file of a test's own, which the handlers of this process are set to."""

@@ -16,10 +16,12 @@ from safetensors.torch import load_file, save_file
 
 import export_onnx
 from export_onnx import export, main
+from models.onnx_graph import encoder_graph
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.model_folder import ModelFiles
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.errors import ModelError
+from tiny import contents
 
 TEXT = "A robot in a warehouse hurt workers"
 
@@ -32,10 +34,6 @@ def folder(tiny_model_dir: Path, tmp_path: Path) -> Path:
     (copy / "encoder.onnx").unlink()
     (copy / "provenance.json").write_text('{"model": "tiny", "revision": "r"}')
     return copy
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def as_in_a_hub_cache(folder: Path) -> Path:
@@ -113,6 +111,11 @@ def test_a_folder_without_provenance_can_be_exported(folder: Path) -> None:
     assert json.loads((folder / "provenance.json").read_bytes()).keys() == {"graph_sha256"}
 
 
+def serialized(model: onnx.ModelProto) -> bytes:
+    content: bytes = model.SerializeToString()
+    return content
+
+
 def moved(content: bytes) -> bytes:
     """The graph, with the first weight's place in the weights file moved by one row."""
     model = onnx.load_from_string(content)
@@ -120,13 +123,13 @@ def moved(content: bytes) -> bytes:
     for entry in external.external_data:
         if entry.key == "offset":
             entry.value = str(int(entry.value) + 128)
-    return model.SerializeToString()
+    return serialized(model)
 
 
 def without_metadata(content: bytes) -> bytes:
     model = onnx.load_from_string(content)
     del model.metadata_props[:]
-    return model.SerializeToString()
+    return serialized(model)
 
 
 def with_other_names(content: bytes) -> bytes:
@@ -140,13 +143,13 @@ def with_other_shape(content: bytes) -> bytes:
     del model.graph.node[-1].input[1:]
     shape = model.graph.output[0].type.tensor_type.shape
     shape.dim.insert(0, type(shape.dim[0])(dim_value=1))
-    return model.SerializeToString()
+    return serialized(model)
 
 
 def with_words_in_letters(content: bytes) -> bytes:
     model = onnx.load_from_string(content)
     next(each for each in model.metadata_props if each.key == "vocabulary_size").value = "many"
-    return model.SerializeToString()
+    return serialized(model)
 
 
 CHANGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
@@ -198,11 +201,11 @@ def test_an_export_that_fails_leaves_the_folder_as_it_was(
 
 
 def test_a_graph_that_gives_other_vectors_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make = export_onnx.encoder_graph
+    make = encoder_graph
 
     def make_a_wrong_one(*args: Any, **options: Any) -> onnx.ModelProto:
         model = make(*args, **options)
-        return onnx.load_from_string(moved(model.SerializeToString()))
+        return onnx.load_from_string(moved(serialized(model)))
 
     monkeypatch.setattr(export_onnx, "encoder_graph", make_a_wrong_one)
     before = contents(folder)

@@ -6,6 +6,7 @@ import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -86,7 +87,7 @@ def test_what_was_good_serves_on_and_the_log_says_why(loader: Loader, caplog: py
 
 def test_a_bad_file_is_not_read_for_every_request(loader: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr(reloading.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("similarity.reloading.time", SimpleNamespace(monotonic=lambda: clock[0]))
     loader.path.write_text("bad")
     value = FromFiles([loader.path], loader)
     for _ in range(10):
@@ -120,7 +121,7 @@ def test_threads_wait_for_one_load(loader: Loader) -> None:
 
 def test_an_error_nobody_foresaw_is_raised_and_tried_again(loader: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
     clock, errors = [100.0], [MemoryError("for now")]
-    monkeypatch.setattr(reloading.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("similarity.reloading.time", SimpleNamespace(monotonic=lambda: clock[0]))
     loader.path.write_text("good")
 
     def load() -> str:
