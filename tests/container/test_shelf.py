@@ -125,7 +125,7 @@ def test_nobody_but_the_job_may_write_states_and_only_the_group_reads_them(
             with pytest.raises(DockerError, match="Permission denied"):
                 instance.run("touch", f"{MOUNT_PATH}/{path}")
         for command in (["rm", "-r"], ["mv", "-t", "/tmp"]):
-            with pytest.raises(DockerError, match="Permission denied|Read-only"):
+            with pytest.raises(DockerError, match=r"Permission denied|Read-only"):
                 instance.run(*command, f"{MOUNT_PATH}/shelf/states/{name}")
         instance.run("mkdir", f"{MOUNT_PATH}/huggingface/hub")
         instance.run("touch", f"{MOUNT_PATH}/huggingface/hub/model")
