@@ -26,12 +26,12 @@ sys.path[:0] = [str(ROOT / name) for name in ("tests", "scripts", "inference")]
 
 import build_state  # noqa: E402
 import convert_encoder  # noqa: E402
-import export_onnx  # noqa: E402
 from benchmarks.inputs import random_model  # noqa: E402
 from container.engine import DockerError, Image, base_image, why_not  # noqa: E402
 from container.instance import FULL_CPU_MIB, JOBS_USER, Function, Instance  # noqa: E402
 from container.runtime_api import RuntimeApiError  # noqa: E402
 from container.volume import Volume  # noqa: E402
+from models.export import export  # noqa: E402
 from tiny import SAMPLE_DIR  # noqa: E402
 
 MB = 1_000_000
@@ -56,7 +56,7 @@ def make_context(folder: Path, size: str) -> Path:
     if size == "base":
         with random_model(size) as made:
             shutil.copytree(made, model)
-        export_onnx.export(model)
+        export(model)
     else:
         convert_encoder.main(["--quick-start", "--out", str(model)])
     build_state.main([str(SAMPLE_DIR), "--model", str(model), "--out", str(model / "incident_cls.pt")])

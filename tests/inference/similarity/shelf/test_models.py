@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from export_onnx import export
 from lambdas import Image, ask, make_old, start_again
+from models.export import export
 from similarity.encoder.model_folder import ModelFiles
 from similarity.shelf import models
 from similarity.shelf.models import model_version
