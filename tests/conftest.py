@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,12 @@ import hypothesis
 import pytest
 
 from hub_server import Hub, running_hub
-from lambdas import with_titles
+from lambdas import Image, PassTime
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.incidents.state import IncidentState
 from similarity.service import service
-from tiny import TINY_TEXTS, Deployed, state_of_texts, write_tiny_longformer
+from tiny import TINY_TEXTS, VARIABLES, Deployed, state_of_texts, write_tiny_longformer
 
 # The same examples in every run, on any machine, and however slow it is.
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None, database=None)
@@ -62,12 +63,35 @@ def deployed(
         (model_dir / path.name).write_bytes(path.read_bytes())
     state_path = model_dir / "incident_cls.pt"
     tiny_state.save(state_path)
-    monkeypatch.setenv("MODEL_DIR", str(model_dir))
-    for name in ("MODEL_FILENAME", "INCIDENTS_FILENAME", "HF_MODEL_URI"):
+    for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MODEL_DIR", str(model_dir))
     service.cache_clear()
     yield Deployed(model_dir, state_path)
     service.cache_clear()
+
+
+@pytest.fixture
+def image(deployed: Deployed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Image:
+    """What the handlers serve, as an image; they share a file system that is empty yet."""
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    monkeypatch.setenv("SHELF_DIR", str(mount / "shelf"))
+    service.cache_clear()
+    return Image(deployed.model_dir, mount)
+
+
+@pytest.fixture
+def pass_time(monkeypatch: pytest.MonkeyPatch) -> PassTime:
+    """Moves the clock of this process on."""
+    ahead = [0.0]
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + ahead[0])
+
+    def pass_time(seconds: float) -> None:
+        ahead[0] += seconds
+
+    return pass_time
 
 
 @pytest.fixture
@@ -81,14 +105,6 @@ def loaded_from(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     monkeypatch.setattr("similarity.service.load_encoder", load_and_note)
     return folders
-
-
-@pytest.fixture
-def newer(tiny_state: IncidentState, tmp_path: Path) -> Path:
-    """A state of the same model that a refresh has made: its titles are all `newer`."""
-    path = tmp_path / "newer.pt"
-    with_titles(tiny_state, "newer").save(path)
-    return path
 
 
 @pytest.fixture

@@ -13,15 +13,14 @@ from pathlib import Path
 import requests
 
 from processes import PATIENCE_S, Command, running, wait_until
-from tiny import ROOT
+from tiny import ROOT, VARIABLES
 
 SCRIPT = ROOT / "scripts" / "local" / "server.py"
 
 
 def environment() -> dict[str, str]:
     """That of the tests without the variables that handlers read, and with output that isn't held back."""
-    ours = ("MODEL_DIR", "MODEL_FILENAME", "INCIDENTS_FILENAME", "HF_MODEL_URI")
-    return {name: value for name, value in os.environ.items() if name not in ours} | {"PYTHONUNBUFFERED": "1"}
+    return {name: value for name, value in os.environ.items() if name not in VARIABLES} | {"PYTHONUNBUFFERED": "1"}
 
 
 @dataclass(frozen=True)

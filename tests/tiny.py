@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
 from tokenizers.processors import RobertaProcessing
 
-from export_onnx import export
+from models.export import export
 from similarity.encoder.text_encoder import TextEncoder
 from similarity.incidents.state import IncidentState
 
@@ -23,6 +24,12 @@ ROOT = Path(__file__).resolve().parent.parent
 SAMPLE_DIR = ROOT / "scripts" / "sample"
 AIID_DIR = ROOT.parent / "shared" / "aiid"
 LONGFORMER_DIR = ROOT.parent / "shared" / "longformer"
+
+# The variables that the handlers read.
+VARIABLES = (
+    *("MODEL_DIR", "MODEL_FILENAME", "INCIDENTS_FILENAME", "HF_MODEL_URI"),
+    *("ENCODER_ENGINE", "ENCODER_PRECISION", "SHELF_DIR", "MODEL_ON_EFS"),
+)
 
 TINY_WINDOW = 16
 TINY_MAX_TOKENS = 128
@@ -98,6 +105,15 @@ TINY_TEXTS = {
 def contents(folder: Path) -> dict[str, bytes]:
     """The bytes of each file. Raises OSError where a folder is in it."""
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def cleared(path: Path) -> Path:
+    """Removes a file or a folder, and gives its path, at which something else may be made."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    return path
 
 
 @dataclass(frozen=True)

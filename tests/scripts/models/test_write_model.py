@@ -21,7 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from export_onnx import export
+from models.export import export
 from models.install_files import finish_install, writing_to
 from models.write_model import sha256_of, write_model
 from reference import TOLERANCE, load_longformer, reference

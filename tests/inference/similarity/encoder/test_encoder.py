@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import LongformerConfig, LongformerModel
 
-from export_onnx import export
+from models.export import export
 from models.onnx_graph import INT8_BLOCK, int8_blocks
 from reference import LENGTHS, TOLERANCE, load_longformer, reference
 from similarity.encoder import torch_encoder
@@ -34,7 +34,7 @@ from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.errors import ModelError
 from similarity.settings import Engine, Precision
 from similarity.vectors import Vector
-from tiny import ROOT, TINY_MAX_TOKENS, Deployed, roberta_tokenizer, write_tiny_longformer
+from tiny import ROOT, TINY_MAX_TOKENS, Deployed, cleared, roberta_tokenizer, write_tiny_longformer
 
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 
@@ -201,11 +201,6 @@ def break_weights(folder: Path, content: bytes) -> None:
     (folder / "model.safetensors").write_bytes(content)
 
 
-def put_folder_in_place_of(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
 def edit_config(folder: Path, **values: object) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
@@ -284,7 +279,7 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda d: (d / "model.safetensors").rename(d / "model.safetensors.index.json"), "fetch_model.py --from"
     ),
     "weights are a folder": (
-        lambda d: put_folder_in_place_of(d / "model.safetensors"), "is a folder where a file"
+        lambda d: cleared(d / "model.safetensors").mkdir(), "is a folder where a file"
     ),
     "weights are cut": (
         lambda d: break_weights(d, (d / "model.safetensors").read_bytes()[:-1000]), r"where its header asks for \d+"

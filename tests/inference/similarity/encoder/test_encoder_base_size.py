@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from benchmarks.inputs import random_ids, random_model
-from export_onnx import export
+from models.export import export
 from reference import LENGTHS as ALL_LENGTHS
 from reference import TOLERANCE, load_longformer, reference
 from similarity.encoder.loading import load_encoder
