@@ -205,10 +205,12 @@ def running_hub() -> Iterator[Hub]:
         hub.cdn = f"http://localhost:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
-        yield hub
-        hub.stopped.set()
-        server.shutdown()
-        thread.join()
+        try:
+            yield hub
+        finally:
+            hub.stopped.set()
+            server.shutdown()
+            thread.join()
 
 
 @dataclass(frozen=True)

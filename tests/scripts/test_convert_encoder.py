@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import BertWordPieceTokenizer, Tokenizer
+from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 
@@ -27,7 +27,7 @@ from processes import run_where_files_stay_small
 from reference import TOLERANCE, load_longformer, reference
 from similarity.encoder.model_folder import CONVERTIBLE_KINDS
 from similarity.encoder.torch_encoder import TorchEncoder
-from tiny import ROOT, roberta_tokenizer, sample_texts
+from tiny import ROOT, bert_tokenizer, edit_config, roberta_tokenizer, sample_texts
 
 WINDOW = 16
 # A CLS token sees half a window to its right.
@@ -45,18 +45,6 @@ class Source:
     model: BertModel | RobertaModel
     out: Path
     first_position: int
-
-
-def bert_tokenizer() -> Tokenizer:
-    wordpiece = BertWordPieceTokenizer()
-    wordpiece.train_from_iterator(
-        sample_texts(),
-        vocab_size=600,
-        special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
-        show_progress=False,
-    )
-    trained = json.loads(wordpiece.to_str())["model"]["vocab"]
-    return Tokenizer.from_str(BertWordPieceTokenizer(trained).to_str())
 
 
 def write_source(folder: Path, kind: str) -> BertModel | RobertaModel:
@@ -205,11 +193,6 @@ def test_the_command_writes_a_model_and_names_it(
     assert len(encoder.encode(LONG_TEXT).tokens.ids) == 50
 
 
-def edit_config(folder: Path, **changes: object) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
 def drop_tensor(folder: Path, name: str) -> None:
     weights = load_file(folder / "model.safetensors")
     del weights[name]
@@ -231,7 +214,10 @@ def cut(path: Path) -> None:
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "another kind": (lambda folder: edit_config(folder, model_type="distilbert"), "model_type is 'distilbert'"),
+    "another kind": (
+        lambda folder: edit_config(folder, model_type="distilbert"),
+        "model_type is 'distilbert'",
+    ),
     "no kind": (lambda folder: edit_config(folder, model_type=None), "model_type is None"),
     "relative positions": (
         lambda folder: edit_config(folder, position_embedding_type="relative_key"),
@@ -251,7 +237,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         "run `git lfs pull`",
     ),
     "a NaN": (lambda folder: set_number(folder, "encoder.layer.1.output.dense.bias", torch.nan), "NaN"),
-    "a Longformer": (lambda folder: edit_config(folder, model_type="longformer"), "fetch_model.py --from"),
+    "a Longformer": (
+        lambda folder: edit_config(folder, model_type="longformer"),
+        "fetch_model.py --from",
+    ),
     "tokenizer of no kind": (lambda folder: (folder / "tokenizer.json").write_text("{}"), "tokenizer"),
     "no sizes": (lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'), "num_hidden_layers"),
     "no positions": (
@@ -270,9 +259,15 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: drop_tensor(folder, "encoder.layer.1.attention.self.key.weight"),
         "no tensor encoder.layer.1.attention.self.key.weight",
     ),
-    "an activation that is not known": (lambda folder: edit_config(folder, hidden_act="swish"), "hidden_act 'swish'"),
+    "an activation that is not known": (
+        lambda folder: edit_config(folder, hidden_act="swish"),
+        "hidden_act 'swish'",
+    ),
     "another size": (lambda folder: edit_config(folder, hidden_size=64), "shape"),
-    "no heads": (lambda folder: edit_config(folder, num_attention_heads=0), "here: config.json: num_attention_heads"),
+    "no heads": (
+        lambda folder: edit_config(folder, num_attention_heads=0),
+        "here: config.json: num_attention_heads",
+    ),
 }
 
 

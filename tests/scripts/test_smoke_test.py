@@ -522,7 +522,7 @@ def drip(server: socket.socket, cut_off: threading.Event) -> None:
 def test_a_server_that_never_ends_its_answer_is_given_up(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         cut_off = threading.Event()
-        thread = threading.Thread(target=drip, args=(server, cut_off))
+        thread = threading.Thread(target=drip, args=(server, cut_off), daemon=True)
         thread.start()
         assert smoke_test.main([f"http://127.0.0.1:{server.getsockname()[1]}", "--timeout", "1"]) == 1
         thread.join()
@@ -538,7 +538,7 @@ def test_what_speaks_no_http_is_one_line(capsys: pytest.CaptureFixture[str]) -> 
             connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
 
     with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=greet, args=(server,))
+        thread = threading.Thread(target=greet, args=(server,), daemon=True)
         thread.start()
         assert smoke_test.main([f"http://127.0.0.1:{server.getsockname()[1]}", "--timeout", "5"]) == 1
         thread.join()

@@ -34,7 +34,7 @@ from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.errors import ModelError
 from similarity.settings import Engine, Precision
 from similarity.vectors import Vector
-from tiny import ROOT, TINY_MAX_TOKENS, Deployed, cleared, roberta_tokenizer, write_tiny_longformer
+from tiny import ROOT, TINY_MAX_TOKENS, Deployed, cleared, edit_config, roberta_tokenizer, write_tiny_longformer
 
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 
@@ -199,11 +199,6 @@ def test_threads_share_an_encoder(engine: Engine, tiny_model_dir: Path) -> None:
 
 def break_weights(folder: Path, content: bytes) -> None:
     (folder / "model.safetensors").write_bytes(content)
-
-
-def edit_config(folder: Path, **values: object) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
 def add_token(path: Path) -> None:

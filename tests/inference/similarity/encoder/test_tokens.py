@@ -10,8 +10,7 @@ from typing import Any
 
 import hypothesis.strategies
 import pytest
-from tokenizers import BertWordPieceTokenizer, Encoding, Tokenizer
-from tokenizers.processors import BertProcessing
+from tokenizers import Encoding, Tokenizer
 from transformers import PreTrainedTokenizerFast
 from unidecode import unidecode
 
@@ -24,7 +23,7 @@ from similarity.encoder.tokens import (
     transliterate,
     transliterated,
 )
-from tiny import AIID_DIR, LONGFORMER_DIR, TINY_MAX_TOKENS, roberta_tokenizer, sample_texts
+from tiny import AIID_DIR, LONGFORMER_DIR, TINY_MAX_TOKENS, bert_tokenizer, roberta_tokenizer, sample_texts
 
 TEXTS = [
     "plain ASCII",
@@ -50,16 +49,6 @@ def test_lone_surrogates_are_dropped_without_a_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert transliterate("a\ud800b\udfffé") == "abe"
-
-
-def bert_tokenizer() -> Tokenizer:
-    """A WordPiece tokenizer as BERT's, which drops white space and makes one token of a word of over 100 characters."""
-    wordpiece = BertWordPieceTokenizer()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    wordpiece.train_from_iterator(sample_texts(), vocab_size=600, special_tokens=special, show_progress=False)
-    tokenizer = Tokenizer.from_str(wordpiece.to_str())
-    tokenizer.post_processor = BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    return tokenizer
 
 
 def real_longformer_tokenizer() -> Tokenizer:
