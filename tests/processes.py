@@ -14,7 +14,7 @@ from typing import Any
 Command = Sequence[str | Path]
 
 # Long enough for any machine, however busy it is.
-PATIENCE_S = 600.0
+PATIENCE_S = 300.0
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:

@@ -46,6 +46,7 @@ HANDLERS = {
     "echo.py": "def handler(event, context):\n    return {'statusCode': 200, 'body': event.get('body', 'nothing')}\n",
     # Says that it has started, and answers once it may.
     "waiting.py": """
+import time
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
