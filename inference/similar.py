@@ -6,6 +6,9 @@ from similarity.api import answers, parameters
 from similarity.api.events import Request, endpoint
 from similarity.service import service
 
+# API Gateway gives up after 30 s, but a first start that takes longer still ends: the second try finds it warm.
+TIMEOUT_S = 60
+
 
 @endpoint(parameters=("text", "num", "metric"), warm=lambda: service().prime(model=True, state=True))
 def handler(request: Request) -> dict[str, Any]:

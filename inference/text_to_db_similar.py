@@ -2,4 +2,7 @@
 
 from similar import handler
 
+# As in similar.py: constants are read from each file by itself.
+TIMEOUT_S = 60
+
 __all__ = ["handler"]
