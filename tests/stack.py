@@ -67,7 +67,7 @@ class Synthesised:
     handlers_dir: Path
 
     def resources(self, kind: str) -> dict[str, Object]:
-        return dict(self.template.find_resources(kind))
+        return {id_: dict(resource) for id_, resource in self.template.find_resources(kind).items()}
 
     def properties(self, kind: str) -> list[Object]:
         return [resource["Properties"] for resource in self.resources(kind).values()]

@@ -19,7 +19,8 @@ from transformers import DistilBertConfig, DistilBertForSequenceClassification, 
 
 import embed_to_db_similar
 import similar
-from app import Config, build_app
+from infrastructure.config import Config
+from infrastructure.stack import build_app
 from tiny import ROOT, Deployed
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -41,7 +42,7 @@ def test_the_example_gets_a_function_and_routes(tmp_path: Path) -> None:
     commands = [properties["ImageConfig"]["Command"] for properties in functions if "ImageConfig" in properties]
     routes = {r["Properties"]["RouteKey"] for r in resources if r["Type"] == "AWS::ApiGatewayV2::Route"}
     assert ["sentiment.handler"] in commands
-    assert len(commands) == 5
+    assert len(commands) == 6
     assert {"GET /sentiment", "POST /sentiment"} <= routes
 
 

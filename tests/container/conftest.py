@@ -55,7 +55,8 @@ def functions(context: Path, image: Image, tmp_path_factory: pytest.TempPathFact
     """By handler module, each with command, memory and environment as the stack's template has them."""
     from aws_cdk.assertions import Template
 
-    from app import Config, build_app
+    from infrastructure.config import Config
+    from infrastructure.stack import build_app
 
     config = Config(account="123456789012", region="us-east-1")
     app = build_app(config, handlers_dir=context, outdir=str(tmp_path_factory.mktemp("cdk")))
@@ -63,12 +64,12 @@ def functions(context: Path, image: Image, tmp_path_factory: pytest.TempPathFact
     found = {}
     for resource in Template.from_stack(stack).find_resources("AWS::Lambda::Function").values():
         properties = resource["Properties"]
-        if "ImageConfig" not in properties:  # a function of the CDK's own
+        if "ImageConfig" not in properties:  # the invoker
             continue
         ((command,), (mount,)) = properties["ImageConfig"]["Command"], properties["FileSystemConfigs"]
         assert mount["LocalMountPath"] == MOUNT_PATH
         environment = properties["Environment"]["Variables"]
-        module = command.partition(".")[0]
+        module = command.removesuffix(".handler")
         found[module] = Function(image.name, command, properties["MemorySize"], environment)
     return found
 

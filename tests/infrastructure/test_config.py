@@ -10,6 +10,19 @@ from infrastructure.config import Config, ConfigError, env_file
 from stack import DEFAULT, OTHER, REQUIRED
 from tiny import ROOT
 
+OPTIONAL = (
+    "NAT_GATEWAY",
+    "LAMBDA_MEMORY_MIB",
+    "LAMBDA_TIMEOUT_S",
+    "LAMBDA_ARCHITECTURE",
+    "ALLOWED_ORIGINS",
+    "HF_MODEL_URI",
+    "ENCODER_ENGINE",
+    "ENCODER_PRECISION",
+    "KEEP_WARM_MINUTES",
+    "MODEL_ON_EFS",
+)
+
 
 def test_only_account_and_region_are_required() -> None:
     assert Config.from_environment(REQUIRED) == Config(
@@ -49,20 +62,7 @@ def test_every_setting_can_be_set() -> None:
 def test_every_setting_is_in_the_example_with_its_default() -> None:
     lines = (ROOT / ".env.example").read_text().splitlines()
     example = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
-    assert set(example) == {
-        "AWS_ACCOUNT_ID",
-        "AWS_REGION",
-        "NAT_GATEWAY",
-        "LAMBDA_MEMORY_MIB",
-        "LAMBDA_TIMEOUT_S",
-        "LAMBDA_ARCHITECTURE",
-        "ALLOWED_ORIGINS",
-        "HF_MODEL_URI",
-        "ENCODER_ENGINE",
-        "ENCODER_PRECISION",
-        "KEEP_WARM_MINUTES",
-        "MODEL_ON_EFS",
-    }
+    assert set(example) == {*REQUIRED, *OPTIONAL}
     assert Config.from_environment({**example, **REQUIRED}) == DEFAULT
 
 
@@ -185,19 +185,7 @@ def test_a_required_setting_that_is_missing_or_empty_is_named(name: str, value: 
 
 @pytest.mark.parametrize("value", [None, "", "  "])
 def test_an_optional_setting_that_is_empty_counts_as_not_set(value: str | None) -> None:
-    names = (
-        "NAT_GATEWAY",
-        "LAMBDA_MEMORY_MIB",
-        "LAMBDA_TIMEOUT_S",
-        "LAMBDA_ARCHITECTURE",
-        "ALLOWED_ORIGINS",
-        "HF_MODEL_URI",
-        "ENCODER_ENGINE",
-        "ENCODER_PRECISION",
-        "KEEP_WARM_MINUTES",
-        "MODEL_ON_EFS",
-    )
-    empty = {**REQUIRED, **dict.fromkeys(names, value)}
+    empty = {**REQUIRED, **dict.fromkeys(OPTIONAL, value)}
     assert Config.from_environment(empty) == DEFAULT
 
 
