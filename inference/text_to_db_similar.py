@@ -1,5 +1,5 @@
 """GET and POST /text-to-db-similar: `/similar` under the name that the AIID site calls."""
 
-from similar import handler
+import similar
 
-__all__ = ["handler"]
+handler = similar.handler.for_module(__name__)

@@ -7,8 +7,8 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
-from similarity.api.events import Request, kind
-from similarity.api.json_input import NotJsonError, parse_json
+from similarity.api.json_input import NotJsonError, kind, parse_json
+from similarity.api.request import Request
 from similarity.errors import RequestError
 from similarity.incidents.ranking import METRICS, Metric
 

@@ -32,11 +32,15 @@ class HandlerFile:
 
     @property
     def route(self) -> str:
-        return "/" + self.path.stem.replace("_", "-")
+        return route_of(self.module)
 
     @property
     def command(self) -> str:
         return f"{self.path.stem}.handler"
+
+
+def route_of(module: str) -> str:
+    return "/" + module.replace("_", "-")
 
 
 def find_handlers(folder: Path) -> list[HandlerFile]:

@@ -36,10 +36,14 @@ class Match:
 
 
 class Ranking:
-    """A state, ready to be searched. Safe to use from several threads."""
+    """A state, ready to be searched. Safe to use from several threads.
 
-    def __init__(self, state: IncidentState) -> None:
+    version: the first 16 hex digits of the SHA-256 of the state's file, "" where unknown.
+    """
+
+    def __init__(self, state: IncidentState, version: str = "") -> None:
         self.state = state
+        self.version = version
         self._index = Index(state.means)
 
     def most_similar(self, vector: NDArray[np.floating[Any]], num: int, metric: Metric = "cosine") -> list[Match]:
