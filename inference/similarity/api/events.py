@@ -18,8 +18,8 @@ from typing import Any, overload
 
 from similarity import __version__
 from similarity.answer import Facts
+from similarity.api import parameters as checks
 from similarity.api.answers import envelope, response
-from similarity.api.json_input import shown
 from similarity.api.request import Request, is_from_gateway, read_request
 from similarity.api.routes import route_of
 from similarity.errors import SimilarityError
@@ -27,9 +27,6 @@ from similarity.errors import SimilarityError
 __all__ = ["Endpoint", "Request", "endpoint"]
 
 log = logging.getLogger(__name__)
-
-# How many unknown parameters are named.
-_MOST_NAMES = 10
 
 # Counts the calls of this process. The first one is the cold start.
 _calls = itertools.count()
@@ -70,24 +67,25 @@ class Endpoint:
 
     def __call__(self, event: Any, context: Any) -> dict[str, Any]:
         del context
-        line = {"route": self.route, "cold_start": next(_calls) == 0, "version": __version__}
+        route: dict[str, object] = {"route": self.route}
+        process = {"cold_start": next(_calls) == 0, "version": __version__}
         if _is_warming(event):
-            self._get_ready(line)
-            _log("warmed", line)
+            self._get_ready()
+            _log("warmed", route | process)
             return envelope(200, {"warnings": [], "warm": True})
         if event is None or event == {}:
-            self._get_ready(line)
-            _log("primed", line)
+            self._get_ready()
+            _log("primed", route | process)
             return self._answer(event)[0]
         answer, fields = self._answer(event)
-        _log("answered", line | fields)
+        _log("answered", route | fields | process)
         return answer
 
-    def _get_ready(self, line: Mapping[str, object]) -> None:
+    def _get_ready(self) -> None:
         try:
             self._ready()
         except SimilarityError as error:  # awslambdaric logs the error with its stack trace, but without `detail`
-            _log(f"not ready: {type(error).__name__}: {error.detail}", line, logging.ERROR)
+            _log(f"not ready: {type(error).__name__}: {error.detail}", {"route": self.route}, logging.ERROR)
             raise
 
     def _answer(self, event: Any) -> tuple[dict[str, Any], dict[str, object]]:
@@ -96,7 +94,7 @@ class Endpoint:
         request = Request({})
         try:
             request = read_request(event)
-            request.warnings += _unknown(request.parameters, self.parameters)
+            checks.warn_of_unknown(request, self.parameters)
             fields = {"warnings": request.warnings, **self._respond(request)}
             return response(200, fields, to_gateway=to_gateway), _described(200, request.facts)
         except Exception as raised:
@@ -132,15 +130,6 @@ def endpoint(
 def _is_warming(event: Any) -> bool:
     """Python takes 1 for equal to True; a schedule sends true."""
     return isinstance(event, Mapping) and set(event) == {"warm"} and event["warm"] is True
-
-
-def _unknown(given: Mapping[str, Any], known: Sequence[str] | None) -> list[str]:
-    """Warnings for the caller. Names are the caller's text: a few of them are repeated, and those cut."""
-    names = [str(name) for name in given if known is not None and name not in known]
-    warnings = [f'Unknown parameter "{shown(name)}" ignored.' for name in names[:_MOST_NAMES]]
-    if len(names) > _MOST_NAMES:
-        warnings.append(f"{len(names) - _MOST_NAMES} more unknown parameters ignored.")
-    return warnings
 
 
 def _told(error: Exception) -> tuple[int, str]:
