@@ -104,7 +104,8 @@ def fails(value: FromFiles[str]) -> str:
 
 def seconds_between_loads(value: FromFiles[str], loader: Loader, clock: Clock, loads: int) -> list[float]:
     """Asks every half second until the file has been read so many times more."""
-    pauses, last_s, read = [], clock.now_s, loader.loads
+    pauses: list[float] = []
+    last_s, read = clock.now_s, loader.loads
     while len(pauses) < loads:
         clock.now_s += 0.5
         with suppress(StateError):
