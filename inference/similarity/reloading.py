@@ -15,7 +15,7 @@ from traceback import clear_frames
 from types import TracebackType
 from typing import Generic, TypeVar
 
-from similarity.errors import SimilarityError
+from similarity.errors import SimilarityError, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -86,11 +86,11 @@ class FromFiles(Generic[T]):
 
     def _log_refusal(self, error: Exception) -> None:
         """Logs each reason once for the same files."""
-        detail = error.detail if isinstance(error, SimilarityError) else None
-        reason = f"{type(error).__name__}: {error if detail is None else detail}"
+        reason = reason_of(error)
         if reason != self._reason_logged:
             self._reason_logged = reason
-            log.error("keeping what was loaded before: %s", reason, exc_info=error if detail is None else None)
+            unforeseen = None if isinstance(error, SimilarityError) else error
+            log.error("keeping what was loaded before", extra={"reason": reason}, exc_info=unforeseen)
 
 
 def _forget_locals(error: BaseException | None) -> None:

@@ -22,7 +22,7 @@ from similarity.api import parameters as checks
 from similarity.api.answers import envelope, response
 from similarity.api.request import Request, is_from_gateway, read_request
 from similarity.api.routes import route_of
-from similarity.errors import SimilarityError
+from similarity.errors import SimilarityError, reason_of
 
 __all__ = ["Endpoint", "Request", "endpoint"]
 
@@ -85,7 +85,7 @@ class Endpoint:
         try:
             self._ready()
         except SimilarityError as error:  # awslambdaric logs the error with its stack trace, but without `detail`
-            _log(f"not ready: {type(error).__name__}: {error.detail}", {"route": self.route}, logging.ERROR)
+            _log("not ready", {"route": self.route, "reason": reason_of(error)}, logging.ERROR)
             raise
 
     def _answer(self, event: Any) -> tuple[dict[str, Any], dict[str, object]]:

@@ -38,7 +38,7 @@ class Match:
 class Ranking:
     """A state, ready to be searched. Safe to use from several threads.
 
-    version: the first 16 hex digits of the SHA-256 of the state's file, "" where unknown.
+    version: as `state_version` gives it, "" where the state comes from no file.
     """
 
     def __init__(self, state: IncidentState, version: str = "") -> None:
