@@ -212,12 +212,12 @@ def test_verbose_shows_what_a_lambda_logs_of_each_answer(
         wait_until(lambda: "status=400" in verbose.output, "the last line")
         first, second = re.findall("^INFO: answered (.*)$", verbose.output, flags=re.MULTILINE)
     number = r"\d+\.\d+"
-    assert re.match(
-        rf"route=/text-to-db-similar cold_start=True version=\S+ status=200 tokens=\d+ tokenising_ms={number} "
-        rf"encoding_ms={number} ranking_ms={number}",
+    assert re.fullmatch(
+        rf"route=/text-to-db-similar status=200 tokens=\d+ tokenising_ms={number} encoding_ms={number} "
+        rf"ranking_ms={number} state=[0-9a-f]{{16}} cold_start=True version=\S+",
         first,
     )
-    assert re.fullmatch(r"route=/text-to-embed cold_start=False version=\S+ status=400 error=RequestError", second)
+    assert re.fullmatch(r"route=/text-to-embed status=400 error=RequestError cold_start=False version=\S+", second)
     server.get("/similar", text="car", number="fourth")
     wait_until(lambda: "number=fourth" in server.output, "the line of uvicorn")
     assert "answered" not in server.output
