@@ -10,9 +10,7 @@ from similarity.service import service
 TIMEOUT_S = 60
 
 
-@endpoint(parameters=("text", "num", "metric"), warm=lambda: service().prime(model=True, state=True))
+@endpoint(parameters=("text", "num", "metric"), ready=lambda: service().similar_to_text("ready", 1, "cosine"))
 def handler(request: Request) -> dict[str, Any]:
     text, num, metric = parameters.text(request), parameters.num(request), parameters.metric(request)
-    matches, warnings = service().similar_to_text(text, num, metric)
-    request.warnings += warnings
-    return answers.ranked(matches)
+    return answers.ranked(request.take(service().similar_to_text(text, num, metric)))

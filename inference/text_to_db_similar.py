@@ -1,8 +1,8 @@
 """GET and POST /text-to-db-similar: `/similar` under the name that the AIID site calls."""
 
-from similar import handler
+import similar
 
 # As in similar.py: constants are read from each file by itself.
 TIMEOUT_S = 60
 
-__all__ = ["handler"]
+handler = similar.handler.for_module(__name__)

@@ -10,8 +10,6 @@ from similarity.service import service
 TIMEOUT_S = 60
 
 
-@endpoint(parameters=("text",), warm=lambda: service().prime(model=True, state=False))
+@endpoint(parameters=("text",), ready=lambda: service().embedding("ready"))
 def handler(request: Request) -> dict[str, Any]:
-    embedding, warnings = service().embedding(parameters.text(request))
-    request.warnings += warnings
-    return {"embedding": embedding}
+    return {"embedding": request.take(service().embedding(parameters.text(request)))}

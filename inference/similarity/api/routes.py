@@ -54,11 +54,15 @@ class HandlerFile:
 
     @property
     def route(self) -> str:
-        return "/" + self.path.stem.replace("_", "-")
+        return route_of(self.module)
 
     @property
     def command(self) -> str:
         return ".".join(part for part in (self.package, self.module, "handler") if part)
+
+
+def route_of(module: str) -> str:
+    return "/" + module.replace("_", "-")
 
 
 def find_handlers(folder: Path, package: str = "") -> list[HandlerFile]:
