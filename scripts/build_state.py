@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
 
@@ -33,7 +34,7 @@ from similarity.encoder.model_folder import HOW_TO_GET_ONE
 from similarity.encoder.text_encoder import TextEncoder
 from similarity.errors import ModelError, one_line
 from similarity.incidents.pt_file import is_pt
-from similarity.incidents.state import IncidentState
+from similarity.incidents.state import TIME_FORMAT, IncidentState
 from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_DIR, DEFAULT_PRECISION, Precision
 from similarity.sources.snapshot import (
     Incident,
@@ -129,6 +130,7 @@ def encode_incidents(incidents: Sequence[Incident], encoder: TextEncoder, store:
             model=encoder.name or "",
             model_fingerprint=encoder.fingerprint,
             precision=encoder.precision,
+            built_at=f"{datetime.now(UTC):{TIME_FORMAT}}",
         )
     except ValueError as error:
         raise SourceError(f"the vectors of this model make a state that can't be used: {error}") from error

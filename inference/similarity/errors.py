@@ -39,6 +39,12 @@ class StateError(SimilarityError):
         )
 
 
+def reason_of(error: BaseException) -> str:
+    """What an error says to us rather than to a caller, on one line, for the log."""
+    text = error.detail if isinstance(error, SimilarityError) and error.detail else one_line(str(error))
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def one_line(text: str) -> str:
     """`text` fit for a line of a log or a terminal: what can't be printed is escaped, and the middle of much left out.
 

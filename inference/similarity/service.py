@@ -10,40 +10,50 @@ import numpy as np
 from numpy.typing import NDArray
 
 from similarity.encoder.loading import load_encoder
-from similarity.encoder.model_folder import ModelFiles
 from similarity.encoder.text_encoder import Encoding, TextEncoder
 from similarity.encoder.tokens import transliterated
 from similarity.errors import RequestError
 from similarity.incidents.ranking import Match, Metric, Ranking
-from similarity.incidents.state import IncidentState
+from similarity.incidents.state import IncidentState, state_version
 from similarity.once import Once
 from similarity.reloading import FromFiles
 from similarity.settings import Settings
+from similarity.shelf.models import load_from_shelf
+from similarity.shelf.served import ServedState
+from similarity.shelf.usable import FolderModel
 
 
 class Service:
     """Answers for one pair of model and state. Each is loaded when the first request needs it."""
 
     def __init__(self, settings: Settings) -> None:
-        self._files = ModelFiles(settings.model_dir, settings.model_filename)
-        self._model_uri = settings.model_uri
-        self._model = _ModelInFolder(self._files, settings.model_uri)
-        model_paths = [*self._files.paths, *self._files.graph_paths]
-        load = partial(
-            load_encoder,
-            settings.model_dir,
-            settings.model_filename,
-            engine=settings.engine,
-            precision=settings.precision,
-        )
-        self._encoder = FromFiles(model_paths, load)
-        self._state = FromFiles([settings.state_path], lambda: Ranking(IncidentState.load(settings.state_path)))
+        self._settings = settings
+        self._model = FolderModel(settings)
+        self._shelved = ServedState(settings.shelf, self._model.require_made) if settings.shelf else None
+        model_paths = [*self._model.files.paths, *self._model.files.graph_paths]
+        self._encoder = FromFiles(model_paths, self._load_encoder)
+        self._state = FromFiles([settings.state_path], self._load_own_state)
         self._pair = FromFiles([*model_paths, settings.state_path], self._load_pair)
         self._state_for_vectors = FromFiles([*model_paths, settings.state_path], self._load_state_for_vectors)
 
+    def _load_encoder(self) -> TextEncoder:
+        settings = self._settings
+        load = partial(
+            load_encoder, model_filename=settings.model_filename, engine=settings.engine, precision=settings.precision
+        )
+        encoder = None
+        if settings.shelf and settings.model_on_shelf:
+            encoder = load_from_shelf(settings.shelf, self._model.files, load)
+        return encoder or load(settings.model_dir)
+
+    def _load_own_state(self) -> Ranking:
+        """The state of the image, or of the laptop's folder."""
+        path = self._settings.state_path
+        return Ranking(IncidentState.load(path), state_version(path))
+
     def _load_pair(self) -> tuple[TextEncoder, Ranking]:
         encoder, ranking = self._encoder.get(), self._state.get()
-        ranking.state.require_made_by(encoder, encoder.name or self._model_uri)
+        ranking.state.require_made_by(encoder, encoder.name or self._settings.model_uri)
         return encoder, ranking
 
     def _load_state_for_vectors(self) -> Ranking:
@@ -53,19 +63,32 @@ class Service:
             self._model.require_made(ranking.state)
         return ranking
 
+    def _encoder_and_ranking(self) -> tuple[TextEncoder, Ranking]:
+        if self._shelved:
+            look = self._shelved.look()
+            encoder = self._encoder.get()
+            ranking = look.newest()
+            if ranking:
+                return encoder, ranking
+        return self._pair.get()
+
+    def _ranking(self) -> Ranking:
+        shelved = self._shelved.look().newest() if self._shelved else None
+        return shelved or self._state_for_vectors.get()
+
     def dimension(self) -> int:
         """How many numbers a vector to compare has. Raises StateError, or ModelError for a folder with half a model."""
-        return self._state_for_vectors.get().state.dimension
+        return self._ranking().state.dimension
 
     def similar_to_text(self, text: str, num: int, metric: Metric) -> tuple[list[Match], list[str]]:
         """The incidents most like a text, and warnings. Raises RequestError, ModelError or StateError."""
-        encoder, ranking = self._pair.get()
+        encoder, ranking = self._encoder_and_ranking()
         encoding = _encode(encoder, text)
         return ranking.most_similar(encoding.vector, num, metric), encoding.tokens.warnings()
 
     def similar_to_vector(self, vector: NDArray[np.float64], num: int, metric: Metric) -> list[Match]:
         """The incidents most like a CLS vector (hidden,). Loads no model. Raises as `dimension`."""
-        return self._state_for_vectors.get().most_similar(vector, num, metric)
+        return self._ranking().most_similar(vector, num, metric)
 
     def embedding(self, text: str) -> tuple[dict[str, Any], list[str]]:
         """A text's CLS vector with the SHA-1 of the transliterated text, and warnings.
@@ -87,29 +110,6 @@ class Service:
             self.embedding("warm")
         elif state:
             self.dimension()
-
-
-class _ModelInFolder:
-    """What a state is compared with where no model is loaded: reads the 2 MB of a folder that tell models apart."""
-
-    def __init__(self, files: ModelFiles, model_uri: str) -> None:
-        self._files = files
-        self._model_uri = model_uri
-
-    def is_there(self) -> bool:
-        return any(path.exists() for path in self._files.paths)
-
-    @property
-    def dimension(self) -> int:
-        return self._files.config().hidden_size
-
-    @property
-    def fingerprint(self) -> str:
-        return self._files.fingerprint()
-
-    def require_made(self, state: IncidentState) -> None:
-        """Raises StateError for a state that was made with another model, ModelError without a model."""
-        state.require_made_by(self, self._files.name() or self._model_uri)
 
 
 def _encode(encoder: TextEncoder, text: str) -> Encoding:

@@ -37,6 +37,8 @@ class Settings:
     model_uri: what the model is called where its folder does not say. HF_MODEL_URI.
     engine: what does the encoder's arithmetic. ENCODER_ENGINE.
     precision: what it does it in. ENCODER_PRECISION.
+    shelf: the folder that all Lambdas share, for `similarity.shelf`; None where there is none. SHELF_DIR.
+    model_on_shelf: whether the model is there too. MODEL_ON_EFS, "true" or "false".
     """
 
     model_dir: Path
@@ -45,12 +47,14 @@ class Settings:
     model_uri: str
     engine: Engine
     precision: Precision
+    shelf: Path | None = None
+    model_on_shelf: bool = False
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
         """Settings of this process. An empty variable counts as one that is not set.
 
-        Raises ModelError for an engine or a precision that there is not.
+        Raises ModelError for a value that isn't allowed.
         """
         given = os.environ if environment is None else environment
         model_dir = HANDLERS_DIR / (given.get("MODEL_DIR") or DEFAULT_MODEL_DIR)
@@ -61,6 +65,8 @@ class Settings:
             model_uri=given.get("HF_MODEL_URI") or DEFAULT_MODEL_URI,
             engine=_one_of(get_args(Engine), "ENCODER_ENGINE", given, DEFAULT_ENGINE),
             precision=_one_of(get_args(Precision), "ENCODER_PRECISION", given, DEFAULT_PRECISION),
+            shelf=Path(shelf) if (shelf := given.get("SHELF_DIR")) else None,
+            model_on_shelf=_one_of(("true", "false"), "MODEL_ON_EFS", given, "false") == "true",
         )
 
 

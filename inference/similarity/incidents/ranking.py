@@ -36,10 +36,14 @@ class Match:
 
 
 class Ranking:
-    """A state, ready to be searched. Safe to use from several threads."""
+    """A state, ready to be searched. Safe to use from several threads.
 
-    def __init__(self, state: IncidentState) -> None:
+    version: as `state_version` gives it, "" where the state comes from no file.
+    """
+
+    def __init__(self, state: IncidentState, version: str = "") -> None:
         self.state = state
+        self.version = version
         self._index = Index(state.means)
 
     def most_similar(self, vector: NDArray[np.floating[Any]], num: int, metric: Metric = "cosine") -> list[Match]:

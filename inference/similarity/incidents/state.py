@@ -12,6 +12,8 @@ Reads two forms, without torch (`similarity.incidents.pt_file`); `torch.load(...
        model             str, e.g. "allenai/longformer-base-4096", "" where unknown
        model_fingerprint str, `TextEncoder.fingerprint` of the model that made it, "" where unknown
        precision         str, what the vectors were computed in, e.g. "float32"
+       built_at          str, when it was built: UTC, ISO 8601 with seconds, e.g. "2026-11-26T07:04:05Z"; "" where
+                         unknown, and missing in states of earlier versions
 2. The original's: a list whose entry i is a tensor (reports, hidden) for incident i + 1, or None where there is none.
 
 Comparing is left to `similarity.incidents.ranking`, making the vectors to `scripts/build_state.py`.
@@ -19,10 +21,13 @@ Comparing is left to `similarity.incidents.ranking`, making the vectors to `scri
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,6 +39,8 @@ from similarity.incidents.pt_file import read_pt
 from similarity.vectors import Vector
 
 FORMAT, VERSION = "incident-state", 1
+# Of built_at, for strftime.
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 # Layer normalisation ends an encoder, so a number of a vector is sqrt(hidden) times a weight at most: real ones stay
 # below 20. A larger number comes from a damaged file, and would drown all others in a comparison.
@@ -61,6 +68,7 @@ class IncidentState:
     model: str = ""
     model_fingerprint: str = ""
     precision: str = "float32"
+    built_at: str = ""
 
     def __post_init__(self) -> None:
         """Raises ValueError where the parts don't fit together, or where they can't be ranked."""
@@ -77,13 +85,19 @@ class IncidentState:
             raise ValueError("incident_ids, report_counts, means and titles must have the same length")
         if not incidents:
             raise ValueError("the state has no incidents")
-        if not all(isinstance(s, str) for s in (*self.titles, self.model, self.model_fingerprint, self.precision)):
-            raise ValueError("titles, model, model_fingerprint and precision must be strings")
+        self._require_strings()
         if not (self.incident_ids > 0).all() or not (np.diff(self.incident_ids) > 0).all():
             raise ValueError("incident_ids must be 1 or more, ascending, no two alike")
         if not (self.report_counts > 0).all():
             raise ValueError("report_counts must be at least 1")
         self._require_usable_means()
+
+    def _require_strings(self) -> None:
+        names = (self.model, self.model_fingerprint, self.precision, self.built_at)
+        if not all(isinstance(s, str) for s in (*self.titles, *names)):
+            raise ValueError("titles, model, model_fingerprint, precision and built_at must be strings")
+        if self.built_at and not _is_time(self.built_at):
+            raise ValueError('built_at must be a time in UTC such as "2026-11-26T07:04:05Z", or empty')
 
     def _require_usable_means(self) -> None:
         largest = np.maximum(self.means.max(axis=1), -self.means.min(axis=1))  # (incidents, hidden) -> (incidents,)
@@ -129,6 +143,7 @@ class IncidentState:
             "model": self.model,
             "model_fingerprint": self.model_fingerprint,
             "precision": self.precision,
+            "built_at": self.built_at,
         }
         descriptor, temporary = tempfile.mkstemp(prefix=path.name + ".", suffix=".tmp", dir=path.parent)
         try:
@@ -162,7 +177,7 @@ class IncidentState:
         if (content.get("format"), content.get("version")) != (FORMAT, VERSION):
             raise ValueError(f'its "format" and "version" aren\'t "{FORMAT}" and {VERSION}')
         fields = ("incident_ids", "report_counts", "means", "titles", "model", "model_fingerprint", "precision")
-        return cls(**{field: content[field] for field in fields})
+        return cls(**{field: content[field] for field in fields}, built_at=content.get("built_at", ""))
 
     @classmethod
     def _from_original(cls, content: object) -> IncidentState:
@@ -187,3 +202,18 @@ class IncidentState:
             means=np.stack(means),
             titles=[""] * len(ids),
         )
+
+
+def state_version(path: Path) -> str:
+    """What a state's file is known by: the first 16 hex digits of its SHA-256. Raises StateError."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as error:
+        raise StateError(f"{path} can't be read: {error.strerror or error}") from error
+
+
+def _is_time(text: str) -> bool:
+    with suppress(ValueError):
+        return f"{datetime.strptime(text, TIME_FORMAT):{TIME_FORMAT}}" == text
+    return False
