@@ -1,0 +1,124 @@
+"""README and docs, read as a reader reads them: pages, headings, tables, blocks of code, and the commands in those."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tiny import ROOT
+
+README = ROOT / "README.md"
+DOCS = ROOT / "docs"
+PAGES = (README, *sorted(DOCS.glob("*.md")), ROOT / "scripts" / "sample" / "README.md")
+
+# Stands for what was left out of an output or an answer.
+DOTS = "…"
+
+_FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+_SPAN = re.compile(r"`([^`\n]+)`")
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def prose_of(page: Path) -> str:
+    """A page without its blocks of code."""
+    return _FENCE.sub("", text_of(page))
+
+
+def spans(text: str) -> list[str]:
+    """What stands in code font within lines."""
+    return _SPAN.findall(text)
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings, as GitHub names them in links."""
+    titles = re.findall(r"^#+ (.+)$", prose_of(page), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+
+
+def links(page: Path) -> list[str]:
+    return re.findall(r"\]\(([^)\s]+)\)", prose_of(page))
+
+
+def table(page: Path, header: str) -> list[list[str]]:
+    """The cells of the one table whose first row is `header`, row by row."""
+    found = re.findall(rf"^{re.escape(header)}\n\|[-|]+\|\n((?:\|.*\n)+)", text_of(page), re.MULTILINE)
+    assert len(found) == 1, f"{page.name} has {len(found)} tables {header}"
+    return [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in found[0].splitlines()]
+
+
+def literal(cell: str) -> str:
+    """What a cell says in code font, which is all that it says."""
+    assert re.fullmatch("`[^`]+`", cell), cell
+    return cell.strip("`")
+
+
+@dataclass(frozen=True)
+class Block:
+    """Code in a page. `before`: the page's text above it."""
+
+    page: Path
+    line: int
+    language: str
+    code: str
+    before: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+    @property
+    def path(self) -> str:
+        """The file that a block of Python is to be put into: the last one named above it."""
+        return re.findall(r"`(inference/[\w/]+\.py)`", self.before)[-1]
+
+    def commands(self) -> list[Command]:
+        """bash is all commands; in a console they follow a dollar, and what follows them is their output."""
+        found: list[Command] = []
+        lines = iter(self.code.splitlines())
+        for line in lines:
+            if self.language == "console" and not line.startswith("$ "):
+                found[-1].output.append(line)
+                continue
+            command = line.removeprefix("$ ")
+            while command.endswith("\\"):
+                command = command[:-1] + next(lines).strip()
+            if command:
+                found.append(Command(command, []))
+        return found
+
+
+@dataclass(frozen=True)
+class Command:
+    """A line for a shell, and the lines that it prints according to the page."""
+
+    line: str
+    output: list[str]
+
+    def words(self) -> list[list[str]]:
+        """The words of each program in a pipe, without variables set for it and without redirections."""
+        lexer = shlex.shlex(self.line, posix=True, punctuation_chars="|<>&;()")
+        lexer.whitespace_split = True
+        programs: list[list[str]] = [[]]
+        for word in lexer:
+            if word in ("|", "&&", ";"):
+                programs.append([])
+            elif word in (">", ">>", "<"):
+                next(lexer)
+            elif programs[-1] or not re.match(r"[A-Za-z_]\w*=", word):
+                programs[-1].append(word)
+        return programs
+
+
+def blocks() -> Iterator[Block]:
+    for page in PAGES:
+        text = text_of(page)
+        for match in _FENCE.finditer(text):
+            indent, language, code = match.groups()
+            code = "".join(line.removeprefix(indent) for line in code.splitlines(keepends=True))
+            yield Block(page, text.count("\n", 0, match.start()) + 1, language, code, text[: match.start()])
