@@ -75,7 +75,8 @@ class Block:
     @property
     def path(self) -> str:
         """The file that a block of Python is to be put into: the last one named above it."""
-        return re.findall(r"`(inference/[\w/]+\.py)`", self.before)[-1]
+        *_, last = re.finditer(r"`(inference/[\w/]+\.py)`", self.before)
+        return last[1]
 
     def commands(self) -> list[Command]:
         """bash is all commands; in a console they follow a dollar, and what follows them is their output."""

@@ -61,6 +61,7 @@ from similarity.api.events import Endpoint
 from similarity.api.routes import ALLOWED_HEADERS, METHODS, find_handlers
 from similarity.encoder.text_encoder import TextEncoder
 from similarity.encoder.tokens import Tokens
+from similarity.sources.snapshot import read_incidents
 from similarity.sources.tables import Problems
 from tiny import ROOT, SAMPLE_DIR, Deployed, state_of_texts
 
@@ -184,13 +185,8 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path, tiny
     repeated = f'1,2015-05-19,"[1]","[]","[]","[]",{SERVED_TEXTS[1]},{SERVED_TEXTS[1]}\n'
     first, *others = incidents.splitlines(keepends=True)
     (folder / "incidents.csv").write_text(first + repeated + "".join(others[1:]), encoding="utf-8")
-    build_state.build(
-        folder / "incidents.csv",
-        folder / ".quickstart" / "model",
-        folder / "descriptions.pt",
-        Problems(),
-        "description",
-    )
+    quick_start = folder / ".quickstart" / "model"
+    build_state.build(folder / "incidents.csv", quick_start, folder / "descriptions.pt", Problems(), "description")
     return folder
 
 
@@ -451,9 +447,7 @@ def test_the_local_server_says_what_is_shown(server: Server) -> None:
 def test_the_answer_in_readme_is_about_incidents_of_the_sample() -> None:
     [command] = [c for block in SHELL if block.page == README for c in block.commands() if "json.tool" in c.line]
     body = documented_json("\n".join(command.output))["body"]
-    sample = {
-        incident.incident_id: incident.title for incident in build_state.read_incidents(SAMPLE_DIR, Problems(), "title")
-    }
+    sample = {each.incident_id: each.title for each in read_incidents(SAMPLE_DIR, Problems(), "title")}
     assert [incident["title"] for incident in body["incidents"]] == [
         sample[incident["incident_id"]] for incident in body["incidents"]
     ]
@@ -461,11 +455,21 @@ def test_the_answer_in_readme_is_about_incidents_of_the_sample() -> None:
     assert body["best_url"] == body["incidents"][0]["url"]
 
 
-def test_the_examples_get_functions_and_routes(tmp_path: Path) -> None:
-    app = build_app(
-        Config(account="123456789012", region="eu-west-1"), handlers_dir=copy_inference(tmp_path / "inference")
-    )
+def stack_of(config: Config, handlers_dir: Path = ROOT / "inference") -> cdk.Stack:
+    app = build_app(config, handlers_dir=handlers_dir)
     [stack] = [child for child in app.node.children if isinstance(child, cdk.Stack)]
+    return stack
+
+
+@pytest.fixture(scope="module")
+def stack() -> cdk.Stack:
+    return stack_of(Config.from_environment(ACCOUNT))
+
+
+@pytest.mark.slow
+def test_the_examples_get_functions_and_routes(tmp_path: Path) -> None:
+    config = Config(account="123456789012", region="eu-west-1")
+    stack = stack_of(config, copy_inference(tmp_path / "inference"))
     resources = cdk.assertions.Template.from_stack(stack).to_json()["Resources"].values()
     functions = [r["Properties"] for r in resources if r["Type"] == "AWS::Lambda::Function"]
     commands = [properties["ImageConfig"]["Command"] for properties in functions if "ImageConfig" in properties]
@@ -568,10 +572,8 @@ def test_the_tables_of_errors_and_warnings_were_found() -> None:
 
 def test_what_the_gateway_answers_has_no_envelope(server: Server) -> None:
     codes = {code for row in table(API, "| status | cause |") for code in row[0].split(", ")}
-    for reply in (
-        requests.get(server.url + "/nothing", timeout=COMMAND_S),
-        requests.put(server.url + "/similar", timeout=COMMAND_S),
-    ):
+    for method, route in (("GET", "/nothing"), ("PUT", "/similar")):
+        reply = requests.request(method, server.url + route, timeout=COMMAND_S)
         assert str(reply.status_code) in codes
         assert list(reply.json()) == ["message"]
 
@@ -661,18 +663,20 @@ def test_the_values_of_a_variable_are_those_that_the_app_allows(name: str) -> No
         assert not is_accepted(name, str(int(limits[2]) + 1))
     else:
         assert not is_accepted(name, "*nonsense*")
-    default, _ = VARIABLES[name]
-    others = [value for value in spans(allowed) if f"`{value}`" != default and default != "required"]
-    assert all(
-        config(**{"ENCODER_ENGINE": "torch" if value == "bfloat16" else "onnx", name: value}) != config()
-        for value in others
-    )
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_another_value_than_the_default_makes_a_difference(name: str) -> None:
+    default, allowed = VARIABLES[name]
+    for value in spans(allowed):
+        if default not in ("required", f"`{value}`"):
+            engine = "torch" if value == "bfloat16" else "onnx"
+            assert config(**{"ENCODER_ENGINE": engine, name: value}) != config(), value
 
 
 def test_settings_within_the_text_are_accepted() -> None:
-    found = {
-        tuple(span.split("=", 1)) for page in PAGES for span in spans(prose_of(page)) if re.match("[A-Z_]+=", span)
-    }
+    settings = [span for page in PAGES for span in spans(prose_of(page)) if re.match("[A-Z_]+=", span)]
+    found = {(name, value) for name, _, value in (span.partition("=") for span in settings)}
     assert {name for name, _ in found} & set(VARIABLES)
     for name, value in found:
         if name in VARIABLES:
@@ -691,17 +695,11 @@ def code_of(*folders: str) -> str:
     )
 
 
-def template() -> dict[str, Any]:
-    app = build_app(Config.from_environment(ACCOUNT))
-    [stack] = [child for child in app.node.children if isinstance(child, cdk.Stack)]
-    found: dict[str, Any] = cdk.assertions.Template.from_stack(stack).to_json()
-    return found
-
-
-def test_the_variables_of_the_lambdas_are_those_of_the_stack() -> None:
+@pytest.mark.slow
+def test_the_variables_of_the_lambdas_are_those_of_the_stack(stack: cdk.Stack) -> None:
     functions = [
         resource["Properties"]["Environment"]["Variables"]
-        for resource in template()["Resources"].values()
+        for resource in cdk.assertions.Template.from_stack(stack).to_json()["Resources"].values()
         if resource["Type"] == "AWS::Lambda::Function" and "ImageConfig" in resource["Properties"]
     ]
     documented = {literal(name): spans(value) for name, value in table(OPERATIONS, "| name | value |")}
@@ -711,11 +709,12 @@ def test_the_variables_of_the_lambdas_are_those_of_the_stack() -> None:
             assert [variables[name]] == values or not values
 
 
-def test_the_rehearsal_shows_parts_of_the_stack() -> None:
+@pytest.mark.slow
+def test_the_rehearsal_shows_parts_of_the_stack(stack: cdk.Stack) -> None:
     resources = {
-        (resource["Type"], resource["Metadata"]["aws:cdk:path"].removesuffix("/Resource").partition("/")[2])
-        for resource in template()["Resources"].values()
-        if "aws:cdk:path" in resource.get("Metadata", {})
+        (found.cfn_resource_type, found.node.path.partition("/")[2].removesuffix("/Resource"))
+        for found in stack.node.find_all()
+        if isinstance(found, cdk.CfnResource)
     }
     shown = {tuple(line.split()[1:]) for block in SHELL for line in block.code.splitlines() if line.startswith("[+]")}
     assert shown
@@ -726,7 +725,7 @@ LEVELS = {"info": "INFO", "warning": "WARNING", "error": "ERROR", "exception": "
 
 
 def messages_with_fields() -> dict[tuple[str, str], set[str] | None]:
-    """Level and message of each line that the Lambdas log with fields; the fields, None where the code names no dict."""
+    """Level and message of each line that the Lambdas log with fields; the fields, None where no literal names them."""
     found: dict[tuple[str, str], set[str] | None] = {}
     for path in (ROOT / "inference").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -736,10 +735,9 @@ def messages_with_fields() -> dict[tuple[str, str], set[str] | None]:
                     args=[ast.Constant(value=str(message)), *_],
                     keywords=[*_, ast.keyword(arg="extra", value=extra)],
                 ):
-                    keys = extra.keys if isinstance(extra, ast.Dict) else None
-                    found[LEVELS[level], message] = keys and {
-                        key.value for key in keys if isinstance(key, ast.Constant)
-                    }
+                    keys = extra.keys if isinstance(extra, ast.Dict) else ()
+                    names = {str(key.value) for key in keys if isinstance(key, ast.Constant)}
+                    found[LEVELS[level], message] = names or None
     return found
 
 
@@ -758,16 +756,21 @@ def test_readme_is_short_and_names_both_commands() -> None:
     assert "\n$ scripts/serve\n" in text_of(README)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_what_is_named_is_there(page: Path) -> None:
-    found = re.findall(
-        r"(?<![\w./-])((?:scripts|inference|infrastructure|tests|docs|\.github|\.ci)/[\w./-]*\w)", text_of(page)
-    )
+def files_named(page: Path) -> set[str]:
+    folders = r"scripts|inference|infrastructure|tests|docs|\.github|\.ci"
+    found = re.findall(rf"(?<![\w./-])((?:{folders})/[\w./-]*\w)", text_of(page))
     # What an example makes, and what git ignores.
     made = {block.path for block in PYTHON} | {"inference/model"}
-    names = {name for name in found if not name.startswith("inference/model/")} - made
-    assert names, f"{page.name} names no file?"
-    assert sorted(name for name in names if not (ROOT / name).exists()) == []
+    return {name for name in found if not name.startswith("inference/model/")} - made
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_is_named_is_there(page: Path) -> None:
+    assert sorted(name for name in files_named(page) if not (ROOT / name).exists()) == []
+
+
+def test_files_are_named() -> None:
+    assert len({name for page in PAGES for name in files_named(page)}) > 20
 
 
 def test_every_page_is_reached_from_readme() -> None:
