@@ -272,7 +272,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _measure(args: Any) -> list[Row]:
     # Not at the top: workers, whose memory is measured, import this module too.
-    from export_onnx import export
+    from models.export import export
 
     if args.what == "ranking":
         return [row for count in args.incidents for row in benchmark_ranking(count, args.rounds)]

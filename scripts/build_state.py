@@ -22,7 +22,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
@@ -130,7 +130,6 @@ def encode_incidents(incidents: Sequence[Incident], encoder: TextEncoder, store:
             model=encoder.name or "",
             model_fingerprint=encoder.fingerprint,
             precision=encoder.precision,
-            built_at=f"{datetime.now(UTC):{TIME_FORMAT}}",
         )
     except ValueError as error:
         raise SourceError(f"the vectors of this model make a state that can't be used: {error}") from error
@@ -146,24 +145,26 @@ def build(
 ) -> IncidentState:
     """Builds the state of `source` and saves it at `out`. Raises SourceError, ModelError, OSError or sqlite3.Error."""
     if source.is_file() and is_pt(source):
-        state = read_original_state(source)
-        state.save(out)
-        return state
+        return _save(read_original_state(source), out)
     if source.is_file() and is_text(source) and has_vectors(source):
-        state = read_state_csv(source, problems)
-        state.save(out)
-        return state
+        return _save(read_state_csv(source, problems), out)
     incidents = read_incidents(source, problems, text)
     encoder = load_encoder(model_dir, engine="torch", precision=precision)
     encoder.files.require_weights_unchanged()
     partial = out.with_name(out.name + ".partial")
     store = VectorStore(partial, f"{encoder.fingerprint} {encoder.precision}")
     try:
-        state = encode_incidents(incidents, encoder, store)
-        state.save(out)
+        state = _save(encode_incidents(incidents, encoder, store), out)
     finally:
         store.close()
     partial.unlink(missing_ok=True)
+    return state
+
+
+def _save(state: IncidentState, out: Path) -> IncidentState:
+    """The state as it is saved: with the time, by which Lambdas tell which of two is newer. Raises OSError."""
+    state = replace(state, built_at=f"{datetime.now(UTC):{TIME_FORMAT}}")
+    state.save(out)
     return state
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from lambdas import with_titles
+from lambdas import Image, PassTime
 from similarity import service as service_module
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.incidents.state import IncidentState
@@ -62,11 +63,34 @@ def deployed(
     state_path = model_dir / "incident_cls.pt"
     tiny_state.save(state_path)
     monkeypatch.setenv("MODEL_DIR", str(model_dir))
-    for name in ("MODEL_FILENAME", "INCIDENTS_FILENAME", "HF_MODEL_URI"):
+    for name in ("MODEL_FILENAME", "INCIDENTS_FILENAME", "HF_MODEL_URI", "SHELF_DIR", "MODEL_ON_EFS"):
         monkeypatch.delenv(name, raising=False)
     service.cache_clear()
     yield Deployed(model_dir, state_path)
     service.cache_clear()
+
+
+@pytest.fixture
+def image(deployed: Deployed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Image:
+    """What the handlers serve, as an image; they share a file system that is empty yet."""
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    monkeypatch.setenv("SHELF_DIR", str(mount / "shelf"))
+    service.cache_clear()
+    return Image(deployed.model_dir, mount)
+
+
+@pytest.fixture
+def pass_time(monkeypatch: pytest.MonkeyPatch) -> PassTime:
+    """Moves the clock of this process on."""
+    ahead = [0.0]
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + ahead[0])
+
+    def pass_time(seconds: float) -> None:
+        ahead[0] += seconds
+
+    return pass_time
 
 
 @pytest.fixture
@@ -81,11 +105,3 @@ def loaded_from(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     monkeypatch.setattr(service_module, "load_encoder", load_and_note)
     return folders
-
-
-@pytest.fixture
-def newer(tiny_state: IncidentState, tmp_path: Path) -> Path:
-    """A state of the same model that a refresh has made: its titles are all `newer`."""
-    path = tmp_path / "newer.pt"
-    with_titles(tiny_state, "newer").save(path)
-    return path

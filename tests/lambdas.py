@@ -1,15 +1,59 @@
-"""Asking the handlers of this process, as a Lambda that has just started or that runs on."""
+"""Stand-ins for Lambdas that share a shelf: an image of the tiny model, and handlers of this process that serve it."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
 import json
+import os
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
-from similarity.incidents.state import IncidentState
+from similarity.incidents.state import TIME_FORMAT, IncidentState, state_version
 from similarity.service import service
+from similarity.shelf.versions import STATE_FILENAME, put, state_name
+
+
+@dataclass(frozen=True)
+class Image:
+    """A model folder with a state, and the folder that all Lambdas mount."""
+
+    model_dir: Path
+    mount: Path
+
+    @property
+    def shelf(self) -> Path:
+        return self.mount / "shelf"
+
+    @property
+    def states(self) -> Path:
+        return self.shelf / "states"
+
+    @property
+    def state_path(self) -> Path:
+        return self.model_dir / "incident_cls.pt"
+
+    def shelve(self, state: IncidentState | None = None) -> dict[str, Any]:
+        """What the job answers at a deployment of this image, with another state if one is given."""
+        if state is not None:
+            state.save(self.state_path)
+        answer: dict[str, Any] = importlib.import_module("jobs.shelve_state").handler({}, None)
+        return answer
+
+    def put(self, state: IncidentState) -> str:
+        """Puts a state on the shelf, as a job of any image would; gives its name there."""
+        path = self.mount / "new.pt"
+        state.save(path)
+        name = state_name(state.built_at, state_version(path))
+        self.states.mkdir(parents=True, exist_ok=True)
+        put(self.states / name, {STATE_FILENAME: path})
+        path.unlink()
+        return name
+
 
 PassTime = Callable[[float], None]
 QUESTION = {"text": "a robot in a warehouse", "num": -1}
@@ -33,8 +77,19 @@ def start_again() -> None:
     service.cache_clear()
 
 
-def with_titles(state: IncidentState, title: str) -> IncidentState:
-    return dataclasses.replace(state, titles=[title] * len(state))
+def with_titles(state: IncidentState, title: str, built_at: str = "") -> IncidentState:
+    return dataclasses.replace(state, titles=[title] * len(state), built_at=built_at)
+
+
+def days_ago(days: float) -> str:
+    """A time as a state says when it was built."""
+    return f"{datetime.now(UTC) - timedelta(days=days):{TIME_FORMAT}}"
+
+
+def make_old(folder: Path, seconds: float) -> None:
+    """As if it had been written so long ago."""
+    then = time.time() - seconds
+    os.utime(folder, (then, then))
 
 
 def titles() -> set[str]:

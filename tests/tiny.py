@@ -15,7 +15,7 @@ import torch
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
 from tokenizers.processors import RobertaProcessing
 
-from export_onnx import export
+from models.export import export
 from similarity.encoder.text_encoder import TextEncoder
 from similarity.incidents.state import IncidentState
 

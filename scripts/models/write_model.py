@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from export_onnx import export
+from models.export import export
 from models.install_files import STAGING_PREFIX, install, write_provenance, writing_to
 from similarity.encoder.model_folder import CONFIG_FILENAME, TOKENIZER_FILENAME, LongformerConfig, sha256_of
 from similarity.errors import ModelError

@@ -90,7 +90,7 @@ def in_process(context: Path) -> Iterator[Callable[[str, object], dict[str, Any]
     """Asks a handler of this process, on the model and state of the image."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MODEL_DIR", str(context / "model"))
-        for name in ("MODEL_FILENAME", "INCIDENTS_FILENAME", "HF_MODEL_URI", "INCIDENT_CACHE_DIR", "ENCODER_ENGINE"):
+        for name in ("MODEL_FILENAME", "INCIDENTS_FILENAME", "HF_MODEL_URI", "SHELF_DIR", "ENCODER_ENGINE"):
             patch.delenv(name, raising=False)
         service.cache_clear()
         yield lambda module, event: importlib.import_module(module).handler(event, None)

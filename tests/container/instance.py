@@ -28,7 +28,8 @@ from container.runtime_api import TIMEOUT_S, Invoked, RuntimeApi, RuntimeApiErro
 
 RELAY = Path(__file__).with_name("relay.py")
 LAMBDAS_USER = "993:990"  # what `id` says in a Lambda
-ACCESS_POINT_USER = "1001:1001"
+# Of the two access points.
+JOBS_USER, HANDLERS_USER = "1001:1001", "1002:1001"
 MOUNT_PATH = "/mnt/hf_models_cache"
 FULL_CPU_MIB = 1769  # at this memory a function has one vCPU: .../dg/configuration-memory.html
 
@@ -46,7 +47,7 @@ class Function:
     memory_mib: int
     environment: Mapping[str, str] = field(default_factory=dict)
     volume: str | None = None
-    user: str = ACCESS_POINT_USER
+    user: str = HANDLERS_USER
     mounts: tuple[str, ...] = ()
     read_only: bool = True
     volume_read_only: bool = False
@@ -60,6 +61,8 @@ class Function:
             "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(self.memory_mib),
             "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+            "AWS_LAMBDA_LOG_FORMAT": "JSON",
+            "AWS_LAMBDA_LOG_LEVEL": "INFO",
             "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/similar",
             "AWS_LAMBDA_LOG_STREAM_NAME": "2026/01/01/[$LATEST]0123456789abcdef",
             "AWS_REGION": "us-east-1",

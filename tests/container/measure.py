@@ -26,12 +26,12 @@ sys.path[:0] = [str(ROOT / name) for name in ("tests", "scripts", "inference")]
 
 import build_state  # noqa: E402
 import convert_encoder  # noqa: E402
-import export_onnx  # noqa: E402
 from benchmarks.inputs import random_model  # noqa: E402
 from container.engine import DockerError, Image, base_image, why_not  # noqa: E402
-from container.instance import FULL_CPU_MIB, Function, Instance  # noqa: E402
+from container.instance import FULL_CPU_MIB, JOBS_USER, Function, Instance  # noqa: E402
 from container.runtime_api import RuntimeApiError  # noqa: E402
 from container.volume import Volume  # noqa: E402
+from models.export import export  # noqa: E402
 from tiny import SAMPLE_DIR  # noqa: E402
 
 MB = 1_000_000
@@ -40,9 +40,9 @@ STEP_MIB = 64
 # x86 in us-east-1, https://aws.amazon.com/lambda/pricing/
 PRICE_PER_GB_S = 0.0000166667
 SHORT, LONG = {"text": "word " * 38}, {"text": "word " * 4500}
-WARM = {"warm": True}
 HANDLERS = ("similar", "text_to_embed", "embed_to_db_similar")
-ENVIRONMENT = {"INCIDENT_CACHE_DIR": "/mnt/hf_models_cache/incidents"}
+SHELF = {"SHELF_DIR": "/mnt/hf_models_cache/shelf"}
+MODEL_ON_EFS = {**SHELF, "MODEL_ON_EFS": "true"}
 ROUNDS = 5
 # What API Gateway gives a request, loading the model included where it is the first.
 REQUEST_S = 30.0
@@ -56,7 +56,7 @@ def make_context(folder: Path, size: str) -> Path:
     if size == "base":
         with random_model(size) as made:
             shutil.copytree(made, model)
-        export_onnx.export(model)
+        export(model)
     else:
         convert_encoder.main(["--quick-start", "--out", str(model)])
     build_state.main([str(SAMPLE_DIR), "--model", str(model), "--out", str(model / "incident_cls.pt")])
@@ -101,23 +101,26 @@ def starts(function: Function, image: Image, vector: list[float], handlers: list
         bare = statistics.median(
             start(replace(function, handler="nothing.handler", mounts=mounted), {})[0] for _ in range(ROUNDS)
         )
-        with Instance(replace(function, volume=filled.name, environment=ENVIRONMENT)) as instance:
-            instance.ask(WARM, 180)
-            if not any("/models/" in str(path) for path in filled.files()):
+        job = replace(function, handler="jobs.shelve_state.handler", user=JOBS_USER)
+        with Instance(replace(job, volume=filled.name, environment=MODEL_ON_EFS)) as instance:
+            instance.invoke({}, 180)
+            if not any("models" in path.parts for path in filled.files()):
                 raise DockerError(f"the volume was not filled: {instance.log()}")
         for handler in handlers:
-            each = replace(function, handler=f"{handler}.handler", environment=ENVIRONMENT)
+            each = replace(function, handler=f"{handler}.handler")
             event = event_of(handler, SHORT, vector)
-            for label, prepare, volume in (
-                ("image, from disk", drop_page_cache, None),
-                ("image, in memory", lambda: None, None),
-                ("volume, from disk", drop_page_cache, filled.name),
-                ("volume, in memory", lambda: None, filled.name),
+            for label, prepare, volume, environment in (
+                ("image alone, from disk", drop_page_cache, None, {}),
+                ("image alone, in memory", lambda: None, None, {}),
+                ("state on the shelf, from disk", drop_page_cache, filled.name, SHELF),
+                ("state on the shelf, in memory", lambda: None, filled.name, SHELF),
+                ("MODEL_ON_EFS, from disk", drop_page_cache, filled.name, MODEL_ON_EFS),
+                ("MODEL_ON_EFS, in memory", lambda: None, filled.name, MODEL_ON_EFS),
             ):
                 measured = []
                 for _ in range(ROUNDS):
                     prepare()
-                    measured.append(start(replace(each, volume=volume), event))
+                    measured.append(start(replace(each, volume=volume, environment=environment), event))
                 init, first, second = (statistics.median(values) for values in zip(*measured, strict=True))
                 rows.append(
                     (

@@ -50,11 +50,3 @@ class Volume:
         """SHA-256 of every file, by its path from the volume's root."""
         lines = self.run("sh", "-c", "find . -type f -exec sha256sum {} +").splitlines()
         return {PurePosixPath(line[64:].strip()): line[:64] for line in lines}
-
-    def put(self, path: PurePosixPath, content: str) -> None:
-        """Writes a file as the access point's user would: beside its place, then moved over it."""
-        script = f"mkdir -p {path.parent} && cat > {path}.new && mv {path}.new {path}"
-        docker(
-            *("exec", "--interactive", "--user", OWNER, "--workdir", _MOUNT, self.name, "sh", "-c", script),
-            stdin=content,
-        )

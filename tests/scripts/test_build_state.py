@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,13 @@ def assert_is_the_state_of_the_snapshot(path: Path, encoder: TorchEncoder) -> No
     assert state.model == "tiny"
     state.require_made_by(encoder, "tiny")
     assert state.model_fingerprint == encoder.fingerprint
+
+
+def test_a_state_says_when_it_was_built(snapshot: Path, out: Path, tiny_model_dir: Path) -> None:
+    before = datetime.now(UTC).replace(microsecond=0)
+    assert main([str(snapshot), "--model", str(tiny_model_dir), "--out", str(out)]) == 0
+    built_at = datetime.fromisoformat(IncidentState.load(out).built_at)
+    assert before <= built_at <= datetime.now(UTC)
 
 
 @pytest.mark.parametrize("form", ["folder", "zip", "tar.gz", "tar.bz2"])

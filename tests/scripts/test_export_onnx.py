@@ -14,8 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import export_onnx
-from export_onnx import export, main
+from export_onnx import main
+from models import export as models_export
+from models.export import export
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.model_folder import ModelFiles
 from similarity.encoder.torch_encoder import TorchEncoder
@@ -184,7 +185,7 @@ def fail(*_: object, **__: object) -> Any:
 
 
 @pytest.mark.parametrize("had_a_graph", [True, False])
-@pytest.mark.parametrize("where", ["export_onnx.encoder_graph", "export_onnx.OnnxEncoder.from_graph", "os.fsync"])
+@pytest.mark.parametrize("where", ["models.export.encoder_graph", "models.export.OnnxEncoder.from_graph", "os.fsync"])
 def test_an_export_that_fails_leaves_the_folder_as_it_was(
     where: str, had_a_graph: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,13 +199,13 @@ def test_an_export_that_fails_leaves_the_folder_as_it_was(
 
 
 def test_a_graph_that_gives_other_vectors_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make = export_onnx.encoder_graph
+    make = models_export.encoder_graph
 
     def make_a_wrong_one(*args: Any, **options: Any) -> onnx.ModelProto:
         model = make(*args, **options)
         return onnx.load_from_string(moved(model.SerializeToString()))
 
-    monkeypatch.setattr(export_onnx, "encoder_graph", make_a_wrong_one)
+    monkeypatch.setattr(models_export, "encoder_graph", make_a_wrong_one)
     before = contents(folder)
     with pytest.raises(ModelError, match="could not be loaded") as caught:
         export(folder)

@@ -20,6 +20,8 @@ def test_the_defaults_are_the_folder_beside_the_handlers() -> None:
         model_uri="allenai/longformer-base-4096",
         engine="onnx",
         precision="float32",
+        shelf=None,
+        model_on_shelf=False,
     )
 
 
@@ -32,12 +34,16 @@ def test_every_variable_counts() -> None:
             "HF_MODEL_URI": "a/b",
             "ENCODER_ENGINE": "torch",
             "ENCODER_PRECISION": "bfloat16",
+            "SHELF_DIR": "/s",
+            "MODEL_ON_EFS": "true",
         }
     )
-    assert settings == Settings(Path("/m"), "w.safetensors", Path("/s/i.pt"), "a/b", "torch", "bfloat16")
+    assert settings == Settings(
+        Path("/m"), "w.safetensors", Path("/s/i.pt"), "a/b", "torch", "bfloat16", Path("/s"), True
+    )
 
 
-@pytest.mark.parametrize("name", ["ENCODER_ENGINE", "ENCODER_PRECISION"])
+@pytest.mark.parametrize("name", ["ENCODER_ENGINE", "ENCODER_PRECISION", "MODEL_ON_EFS"])
 def test_an_unknown_engine_or_precision_is_an_error_on_our_side(name: str) -> None:
     with pytest.raises(ModelError) as caught:
         Settings.from_environment({name: "mystery"})

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from export_onnx import export
+from models.export import export
 from models.write_model import write_model
 
 STEPS = ("rename", "replace", "unlink", "rmdir", "fsync", "link")

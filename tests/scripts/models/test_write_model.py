@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import LongformerModel
 
-from export_onnx import export
+from models.export import export
 from models.install_files import finish_install, writing_to
 from models.write_model import sha256_of, write_model
 from similarity.encoder import model_folder

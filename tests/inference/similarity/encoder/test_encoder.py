@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import LongformerConfig, LongformerModel
 
-from export_onnx import export
+from models.export import export
 from models.onnx_graph import INT8_BLOCK, int8_blocks
 from reference import LENGTHS, TOLERANCE, reference
 from similarity.encoder import torch_encoder

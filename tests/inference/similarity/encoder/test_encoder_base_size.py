@@ -17,7 +17,7 @@ import torch
 from transformers import LongformerModel
 
 from benchmarks.inputs import random_ids, random_model
-from export_onnx import export
+from models.export import export
 from reference import LENGTHS as ALL_LENGTHS
 from reference import TOLERANCE, reference
 from similarity.encoder.loading import load_encoder

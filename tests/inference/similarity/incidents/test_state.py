@@ -53,6 +53,27 @@ def test_saving_and_loading_gives_the_same(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["s.pt"]
 
 
+def test_the_time_at_which_a_state_was_built_is_kept_and_may_be_missing(tmp_path: Path) -> None:
+    make_state(built_at="2026-11-26T07:04:05Z").save(tmp_path / "s.pt")
+    assert IncidentState.load(tmp_path / "s.pt").built_at == "2026-11-26T07:04:05Z"
+    content = torch.load(tmp_path / "s.pt", weights_only=True)
+    del content["built_at"]  # as earlier versions wrote it
+    torch.save(content, tmp_path / "s.pt")
+    assert IncidentState.load(tmp_path / "s.pt").built_at == ""
+
+
+@pytest.mark.parametrize(
+    "time", ["yesterday", "2026-11-26", "2026-11-26T07:04:05", "2026-11-26T07:04:05+01:00", "2026-13-26T07:04:05Z", 7]
+)
+def test_a_time_that_could_be_misread_is_refused(time: object, tmp_path: Path) -> None:
+    make_state().save(tmp_path / "s.pt")
+    content = torch.load(tmp_path / "s.pt", weights_only=True)
+    torch.save({**content, "built_at": time}, tmp_path / "s.pt")
+    with pytest.raises(StateError) as caught:
+        IncidentState.load(tmp_path / "s.pt")
+    assert "built_at must be" in caught.value.detail
+
+
 def test_a_saved_state_is_what_the_module_docstring_says(tmp_path: Path) -> None:
     make_state().save(tmp_path / "s.pt")
     content = torch.load(tmp_path / "s.pt", weights_only=True)
@@ -66,6 +87,7 @@ def test_a_saved_state_is_what_the_module_docstring_says(tmp_path: Path) -> None
         "model": str,
         "model_fingerprint": str,
         "precision": str,
+        "built_at": str,
     }
     assert content["format"] == "incident-state"
     assert content["version"] == 1

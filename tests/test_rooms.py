@@ -1,0 +1,89 @@
+"""The structure: which room may use which, and that no import leads back."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tiny import ROOT
+
+# A room, and the rooms that it may use. `similarity` stands for the modules directly in it.
+MAY_USE = {
+    "similarity.api": {"similarity", "similarity.incidents"},
+    "similarity.encoder": {"similarity"},
+    "similarity.incidents": {"similarity"},
+    "similarity.sources": {"similarity", "similarity.incidents"},
+    "similarity.shelf": {"similarity", "similarity.encoder", "similarity.incidents"},
+    "jobs": {"similarity", "similarity.shelf"},
+    # The local server makes model and state by the commands at the top.
+    "local": {"", "shared", "models", "similarity"},
+    "benchmarks": {"models", "similarity"},
+    "smoke": {"similarity"},
+    "models": {"similarity"},
+    "states": {"similarity"},
+    "shared": set(),
+}
+FOLDERS = [ROOT / "infrastructure", ROOT / "inference", ROOT / "scripts"]
+
+
+def module_of(path: Path) -> str:
+    root = ROOT if path.is_relative_to(ROOT / "infrastructure") else ROOT / path.relative_to(ROOT).parts[0]
+    return ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {
+    module_of(path): path
+    for folder in FOLDERS
+    for path in folder.rglob("*.py")
+    if "model" not in path.relative_to(folder).parts
+} | {"app": ROOT / "app.py"}
+
+
+def imports(module: str) -> Iterator[str]:
+    """The modules of ours that a module imports, at its top or in a function."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in MODULES)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inside = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name for name in inside if name in MODULES)
+            if node.module in MODULES and not all(name in MODULES for name in inside):
+                yield node.module
+
+
+def test_no_import_leads_back() -> None:
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, f"a circle: {' -> '.join([*path[path.index(module) :], module])}"
+        if module not in done:
+            for other in imports(module):
+                visit(other, (*path, module))
+            done.add(module)
+
+    for module in MODULES:
+        visit(module, ())
+    assert len(done) > 60
+
+
+@pytest.mark.parametrize("room", MAY_USE)
+def test_a_room_uses_those_below_it_alone(room: str) -> None:
+    members = [module for module in MODULES if module == room or module.startswith(f"{room}.")]
+    assert members
+    for module in members:
+        used = {name.rpartition(".")[0] for name in imports(module)} - {room}
+        top = "similarity" if room.startswith(("similarity", "jobs")) else None
+        allowed = {name for name in used if name in MAY_USE[room] or name.partition(".")[0] in MAY_USE[room] - {top}}
+        assert used == allowed, f"{module} uses {sorted(used - allowed)}"
+
+
+def test_every_folder_says_in_two_lines_what_belongs_there() -> None:
+    for folder in FOLDERS:
+        for path in [folder, *folder.rglob("*")]:
+            if not path.is_dir() or not list(path.glob("*.py")) or path.name in ("inference", "scripts"):
+                continue
+            docstring = ast.get_docstring(ast.parse((path / "__init__.py").read_text(encoding="utf-8"))) or ""
+            assert len(docstring.split("\n\n")) == 2, path
