@@ -17,6 +17,7 @@ import ast
 import importlib
 import importlib.util
 import json
+import logging
 import os
 import re
 import shutil
@@ -40,7 +41,7 @@ from transformers import DistilBertConfig, DistilBertForSequenceClassification, 
 
 import build_state
 from app import Config, ConfigError, build_app, env_file
-from export_onnx import export
+from models.export import export
 from pages import (
     DOCS,
     DOTS,
@@ -721,33 +722,50 @@ def test_the_rehearsal_shows_parts_of_the_stack(stack: cdk.Stack) -> None:
     assert shown <= resources
 
 
-LEVELS = {"info": "INFO", "warning": "WARNING", "error": "ERROR", "exception": "ERROR"}
+def literal_keys(node: ast.expr) -> set[str] | None:
+    if not isinstance(node, ast.Dict) or not all(isinstance(key, ast.Constant) for key in node.keys):
+        return None
+    return {str(key.value) for key in node.keys if isinstance(key, ast.Constant)}
 
 
-def messages_with_fields() -> dict[tuple[str, str], set[str] | None]:
-    """Level and message of each line that the Lambdas log with fields; the fields, None where no literal names them."""
+def logged() -> dict[tuple[str, str], set[str] | None]:
+    """Each line that the Lambdas log: level and message, and the fields, None where they aren't written out there.
+
+    Calls of `log.error` and the like, and of a module's own `_log`, whose level is INFO unless it is named.
+    """
     found: dict[tuple[str, str], set[str] | None] = {}
     for path in (ROOT / "inference").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             match node:
-                case ast.Call(
-                    func=ast.Attribute(value=ast.Name(id="log"), attr=level),
-                    args=[ast.Constant(value=str(message)), *_],
-                    keywords=[*_, ast.keyword(arg="extra", value=extra)],
-                ):
-                    keys = extra.keys if isinstance(extra, ast.Dict) else ()
-                    names = {str(key.value) for key in keys if isinstance(key, ast.Constant)}
-                    found[LEVELS[level], message] = names or None
+                case ast.Call(func=ast.Attribute(value=ast.Name(id="log"), attr=level), args=[ast.Constant(m), *_]):
+                    level = {"exception": "error"}.get(level, level)
+                case ast.Call(func=ast.Name(id="_log"), args=[ast.Constant(m), *_]):
+                    values = [*node.args, *(keyword.value for keyword in node.keywords)]
+                    named_levels = [each.attr for each in values if isinstance(each, ast.Attribute)]
+                    level = named_levels[0] if named_levels else "info"
+                case _:
+                    continue
+            fields = [keyword.value for keyword in node.keywords if keyword.arg == "extra"] or node.args[1:2]
+            found[level.upper(), str(m)] = literal_keys(fields[0]) if fields else set()
     return found
 
 
 def test_the_log_is_the_one_of_the_table() -> None:
-    real = messages_with_fields()
     rows = table(OPERATIONS, "| level | message | fields | meaning |")
     documented = {(level, literal(message)): set(spans(fields)) for level, message, fields, _ in rows}
+    real = logged()
     assert set(documented) == set(real)
     for key, fields in real.items():
         assert fields is None or documented[key] == fields, key
+
+
+def test_the_fields_of_an_answer_are_those_of_the_table(deployed: Deployed, caplog: pytest.LogCaptureFixture) -> None:
+    documented = {literal(field) for field, _ in table(OPERATIONS, "| field of the line | meaning |")}
+    usual = {*vars(logging.makeLogRecord({})), "message"}
+    with caplog.at_level(logging.INFO, logger="similarity"):
+        importlib.import_module("similar").handler({"text": "a"}, None)
+    [line] = [record for record in caplog.records if record.getMessage() == "answered"]
+    assert set(vars(line)) - usual == documented
 
 
 def test_readme_is_short_and_names_both_commands() -> None:
