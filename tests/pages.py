@@ -1,17 +1,22 @@
-"""README and docs, read as a reader reads them: pages, headings, tables, blocks of code, and the commands in those."""
+"""README and docs, read as a reader reads them: pages, tables, code, commands; and a comparison with what is real."""
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tiny import ROOT
 
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
+API, DEPLOYING, OPERATIONS, DEVELOPMENT = (
+    DOCS / f"{name}.md" for name in ("api", "deploying", "operations", "development")
+)
 PAGES = (README, *sorted(DOCS.glob("*.md")), ROOT / "scripts" / "sample" / "README.md")
 
 # Stands for what was left out of an output or an answer.
@@ -123,3 +128,45 @@ def blocks() -> Iterator[Block]:
             indent, language, code = match.groups()
             code = "".join(line.removeprefix(indent) for line in code.splitlines(keepends=True))
             yield Block(page, text.count("\n", 0, match.start()) + 1, language, code, text[: match.start()])
+
+
+BLOCKS = list(blocks())
+PYTHON = [block for block in BLOCKS if block.language == "python"]
+JSON = [block for block in BLOCKS if block.language == "json"]
+SHELL = [block for block in BLOCKS if block.language in ("bash", "console")]
+DRAWINGS = [block for block in BLOCKS if block.language == "mermaid"]
+
+
+def documented_json(text: str) -> Any:
+    """JSON of a page, in which dots may stand for any value, and at the end of a list for more of the same."""
+    return json.loads(re.sub(rf"(?<=[\s\[,:]){DOTS}(?=[\s,\]}}])", f'"{DOTS}"', text))
+
+
+def require_same_shape(documented: Any, real: Any, where: str = "answer") -> None:
+    """The same keys everywhere, and values of the same kind."""
+    if documented == DOTS:
+        return
+    assert type(documented) is type(real), f"{where}: {documented!r} is documented, {real!r} is real"
+    if isinstance(documented, dict):
+        assert list(documented) == list(real), where
+        for key, value in documented.items():
+            require_same_shape(value, real[key], f"{where}.{key}")
+    elif isinstance(documented, list) and documented:
+        if documented[-1] == DOTS:
+            documented, real = documented[:-1], real[: len(documented) - 1]
+        assert len(documented) == len(real), where
+        for index, (value, real_value) in enumerate(zip(documented, real, strict=True)):
+            require_same_shape(value, real_value, f"{where}[{index}]")
+
+
+def masked(line: str) -> str:
+    """A line without its numbers, whose count of spaces depends on them."""
+    return re.sub(r"\s+", " ", re.sub(r"\d[\d,.]*(?<=\d)", "0", line)).strip()
+
+
+def require_printed(documented: list[str], printed: str, where: str) -> None:
+    """The lines of a page stand in what was printed, in their order; dots stand for any lines."""
+    real = iter([masked(line) for line in printed.splitlines()])
+    for line in documented:
+        if line != DOTS:
+            assert masked(line) in real, f"{where}: {line!r} isn't in, or not at its place in:\n{printed}"
