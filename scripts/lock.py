@@ -52,10 +52,10 @@ OPTIONS = (
 def install_uv(folder: Path) -> Path:
     """Makes a venv with the pinned uv. Returns the path of the program. Raises CalledProcessError."""
     venv.create(folder, with_pip=True)
-    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     # Into that venv, whatever pip's settings say, as in scripts/local/venv.sh.
     there = ["--no-user", "--target=", "--root=/", f"--prefix={folder}"]
-    subprocess.run([*pip, *there, "--require-hashes", "--no-deps", "-r", UV_LOCK], check=True)
+    subprocess.run([*pip, *there, "--require-hashes", "--no-deps", "-r", str(UV_LOCK)], check=True)
     return folder / "bin" / "uv"
 
 
