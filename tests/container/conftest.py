@@ -14,7 +14,7 @@ import pytest
 
 import build_state
 import convert_encoder
-from container.engine import Image, base_image, why_not
+from container.engine import Image, base_image, use_base, why_not
 from container.instance import MOUNT_PATH, Function
 from container.volume import Volume
 from similarity.service import service
@@ -32,6 +32,7 @@ def context(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the image is built from. Shared: don't write to it."""
     folder = tmp_path_factory.mktemp("context") / "inference"
     shutil.copytree(ROOT / "inference", folder, ignore=shutil.ignore_patterns("model", "__pycache__"))
+    use_base(folder, base_image())
     model = folder / "model"
     assert convert_encoder.main(["--quick-start", "--out", str(model)]) == 0
     assert build_state.main([str(SAMPLE_DIR), "--model", str(model), "--out", str(model / "incident_cls.pt")]) == 0
@@ -39,13 +40,8 @@ def context(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def base(engine: None) -> str:
-    return base_image()
-
-
-@pytest.fixture(scope="session")
-def image(context: Path, base: str) -> Iterator[Image]:
-    built = Image.build(f"similar-incidents-test:{uuid.uuid4().hex[:12]}", context, BASE_IMAGE=base)
+def image(context: Path) -> Iterator[Image]:
+    built = Image.build(f"similar-incidents-test:{uuid.uuid4().hex[:12]}", context)
     yield built
     built.remove()
 

@@ -27,7 +27,7 @@ sys.path[:0] = [str(ROOT / name) for name in ("tests", "scripts", "inference")]
 import build_state  # noqa: E402
 import convert_encoder  # noqa: E402
 from benchmarks.inputs import random_model  # noqa: E402
-from container.engine import DockerError, Image, base_image, why_not  # noqa: E402
+from container.engine import DockerError, Image, base_image, use_base, why_not  # noqa: E402
 from container.instance import FULL_CPU_MIB, JOBS_USER, Function, Instance  # noqa: E402
 from container.runtime_api import RuntimeApiError  # noqa: E402
 from container.volume import Volume  # noqa: E402
@@ -52,6 +52,7 @@ def make_context(folder: Path, size: str) -> Path:
     """A copy of inference/ with a model of this size and the state of the sample."""
     context = folder / "inference"
     shutil.copytree(ROOT / "inference", context, ignore=shutil.ignore_patterns("model", "__pycache__"))
+    use_base(context, base_image())
     model = context / "model"
     if size == "base":
         with random_model(size) as made:
@@ -215,9 +216,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"measure.py: {reason}", file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory() as name:
-        image = Image.build(
-            "similar-incidents-measured:latest", make_context(Path(name), args.size), BASE_IMAGE=base_image()
-        )
+        image = Image.build("similar-incidents-measured:latest", make_context(Path(name), args.size))
     try:
         function = Function(image.name, "similar.handler", CONFIGURED_MIB)
         with Instance(replace(function, handler="text_to_embed.handler")) as instance:

@@ -36,7 +36,7 @@ import boto3
 import pytest
 
 import stack
-from container.engine import base_image, docker, why_not
+from container.engine import base_image, docker, use_base, why_not
 from stack import ACCOUNT, HANDLERS, JOBS, REGION, Object
 
 pytestmark = pytest.mark.skipif(
@@ -226,7 +226,7 @@ def real_docker() -> Iterator[dict[str, str]]:
     # The host's network, because a container's own may be kept from the registry.
     yield {
         "REHEARSAL_DOCKER": "docker",
-        "REHEARSAL_BUILD_OPTIONS": f"--network=host --build-arg=BASE_IMAGE={base_image()}",
+        "REHEARSAL_BUILD_OPTIONS": "--network=host",
     }
     names = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split()
     if built := [name for name in names if name.startswith(("cdkasset-", f"{ACCOUNT}.dkr.ecr."))]:
@@ -242,6 +242,8 @@ def rehearsal(
 ) -> Iterator[Rehearsal]:
     folder = tmp_path_factory.mktemp("rehearsal")
     copy_project(folder / "project", tiny_model_dir, tiny_state_path)
+    if real_docker:
+        use_base(folder / "project" / "inference", base_image())
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     # The SDKs put the name of a bucket before that of a host, which an address would not take.
