@@ -19,6 +19,7 @@ import pytest
 from lambdas import make_old
 from similarity.shelf import versions
 from similarity.shelf.versions import put, put_aside, remove_leftovers, state_name, state_names
+from tiny import cleared
 
 # Every call that changes what is on disk.
 CALLS = ("mkdir", "open", "chmod", "fsync", "rename", "utime", "unlink", "rmdir")
@@ -62,8 +63,8 @@ def test_a_version_is_written_once_and_only_the_group_may_read_it(folder: Path, 
         lambda folder: (folder / "a").write_bytes(b"other"),
         lambda folder: (folder / "a").unlink(),
         lambda folder: (folder / "c").touch(),
-        lambda folder: (shutil.rmtree(folder), folder.mkdir()),
-        lambda folder: (shutil.rmtree(folder), folder.touch()),
+        lambda folder: cleared(folder).mkdir(),
+        lambda folder: cleared(folder).touch(),
     ],
 )
 def test_a_damaged_version_gives_way_to_a_whole_one(
