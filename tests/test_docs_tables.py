@@ -15,8 +15,9 @@ from pathlib import Path
 import aws_cdk as cdk
 import pytest
 
-from app import Config, ConfigError, build_app, env_file
 from example_project import copy_inference
+from infrastructure.config import Config, ConfigError, env_file
+from infrastructure.stack import build_app
 from pages import (
     API,
     DEPLOYING,

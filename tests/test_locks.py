@@ -172,7 +172,7 @@ def test_what_is_imported_is_declared(folder: str) -> None:
     place = ROOT / folder
     files = [place] if place.is_file() else sorted(place.rglob("*.py"))
     assert files
-    undeclared = {}
+    undeclared: dict[str, str] = {}
     for path in files:
         name = short(path)
         declared = pins(ROOT / (next(iter(lock.LOCKS)) if name.startswith(BENCHMARKS) else DECLARED_IN[folder]))

@@ -49,6 +49,7 @@ def image(context: Path) -> Iterator[Image]:
 @pytest.fixture(scope="session")
 def functions(context: Path, image: Image, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Function]:
     """By handler module, each with command, memory and environment as the stack's template has them."""
+    from aws_cdk import Stack
     from aws_cdk.assertions import Template
 
     from infrastructure.config import Config
@@ -57,6 +58,7 @@ def functions(context: Path, image: Image, tmp_path_factory: pytest.TempPathFact
     config = Config(account="123456789012", region="us-east-1")
     app = build_app(config, handlers_dir=context, outdir=str(tmp_path_factory.mktemp("cdk")))
     (stack,) = app.node.children
+    assert isinstance(stack, Stack)
     found = {}
     for resource in Template.from_stack(stack).find_resources("AWS::Lambda::Function").values():
         properties = resource["Properties"]

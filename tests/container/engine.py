@@ -104,8 +104,8 @@ def make_stand_in() -> None:
         for path in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc"):
             shutil.rmtree(root / path)
         # The official Python image holds no bytecode of the standard library either.
-        for path in (root / "usr/lib/python3.11").rglob("*.pyc"):
-            path.unlink()
+        for bytecode in (root / "usr/lib/python3.11").rglob("*.pyc"):
+            bytecode.unlink()
         if CA_BUNDLE.exists():
             shutil.copyfile(CA_BUNDLE, root / CA_BUNDLE.relative_to("/"))
         archive = Path(name, "root.tar")

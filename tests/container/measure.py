@@ -19,6 +19,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -171,6 +172,10 @@ def price(memory_mib: int, seconds_each: float) -> str:
     return f"{1000 * seconds_each * memory_mib / 1024 * PRICE_PER_GB_S:.4f}"
 
 
+def serves_with(function: Function, event: dict[str, object], memory_mib: int) -> bool:
+    return answers(replace(function, memory_mib=memory_mib), event) is not None
+
+
 def memory(function: Function, vector: list[float], handlers: list[str]) -> None:
     rows: list[tuple[object, ...]] = []
     for handler in handlers:
@@ -181,9 +186,7 @@ def memory(function: Function, vector: list[float], handlers: list[str]) -> None
             instance.ask(event, REQUEST_S)
             took = statistics.median(instance.invoke(event, REQUEST_S).seconds for _ in range(3))
             peak = instance.peak_memory()
-        smallest = smallest_memory(
-            lambda mib, each=each, event=event: answers(replace(each, memory_mib=mib), event) is not None
-        )
+        smallest = smallest_memory(partial(serves_with, each, event))
         slow = answers(replace(each, memory_mib=smallest), event) or math.nan
         rows.append(
             (

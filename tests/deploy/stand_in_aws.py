@@ -135,7 +135,7 @@ def describe_change_set(backend: CloudFormationBackend, change_set_name: str) ->
         raise ChangeSetNotFoundError(str(error)) from error
 
 
-class ChangeSetNotFoundError(CloudFormationError):
+class ChangeSetNotFoundError(CloudFormationError):  # type: ignore[misc]  # moto is not looked into
     code = "ChangeSetNotFound"
 
 
@@ -155,6 +155,10 @@ def delete_internet_gateway(gateway: InternetGateway, account: str, region: str)
     ec2_backends[account][region].delete_internet_gateway(gateway.id)
 
 
+def class_method(function: Any) -> Any:
+    return classmethod(function)
+
+
 original_create_function = LambdaFunction.create_from_cloudformation_json
 original_get_configuration = LambdaFunction.get_configuration
 original_create_version = LambdaVersion.create_from_cloudformation_json
@@ -164,11 +168,11 @@ original_parse_ssm_parameter = ResourceMap.parse_ssm_parameter
 
 if __name__ == "__main__":
     LambdaFunction.invoke = invoke
-    LambdaFunction.create_from_cloudformation_json = classmethod(create_function)
+    LambdaFunction.create_from_cloudformation_json = class_method(create_function)
     LambdaFunction.get_configuration = get_configuration
-    LambdaVersion.create_from_cloudformation_json = classmethod(create_version)
-    CustomModel.create_from_cloudformation_json = classmethod(create_custom)
-    CustomModel.update_from_cloudformation_json = classmethod(update_custom)
+    LambdaVersion.create_from_cloudformation_json = class_method(create_version)
+    CustomModel.create_from_cloudformation_json = class_method(create_custom)
+    CustomModel.update_from_cloudformation_json = class_method(update_custom)
     ResourceMap.parse_ssm_parameter = parse_ssm_parameter
     CloudFormationBackend.describe_change_set = describe_change_set
     CloudFormationBackend.delete_change_set = delete_change_set

@@ -19,6 +19,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import pytest
 
@@ -172,7 +173,9 @@ def environment(tmp_path: Path, index: Index) -> Environment:
     return make
 
 
-def serve(project: Path, env: dict[str, str], *arguments: str, cwd: Path | None = None, command: Path | None = None):
+def serve(
+    project: Path, env: dict[str, str], *arguments: str, cwd: Path | None = None, command: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [command or project / "scripts" / "serve", *arguments],
         capture_output=True,
@@ -183,7 +186,7 @@ def serve(project: Path, env: dict[str, str], *arguments: str, cwd: Path | None 
     )
 
 
-def found_by(ran: subprocess.CompletedProcess[str]) -> dict:
+def found_by(ran: subprocess.CompletedProcess[str]) -> Any:
     assert ran.returncode == 0, ran.stderr
     return json.loads(ran.stdout)
 

@@ -78,7 +78,7 @@ def test_a_base64_body_is_decoded() -> None:
 
 
 def test_format_1_0_is_understood() -> None:
-    event = {"version": "1.0", "httpMethod": "POST", "requestContext": {}, "body": '{"a": 1}'}
+    event: dict[str, Any] = {"version": "1.0", "httpMethod": "POST", "requestContext": {}, "body": '{"a": 1}'}
     assert answer_to(event)[1]["got"] == {"a": 1}
     event = {"httpMethod": "GET", "requestContext": {}, "queryStringParameters": {"a": "1"}, "body": None}
     assert answer_to(event)[1]["got"] == {"a": "1"}
