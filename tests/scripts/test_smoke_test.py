@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 import requests
 
+import similarity
 import smoke_test
 from processes import PATIENCE_S, Command
 from serving import serving
@@ -148,6 +149,7 @@ def test_everything_passes_on_the_local_server(real_url: str, capsys: pytest.Cap
     lines = captured.out.splitlines()
     checked = [line for line in lines if line.startswith("ok    ")]
     assert len(checked) == 27
+    assert lines[0] == f"smoke test of version {similarity.__version__}: {real_url}"
     assert lines[-2:] == ["5 incidents are served.", "27 checks passed, 0 failed."]
     for route in ROUTES:
         assert any(route in line for line in checked)
@@ -472,7 +474,8 @@ def test_where_the_incidents_can_not_be_counted_none_are_said_to_be_served(
     real_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with proxy(real_url, on("/similar", status(502))) as url:
-        assert outcomes(url, capsys)["incidents"] is None
+        found = outcomes(url, capsys)
+        assert (found["incidents"], found["version"]) == (None, similarity.__version__)
         smoke_test.main([url, "--repeat", "1"])
     assert "are served" not in capsys.readouterr().out
 

@@ -133,6 +133,27 @@ def test_every_request_is_a_line_in_the_log(server: Server) -> None:
     assert re.search(r'"POST /text-to-embed\?marker=third HTTP/1.1" 200', third)
 
 
+def test_verbose_shows_what_a_lambda_logs_of_each_answer(
+    server: Server, tmp_path: Path, tiny_model_dir: Path, tiny_state_path: Path
+) -> None:
+    arguments = ("--model", tiny_model_dir, "--state", tiny_state_path, "--verbose")
+    with serving(tmp_path, *arguments) as verbose:
+        verbose.post("/text-to-db-similar", text="car")
+        verbose.get("/text-to-embed")
+        wait_until(lambda: "status=400" in verbose.output, "the last line")
+        first, second = re.findall("^INFO: answered (.*)$", verbose.output, flags=re.MULTILINE)
+    number = r"\d+\.\d+"
+    assert re.fullmatch(
+        rf"route=/text-to-db-similar status=200 tokens=\d+ tokenising_ms={number} encoding_ms={number} "
+        rf"ranking_ms={number} state=[0-9a-f]{{16}} cold_start=True version=\S+",
+        first,
+    )
+    assert re.fullmatch(r"route=/text-to-embed status=400 error=RequestError cold_start=False version=\S+", second)
+    server.get("/similar", text="car", number="fourth")
+    wait_until(lambda: "number=fourth" in server.output, "the line of uvicorn")
+    assert "answered" not in server.output
+
+
 @pytest.mark.parametrize("method", ["get", "post"])
 def test_a_text_that_is_not_ascii_is_compared_as_its_transliteration(method: str, server: Server) -> None:
     accented = "Á chatbot learned to insult péople"
