@@ -27,9 +27,10 @@ from transformers import DistilBertConfig, DistilBertForSequenceClassification, 
 import build_state
 from models.export import export
 from pages import PYTHON, Block, Command
+from processes import running
 from similarity.encoder.text_encoder import TextEncoder
 from similarity.sources.tables import Problems
-from tiny import ROOT, SAMPLE_DIR, state_of_texts
+from tiny import ROOT, SAMPLE_DIR, copy_inference, state_of_texts
 
 # What the pages' own model, state and queries are called and find.
 QUICK_START_NAME = "sentence-transformers/all-MiniLM-L6-v2 as Longformer"
@@ -42,7 +43,7 @@ SERVED_TEXTS = {
 }
 LOCAL_URL = "http://127.0.0.1:3001"
 DEPLOYED_URL = re.compile(r"https://[\w…]+\.execute-api\.[\w-]+\.amazonaws\.com")
-START_S, COMMAND_S = 120.0, 300.0
+COMMAND_S = 300.0
 
 
 def put_into_hub_cache(cache: Path, model: str, revision: str) -> None:
@@ -89,9 +90,8 @@ def write_examples(inference: Path) -> None:
         (inference.parent / block.path).write_text(block.code, encoding="utf-8")
 
 
-def copy_inference(folder: Path) -> Path:
-    shutil.copytree(ROOT / "inference", folder, ignore=shutil.ignore_patterns("model", "__pycache__"))
-    write_examples(folder)
+def copy_inference_with_examples(folder: Path) -> Path:
+    write_examples(copy_inference(folder))
     return folder
 
 
@@ -101,7 +101,7 @@ def copy_project(folder: Path, model_dir: Path, encoder: TextEncoder) -> None:
     model_dir: a tiny model, which `encoder` has loaded.
     """
     shutil.copytree(ROOT / "scripts", folder / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
-    copy_inference(folder / "inference")
+    copy_inference_with_examples(folder / "inference")
     shutil.copy(ROOT / ".env.example", folder)
     state = state_of_texts(encoder, SERVED_TEXTS)
     for model in (folder / "inference" / "model", folder / ".quickstart" / "model"):
@@ -145,21 +145,17 @@ def serving(project: Path, folder: Path) -> Iterator[Server]:
     put_into_hub_cache(folder / "hub", sentiment.MODEL, sentiment.REVISION)
     errors = folder / "stderr"
     command = [sys.executable, "scripts/local/server.py", "--model", ".quickstart/model", "--port", "0"]
-    with errors.open("wb") as stderr:
-        process = subprocess.Popen(
-            command, cwd=project, env=shell_environment(HF_HUB_CACHE=str(folder / "hub")),
-            stdout=subprocess.PIPE, stderr=stderr, text=True,
-        )  # fmt: skip
-    try:
+    environment = shell_environment(HF_HUB_CACHE=str(folder / "hub"))
+    with (
+        errors.open("wb") as stderr,
+        running(command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=stderr) as process,
+    ):
         assert process.stdout is not None
         line = process.stdout.readline().rstrip("\n")
         found = re.search(r"http://[\d.:]+", line)
         assert found, errors.read_text(encoding="utf-8")
         said = errors.read_text(encoding="utf-8").splitlines()[:1]
         yield Server(found[0], [*said, line])
-    finally:
-        process.terminate()
-        process.communicate(timeout=START_S)
 
 
 @dataclass(frozen=True)

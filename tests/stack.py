@@ -17,7 +17,7 @@ from aws_cdk.assertions import Annotations, Match, Template
 
 from infrastructure.config import Config
 from infrastructure.stack import STACK_NAME, build_app
-from tiny import ROOT
+from tiny import ROOT, copy_inference
 
 Object = dict[str, Any]
 
@@ -42,11 +42,6 @@ OTHER = Config(
 
 HANDLERS = {"similar", "text_to_db_similar", "embed_to_db_similar", "text_to_embed"}
 JOBS = {"jobs.shelve_state"}
-
-
-def copy_inference(folder: Path) -> Path:
-    shutil.copytree(ROOT / "inference", folder, ignore=shutil.ignore_patterns("model", "__pycache__"))
-    return folder
 
 
 def copy_project(folder: Path) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 import aws_cdk as cdk
 import pytest
 
-from example_project import copy_inference
+from example_project import copy_inference_with_examples
 from infrastructure.config import Config, ConfigError, env_file
 from infrastructure.stack import build_app
 from pages import (
@@ -58,7 +58,7 @@ def stack() -> cdk.Stack:
 @pytest.mark.slow
 def test_the_examples_get_functions_and_routes(tmp_path: Path) -> None:
     config = Config(account="123456789012", region="eu-west-1")
-    stack = stack_of(config, copy_inference(tmp_path / "inference"))
+    stack = stack_of(config, copy_inference_with_examples(tmp_path / "inference"))
     resources = cdk.assertions.Template.from_stack(stack).to_json()["Resources"].values()
     functions = [r["Properties"] for r in resources if r["Type"] == "AWS::Lambda::Function"]
     commands = [properties["ImageConfig"]["Command"] for properties in functions if "ImageConfig" in properties]

@@ -112,6 +112,11 @@ TINY_TEXTS = {
 }
 
 
+def copy_inference(folder: Path) -> Path:
+    """Copies inference/ without a model: whether one is on this machine must not matter."""
+    return Path(shutil.copytree(ROOT / "inference", folder, ignore=shutil.ignore_patterns("model", "__pycache__")))
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """The bytes of each file. Raises OSError where a folder is in it."""
     return {path.name: path.read_bytes() for path in folder.iterdir()}

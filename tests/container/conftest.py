@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,7 +17,7 @@ from container.engine import Image, base_image, use_base, why_not
 from container.instance import MOUNT_PATH, Function
 from container.volume import Volume
 from similarity.service import service
-from tiny import ROOT, SAMPLE_DIR
+from tiny import SAMPLE_DIR, copy_inference
 
 
 @pytest.fixture(scope="session")
@@ -30,8 +29,7 @@ def engine() -> None:
 @pytest.fixture(scope="session")
 def context(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the image is built from. Shared: don't write to it."""
-    folder = tmp_path_factory.mktemp("context") / "inference"
-    shutil.copytree(ROOT / "inference", folder, ignore=shutil.ignore_patterns("model", "__pycache__"))
+    folder = copy_inference(tmp_path_factory.mktemp("context") / "inference")
     use_base(folder, base_image())
     model = folder / "model"
     assert convert_encoder.main(["--quick-start", "--out", str(model)]) == 0

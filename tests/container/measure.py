@@ -33,7 +33,7 @@ from container.instance import FULL_CPU_MIB, JOBS_USER, Function, Instance  # no
 from container.runtime_api import RuntimeApiError  # noqa: E402
 from container.volume import Volume  # noqa: E402
 from models.export import export  # noqa: E402
-from tiny import SAMPLE_DIR  # noqa: E402
+from tiny import SAMPLE_DIR, copy_inference  # noqa: E402
 
 MB = 1_000_000
 CONFIGURED_MIB = 8096
@@ -51,8 +51,7 @@ REQUEST_S = 30.0
 
 def make_context(folder: Path, size: str) -> Path:
     """A copy of inference/ with a model of this size and the state of the sample."""
-    context = folder / "inference"
-    shutil.copytree(ROOT / "inference", context, ignore=shutil.ignore_patterns("model", "__pycache__"))
+    context = copy_inference(folder / "inference")
     use_base(context, base_image())
     model = context / "model"
     if size == "base":

@@ -23,6 +23,7 @@ from container.engine import DockerError, Image, docker
 from container.instance import HANDLERS_USER, JOBS_USER, MOUNT_PATH, Function, Instance
 from container.runtime_api import RuntimeApiError
 from container.volume import Volume
+from processes import wait_until
 from similarity.incidents.state import IncidentState, state_version
 from similarity.shelf.versions import state_name
 from tiny import SAMPLE_DIR
@@ -33,7 +34,6 @@ STARTS = 10
 KILLS = 25
 # About what the job takes with the model of the quick start.
 JOB_S = 1.5
-WAIT_S = 60.0
 STRANGER = "1003:1003"
 
 InProcess = Callable[[str, object], dict[str, Any]]
@@ -300,13 +300,6 @@ def requests_running(instance: Instance) -> Iterator[list[dict[str, Any]]]:
         finally:
             running = False
         asking.result()
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {WAIT_S:g} s"
-        time.sleep(0.1)
 
 
 def test_a_new_state_is_served_while_requests_run_and_one_of_another_model_refused(

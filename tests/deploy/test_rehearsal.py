@@ -25,9 +25,8 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ import pytest
 
 import stack
 from container.engine import base_image, docker, use_base, why_not
+from processes import PATIENCE_S, Command, running, wait_until
 from stack import ACCOUNT, HANDLERS, JOBS, REGION, Object
 
 pytestmark = pytest.mark.skipif(
@@ -50,7 +50,7 @@ CDK = "aws-cdk@2.1148.1"
 
 STACK = "AiidSimilarIncidents"
 REPOSITORY = f"cdk-hnb659fds-container-assets-{ACCOUNT}-{REGION}"
-COMMAND_S, START_S = 600.0, 60.0
+COMMAND_S = 600.0
 
 MORE = "count_words"
 FUNCTIONS = HANDLERS | JOBS
@@ -175,13 +175,6 @@ class Rehearsal:
         )
 
 
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + START_S
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {START_S} s"
-        time.sleep(0.1)
-
-
 def answers(invocations: list[Object]) -> list[Object]:
     """What the invoker told CloudFormation."""
     return [json.loads(found["reply"].splitlines()[-1]) for found in invocations if found["reply"] is not None]
@@ -249,27 +242,24 @@ def rehearsal(
     # The SDKs put the name of a bucket before that of a host, which an address would not take.
     url = f"http://localhost:{port}"
     environment = stand_in_environment(folder, url) | real_docker
-    with (folder / "aws.log").open("wb") as log:
-        server = subprocess.Popen(
-            [sys.executable, Path(__file__).parent / "stand_in_aws.py", port], env=environment, stdout=log, stderr=log
-        )
+    command: Command = [sys.executable, Path(__file__).parent / "stand_in_aws.py", port]
+    with (
+        (folder / "aws.log").open("wb") as log,
+        running(command, env=environment, stdout=log, stderr=log) as server,
+    ):
 
-    def answers_there() -> bool:
-        assert server.poll() is None, (folder / "aws.log").read_text()
-        try:
-            urllib.request.urlopen(f"{url}/moto-api/data.json", timeout=START_S).close()
-        except OSError:
-            return False
-        return True
+        def answers_there() -> bool:
+            assert server.poll() is None, (folder / "aws.log").read_text()
+            try:
+                urllib.request.urlopen(f"{url}/moto-api/data.json", timeout=PATIENCE_S).close()
+            except OSError:
+                return False
+            return True
 
-    try:
         wait_until(answers_there, "the start of the stand-in of AWS")
         yield Rehearsal(folder, environment, url)
         # What goes wrong in there may be tried again by a client, and so go unseen.
         assert "Traceback" not in (folder / "aws.log").read_text(errors="replace")
-    finally:
-        server.kill()
-        server.wait()
 
 
 # Every step is taken once, each after the one before it; tests look at what it left, in any order.

@@ -21,6 +21,7 @@ import pytest
 import torch
 from unidecode import unidecode
 
+from aiid_site import read_msg
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.errors import StateError
 from similarity.incidents.state import IncidentState
@@ -73,17 +74,11 @@ def test_every_kind_of_event_gets_the_same_answer(
     ]
 
 
-def as_the_aiid_site_reads(msg: str) -> list[list[float]]:
-    """JSON.parse(msg.replace(/\\(/g,'[').replace(/\\)/g,']'))"""
-    pairs: list[list[float]] = json.loads(msg.replace("(", "[").replace(")", "]"))
-    return pairs
-
-
 @pytest.mark.parametrize("metric", ["cosine", "centered"])
 @pytest.mark.parametrize("num", [-1, 0, 1, 3, 99])
 def test_msg_is_read_by_the_aiid_site_and_by_python(num: int, metric: str, deployed: Deployed) -> None:
     _, body = invoke("similar", {"text": "robots", "num": num, "metric": metric})
-    pairs = as_the_aiid_site_reads(body["msg"])
+    pairs = read_msg(body["msg"])
     assert [tuple(pair) for pair in pairs] == literal_eval(body["msg"])
     assert [pair[1] for pair in pairs] == [incident["incident_id"] for incident in body["incidents"]]
     assert len(pairs) == {-1: 5, 0: 0, 1: 1, 3: 3, 99: 5}[num]

@@ -12,7 +12,8 @@ import pytest
 
 from infrastructure.config import Config, ConfigError
 from infrastructure.stack import build_app
-from stack import DEFAULT, HANDLERS, JOBS, Synthesised, asset_hash, copy_inference, only, warnings_in
+from stack import DEFAULT, HANDLERS, JOBS, Synthesised, asset_hash, only, warnings_in
+from tiny import copy_inference
 
 
 def test_all_functions_share_one_image_built_from_the_handlers_folder(each: Synthesised) -> None:
