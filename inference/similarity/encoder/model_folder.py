@@ -198,7 +198,7 @@ class ModelFiles:
         if expected is not None and sha256_of(self.weights_path) != expected:
             raise ModelError(
                 f"{self.weights_path} isn't the file that was installed (its SHA-256 isn't the one in "
-                f"{PROVENANCE_FILENAME}): install the model again, or delete {PROVENANCE_FILENAME} if the change was yours"
+                f"{PROVENANCE_FILENAME}): install the model again, or delete {PROVENANCE_FILENAME} if you changed it"
             )
 
     def require_graph_unchanged(self, name: str) -> None:
