@@ -221,9 +221,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no kind": (lambda folder: edit_config(folder, model_type=None), "model_type is None"),
     "relative positions": (
         lambda folder: edit_config(folder, position_embedding_type="relative_key"),
-        "only encoders with absolute position embeddings convert",
+        "position embeddings must be absolute",
     ),
-    "a decoder": (lambda folder: edit_config(folder, is_decoder=True), "only encoders"),
+    "a decoder": (lambda folder: edit_config(folder, is_decoder=True), "must be an encoder"),
     "no config": (lambda folder: (folder / "config.json").unlink(), "config.json"),
     "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors"),
@@ -249,11 +249,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "positions of one dimension": (
         lambda folder: set_tensor(folder, "embeddings.position_embeddings.weight", torch.ones(40)),
-        "tensor embeddings.position_embeddings.weight has the shape (40,), which holds no positions.",
+        "tensor embeddings.position_embeddings.weight has the shape (40,), so it has no positions.",
     ),
     "an empty table of positions": (
         lambda folder: set_tensor(folder, "embeddings.position_embeddings.weight", torch.ones(0, 32)),
-        "has the shape (0, 32), which holds no positions.",
+        "has the shape (0, 32), so it has no positions.",
     ),
     "a layer without keys": (
         lambda folder: drop_tensor(folder, "encoder.layer.1.attention.self.key.weight"),
@@ -261,12 +261,12 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "an activation that is not known": (
         lambda folder: edit_config(folder, hidden_act="swish"),
-        "hidden_act 'swish'",
+        "hidden_act must be one of",
     ),
     "another size": (lambda folder: edit_config(folder, hidden_size=64), "shape"),
     "no heads": (
         lambda folder: edit_config(folder, num_attention_heads=0),
-        "here: config.json: num_attention_heads",
+        "usable Longformer: config.json: num_attention_heads",
     ),
 }
 
@@ -455,7 +455,7 @@ def test_a_quick_start_file_with_another_checksum_is_refused(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(convert_encoder.QUICK_START_SHA256, name, "0" * 64)
-    with pytest.raises(ConversionError, match=rf"^{name} of .* is not the file it should be \(SHA-256\)\.$"):
+    with pytest.raises(ConversionError, match=rf"^{name} of .* has another SHA-256 than expected; try again\.$"):
         make_quick_start_model(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -52,7 +52,7 @@ class Budget:
         """Raises PtFileError where the file asks for more than it may."""
         self._left -= size
         if self._left < 0:
-            raise PtFileError(f"the file has {self.file_bytes} bytes and asks for far more memory than that")
+            raise PtFileError(f"the file has {self.file_bytes} bytes but asks for far more memory")
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,9 @@ class PickleMachine:
         match name:
             case "PROTO":
                 if argument not in (2, 3):
-                    raise PtFileError(f"its pickle has protocol {argument}; save it without another pickle_protocol")
+                    raise PtFileError(
+                        f"its pickle has protocol {argument}; save it with torch's default pickle_protocol"
+                    )
             case "BINUNICODE" | "SHORT_BINSTRING" | "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "NONE":
                 if isinstance(argument, str):
                     self._budget.spend(4 * len(argument))
@@ -150,7 +152,7 @@ class PickleMachine:
                 stack.append(value)
             case "GLOBAL":
                 if argument not in _GLOBALS:
-                    raise PtFileError(f"it asks for {argument[:80]!r}, which no state is made of")
+                    raise PtFileError(f"it asks for {argument[:80]!r}, which a state doesn't contain")
                 stack.append(_GLOBALS[argument])
             case "BINPERSID":
                 stack.append(self._storage(stack.pop()))
@@ -160,9 +162,9 @@ class PickleMachine:
             case "STOP":
                 pass
             case "BUILD":
-                raise PtFileError("it holds weights, or another object of a program, not a state")
+                raise PtFileError("it holds weights or another Python object, not a state")
             case _:
-                raise PtFileError(f"its pickle has the instruction {name}, which no state is made with")
+                raise PtFileError(f"its pickle has the instruction {name}, which a state doesn't contain")
 
     def _last(self, count: int) -> list[Any]:
         if len(self._stack) < count:
@@ -186,7 +188,7 @@ class PickleMachine:
     def _storage(self, identity: Any) -> Storage:
         tag, kind, key, _, entries, *view = expect(identity, tuple)
         if tag != "storage" or any(part is not None for part in view):
-            raise PtFileError("it names a storage in a way that torch.save doesn't")
+            raise PtFileError("it names a storage in another way than torch.save does")
         if expect(entries, int) < 1:
             raise PtFileError("a tensor is empty; in a state, an incident without reports is None")
         return self._load_storage(expect(kind, Kind), expect(key, str), entries)
@@ -229,5 +231,5 @@ class PickleMachine:
 def expect(value: Any, kind: type) -> Any:
     """`value`, which must be of that very type: True, say, isn't an int here. Raises PtFileError."""
     if type(value) is not kind:
-        raise PtFileError(f"it has a value of type {type(value).__name__} where one of type {kind.__name__} belongs")
+        raise PtFileError(f"it has a value of type {type(value).__name__} where one of type {kind.__name__} is needed")
     return value

@@ -42,6 +42,8 @@ FORMAT, VERSION = "incident-state", 1
 # Of built_at, for strftime.
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
+_REMEDY = "build the state again with this model (scripts/build_state.py)"
+
 # Layer normalisation ends an encoder, so a number of a vector is sqrt(hidden) times a weight at most: real ones stay
 # below 20. A larger number comes from a damaged file, and would drown all others in a comparison.
 MAX_SIZE = 1e6
@@ -87,7 +89,7 @@ class IncidentState:
             raise ValueError("the state has no incidents")
         self._require_strings()
         if not (self.incident_ids > 0).all() or not (np.diff(self.incident_ids) > 0).all():
-            raise ValueError("incident_ids must be 1 or more, ascending, no two alike")
+            raise ValueError("incident_ids must be 1 or more, in ascending order and unique")
         if not (self.report_counts > 0).all():
             raise ValueError("report_counts must be at least 1")
         self._require_usable_means()
@@ -106,7 +108,7 @@ class IncidentState:
             row = unusable[0]
             raise ValueError(
                 f"the mean of incident {self.incident_ids[row]} has a number that is NaN, infinite or above "
-                f"{MAX_SIZE:,.0f}, as {len(unusable)} of {len(largest)} means have: the file is damaged, build it again"
+                f"{MAX_SIZE:,.0f}; so have {len(unusable)} of {len(largest)} means. Build the state again"
             )
 
     def __len__(self) -> int:
@@ -119,12 +121,16 @@ class IncidentState:
     def require_made_by(self, encoder: MadeBy, name: str) -> None:
         """Raises StateError where this state was made with another model than `encoder`, which is called `name`."""
         if self.dimension != encoder.dimension:
-            raise StateError(f"the state has {self.dimension} dimensions, the model {encoder.dimension}")
+            raise StateError(
+                f"the state has {self.dimension} dimensions, but the model has {encoder.dimension}; {_REMEDY}"
+            )
         if self.model_fingerprint:
             if self.model_fingerprint != encoder.fingerprint:
-                raise StateError(f"the state was made with another model ({self.model or 'unnamed'}) than {name}")
+                raise StateError(
+                    f"the state was made with another model ({self.model or 'unnamed'}) than {name}; {_REMEDY}"
+                )
         elif self.model and self.model != name:
-            raise StateError(f"the state was made with the model {self.model}, the one loaded is {name}")
+            raise StateError(f"the state was made with the model {self.model}, but {name} is loaded; {_REMEDY}")
 
     def save(self, path: str | Path) -> None:
         """Writes the state whole or not at all, with torch.
@@ -182,7 +188,7 @@ class IncidentState:
     @classmethod
     def _from_original(cls, content: object) -> IncidentState:
         if not isinstance(content, list):
-            raise ValueError(f"it holds a {type(content).__name__}, neither a dict nor a list")
+            raise ValueError(f"it holds a {type(content).__name__}, not a dict or a list")
         ids, counts, means = [], [], []
         for incident_id, vectors in enumerate(content, start=1):
             if vectors is None:

@@ -251,7 +251,7 @@ def test_a_state_of_another_model_is_refused(
 def test_a_state_of_another_dimension_is_refused(tiny_encoder: TorchEncoder) -> None:
     with pytest.raises(StateError) as caught:
         make_state().require_made_by(tiny_encoder, "tiny")
-    assert "4 dimensions, the model 32" in caught.value.detail
+    assert "4 dimensions, but the model has 32" in caught.value.detail
 
 
 def test_a_state_without_fingerprint_goes_by_the_model_name(tiny_encoder: TorchEncoder) -> None:
