@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -46,7 +47,7 @@ def image(context: Path) -> Iterator[Image]:
 
 @pytest.fixture(scope="session")
 def functions(context: Path, image: Image, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Function]:
-    """By handler module, each with command, memory and environment as the stack's template has them."""
+    """By handler module, each as the stack's template has it: command, memory, environment, access point's user."""
     from aws_cdk import Stack
     from aws_cdk.assertions import Template
 
@@ -57,16 +58,22 @@ def functions(context: Path, image: Image, tmp_path_factory: pytest.TempPathFact
     app = build_app(config, handlers_dir=context, outdir=str(tmp_path_factory.mktemp("cdk")))
     (stack,) = app.node.children
     assert isinstance(stack, Stack)
+    template = Template.from_stack(stack)
+    access_points = template.find_resources("AWS::EFS::AccessPoint")
     found = {}
-    for resource in Template.from_stack(stack).find_resources("AWS::Lambda::Function").values():
+    for resource in template.find_resources("AWS::Lambda::Function").values():
         properties = resource["Properties"]
         if "ImageConfig" not in properties:  # the invoker
             continue
         ((command,), (mount,)) = properties["ImageConfig"]["Command"], properties["FileSystemConfigs"]
         assert mount["LocalMountPath"] == MOUNT_PATH
         environment = properties["Environment"]["Variables"]
+        # The mount's ARN is joined from parts, one of which refers to the access point.
+        (name,) = [name for name in access_points if f'"{name}"' in json.dumps(mount["Arn"])]
+        posix = access_points[name]["Properties"]["PosixUser"]
+        user = f"{posix['Uid']}:{posix['Gid']}"
         module = command.removesuffix(".handler")
-        found[module] = Function(image.name, command, properties["MemorySize"], environment)
+        found[module] = Function(image.name, command, properties["MemorySize"], environment, user=user)
     return found
 
 

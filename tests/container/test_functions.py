@@ -130,7 +130,13 @@ def test_a_broken_model_is_a_500_with_its_cause_in_the_log(
             assert envelope["statusCode"] == 500
             assert envelope["body"]["msg"].startswith("Error! ")
             assert name not in envelope["body"]["msg"]
-        assert "ModelError: /var/task/model" in instance.log()
+        causes = {
+            line["errorMessage"]
+            for line in map(json.loads, filter(lambda line: line.startswith("{"), instance.log().splitlines()))
+            if line.get("errorType") == "ModelError"
+        }
+        assert causes
+        assert all("/var/task/model" in cause for cause in causes), causes
         assert instance.state()["Running"]
 
 
