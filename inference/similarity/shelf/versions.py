@@ -92,7 +92,8 @@ def put(folder: Path, files: Mapping[str, Path]) -> bool:
                     raise
                 if _holds(folder, files):  # another writer was first
                     return False
-                put_aside(folder)
+                with suppress(FileNotFoundError):  # another writer has put it aside
+                    put_aside(folder)
         _sync(folder.parent)
     finally:
         shutil.rmtree(new, ignore_errors=True)
