@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 
@@ -72,7 +72,7 @@ def fail_to_open(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on the file system fails for files whose path has this part."""
     open_file = Path.open
 
-    def fail(path: Path, *options: Any, **more: Any) -> IO[Any]:
+    def fail(path: Path, *options: Any, **more: Any) -> Any:
         if part in str(path):
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
         return open_file(path, *options, **more)
