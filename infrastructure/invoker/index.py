@@ -112,7 +112,7 @@ def _message(payload: str) -> str:
     """What a Lambda raised: https://docs.aws.amazon.com/lambda/latest/dg/python-exceptions.html"""
     log.error("the Lambda raised: %s", payload)
     try:
-        return str(json.loads(payload)["errorMessage"])
+        return str(json.loads(payload)["errorMessage"]) or payload
     except (ValueError, KeyError, TypeError):
         return payload
 
@@ -121,7 +121,8 @@ def _answer(event: dict[str, Any], reason: str | None) -> None:
     """Tells CloudFormation. Without an answer it would wait for the resource's whole time."""
     answer = {
         "Status": "SUCCESS" if reason is None else "FAILED",
-        "Reason": reason or "",
+        # Each character has a byte or more.
+        "Reason": (reason or "")[:MOST_BYTES],
         # Always the same: CloudFormation removes the resource of an id that it no longer hears of.
         "PhysicalResourceId": event.get("PhysicalResourceId") or event["LogicalResourceId"],
         **{name: event[name] for name in ("StackId", "RequestId", "LogicalResourceId")},

@@ -236,6 +236,30 @@ def test_a_long_reason_is_cut_to_what_cloudformation_takes(
     assert len(json.dumps(answer)) > 4096 - 150
 
 
+def test_a_reason_of_megabytes_is_cut_in_one_go(
+    cloudformation: CloudFormation, lambda_: Lambda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lambda's answers have up to 6 MB. Writing them as JSON again and again would take longer than the invoker has."""
+    written: list[int] = []
+    dumps = json.dumps
+
+    def noting(value: Any) -> str:
+        written.append(len(dumps(value)))
+        return dumps(value)
+
+    lambda_.raises("ü" * 1_000_000)
+    monkeypatch.setattr(index, "json", SimpleNamespace(dumps=noting, loads=json.loads))
+    index.handler(request(cloudformation), Context())
+    assert answered(cloudformation)["Status"] == "FAILED"
+    assert sum(written) < 20_000_000
+
+
+def test_an_error_without_a_message_is_shown_by_its_name(cloudformation: CloudFormation, lambda_: Lambda) -> None:
+    lambda_.answers(b'{"errorMessage": "", "errorType": "MemoryError"}', FunctionError="Unhandled")
+    index.handler(request(cloudformation), Context())
+    assert "MemoryError" in answered(cloudformation)["Reason"]
+
+
 @pytest.mark.parametrize("code", sorted(index.NOT_YET))
 def test_a_refusal_that_passes_is_tried_again(code: str, cloudformation: CloudFormation, lambda_: Lambda) -> None:
     lambda_.refuses(code, times=30)

@@ -15,11 +15,13 @@ What to keep is left to `similarity.shelf.writer`, what to serve to `similarity.
 
 from __future__ import annotations
 
+import errno
 import filecmp
 import hashlib
 import os
 import re
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Mapping
@@ -58,6 +60,9 @@ def state_names(shelf: Path) -> list[str]:
 
 def copy_hashed(source: Path, target: Path) -> str:
     """Copies a file, on disk when this returns; gives the SHA-256 of its bytes, hex. Raises OSError."""
+    # Opening a pipe would wait for a writer for ever.
+    if not stat.S_ISREG(source.stat().st_mode):
+        raise OSError(errno.EINVAL, "It isn't a file", str(source))
     digest = hashlib.sha256()
     with source.open("rb") as read, target.open("wb") as write:
         while chunk := read.read(_CHUNK_BYTES):
@@ -92,7 +97,8 @@ def put(folder: Path, files: Mapping[str, Path]) -> bool:
                     raise
                 if _holds(folder, files):  # another writer was first
                     return False
-                put_aside(folder)
+                with suppress(FileNotFoundError):  # another writer has put it aside
+                    put_aside(folder)
         _sync(folder.parent)
     finally:
         shutil.rmtree(new, ignore_errors=True)

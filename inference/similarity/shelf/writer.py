@@ -6,15 +6,18 @@ For the one job that may write there, `jobs/shelve_state.py`. Runs that meet do 
 
 from __future__ import annotations
 
+import logging
 import os
+import stat
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from similarity.encoder.model_folder import ModelFiles
-from similarity.errors import SimilarityError, StateError
+from similarity.errors import SimilarityError, StateError, reason_of
 from similarity.incidents.state import TIME_FORMAT, IncidentState, state_version
 from similarity.shelf.models import model_files, model_version
 from similarity.shelf.versions import (
@@ -31,6 +34,8 @@ from similarity.shelf.versions import (
     state_name,
     state_names,
 )
+
+log = logging.getLogger(__name__)
 
 # States that the deployed image can use.
 KEPT_STATES = 3
@@ -67,7 +72,7 @@ def prepare(shelf: Path) -> None:
     huggingface.chmod(_HUGGINGFACE_MODE)
     _open_to_group(huggingface)
     former = shelf.parent / _FORMER_CACHE
-    if former.exists():
+    with suppress(FileNotFoundError):
         put_aside(former)
     for parent in (shelf.parent, shelf / STATES, shelf / MODELS):
         remove_leftovers(parent)
@@ -77,7 +82,7 @@ def shelve_state(shelf: Path, path: Path, check: Callable[[IncidentState], None]
     """Puts the state in the file `path` on the shelf, under the time at which it was built.
 
     check: raises SimilarityError for a state that the image can't use. Raises StateError for a file that isn't a usable
-    state or is dated ahead, OSError where it can't be written.
+    state, is dated ahead, or can't be read back from the shelf; OSError where it can't be written.
     """
     state = IncidentState.load(path)
     check(state)
@@ -101,18 +106,23 @@ def _tidy(shelf: Path, name: str, check: Callable[[IncidentState], None]) -> She
     for each in state_names(shelf):
         path = shelf / STATES / each / STATE_FILENAME
         try:
-            if state_version(path) != digest_in(each):
-                raise StateError(f"{path} is damaged")
-            state = IncidentState.load(path)
-        except SimilarityError:
+            is_damaged = state_version(path) != digest_in(each)
+        except StateError as error:
+            is_damaged = isinstance(error.__cause__, FileNotFoundError | IsADirectoryError | NotADirectoryError)
+            if not is_damaged:  # the file system may work again at the next deployment
+                log.warning("state left alone", extra={"state": each, "reason": reason_of(error)})
+                continue
+        if is_damaged:
             damaged.append(each)
             continue
         try:
-            check(state)
-        except SimilarityError:
+            check(IncidentState.load(path))
+        except SimilarityError:  # a state of another model, or of another version's format
             others.append(each)
         else:
             usable.append(each)
+    if name not in usable:
+        raise StateError(f"the state {name} was put on the shelf, but can't be read back: deploy again")
     # A deployment that is taken back would serve the newest of the others again.
     kept = {*usable[:KEPT_STATES], *others[:1], name}
     removed = []
@@ -138,7 +148,8 @@ def put_models_aside(shelf: Path, *, but: str = "") -> None:
     """Lambdas that have mapped one into memory can go on. Raises OSError."""
     for folder in (shelf / MODELS).iterdir():
         if folder.name != but and not folder.name.startswith("."):
-            put_aside(folder)
+            with suppress(FileNotFoundError):  # another run has put it aside
+                put_aside(folder)
 
 
 def _age_s(folder: Path) -> float:
@@ -151,10 +162,16 @@ def _age_s(folder: Path) -> float:
 
 def _open_to_group(folder: Path) -> None:
     """Lets the group write what is in `folder`, where it is ours: earlier versions had one user for all Lambdas."""
-    for path in folder.rglob("*"):
-        stat = path.lstat()
-        if path.is_symlink() or stat.st_uid != os.geteuid():
-            continue
-        wanted = stat.st_mode | (0o2070 if path.is_dir() else 0o060)
-        if wanted != stat.st_mode:
-            path.chmod(wanted & 0o7777)
+    for parent, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            with suppress(FileNotFoundError):  # a handler that downloads renames and removes files meanwhile
+                _open_one_to_group(Path(parent, name))
+
+
+def _open_one_to_group(path: Path) -> None:
+    found = path.lstat()
+    if stat.S_ISLNK(found.st_mode) or found.st_uid != os.geteuid():
+        return
+    wanted = found.st_mode | (0o2070 if stat.S_ISDIR(found.st_mode) else 0o060)
+    if wanted != found.st_mode:
+        path.chmod(wanted & 0o7777)

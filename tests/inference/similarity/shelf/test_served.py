@@ -108,6 +108,7 @@ BROKEN: dict[str, Break] = {
     "empty": lambda path: path.write_bytes(b""),
     "gone": lambda path: path.unlink(),
     "a folder": lambda path: cleared(path).mkdir(),
+    "a pipe": lambda path: os.mkfifo(cleared(path)),
     "a link to nothing": lambda path: cleared(path).symlink_to("nowhere"),
 }
 

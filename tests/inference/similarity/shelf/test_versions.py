@@ -169,6 +169,23 @@ def test_twenty_that_write_at_once_leave_one_version(
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
+def test_a_damaged_version_that_another_writer_puts_aside_at_the_same_moment_gives_way_too(
+    folder: Path, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(folder, files)
+    (folder / "a").write_bytes(b"other")
+    rename = Path.rename
+
+    def after_another(path: Path, target: Path) -> Path:
+        if path == folder:
+            rename(path, path.with_name(".old-by-another"))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", after_another)
+    assert put(folder, files)
+    assert is_whole(folder, files)
+
+
 def test_what_was_put_aside_can_still_be_read_and_goes_after_an_hour(folder: Path, files: dict[str, Path]) -> None:
     put(folder, files)
     with (folder / "a").open("rb") as opened:

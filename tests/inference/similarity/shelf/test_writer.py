@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from jobs.shelve_state import ShelvingError
 from lambdas import Image, days_ago, make_old, with_titles
 from similarity.encoder.torch_encoder import TorchEncoder
+from similarity.errors import StateError
+from similarity.incidents import state as state_module
 from similarity.incidents.state import IncidentState
 from similarity.shelf.versions import UNDATED, state_names
-from similarity.shelf.writer import HUGGINGFACE_DIRNAME, KEPT_S, prepare
+from similarity.shelf.writer import HUGGINGFACE_DIRNAME, KEPT_S, prepare, put_models_aside, shelve_state
 from tiny import TINY_TEXTS, state_of_texts, write_tiny_longformer
 
 
@@ -60,6 +66,62 @@ def test_the_newest_of_another_model_stays_however_old(
     old = [put_of_age(image, of_another_model, days) for days in (90, 60)]
     answer = image.shelve(with_titles(tiny_state, "deployed", days_ago(0)))
     assert state_names(image.shelf) == [answer["shelved"], old[1]]
+
+
+def fail_to_open(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on the file system fails for files whose path has this part."""
+    open_file = Path.open
+
+    def fail(path: Path, *options: Any, **more: Any) -> Any:
+        if part in str(path):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return open_file(path, *options, **more)
+
+    monkeypatch.setattr(Path, "open", fail)
+
+
+def test_a_state_that_the_file_system_fails_to_read_stays(
+    image: Image, tiny_state: IncidentState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = put_of_age(image, tiny_state, 10)
+    fail_to_open(old, monkeypatch)
+    answer = image.shelve(with_titles(tiny_state, "deployed", days_ago(0)))
+    assert answer["removed"] == []
+    assert state_names(image.shelf) == [answer["shelved"], old]
+
+
+def test_a_deployed_state_that_can_not_be_read_back_stops_the_deployment_and_removes_nothing(
+    image: Image, tiny_state: IncidentState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = [put_of_age(image, tiny_state, days) for days in (10, 20, 30, 40)]
+    new = image.put(with_titles(tiny_state, "deployed", days_ago(0)))
+    shutil.copy(image.states / new / "incident_cls.pt", image.state_path)
+    monkeypatch.setattr("similarity.shelf.writer.put", lambda *_: False)
+    fail_to_open(new, monkeypatch)
+    with pytest.raises(StateError) as caught:
+        shelve_state(image.shelf, image.state_path, lambda _: None)
+    assert new in caught.value.detail
+    assert state_names(image.shelf) == [new, *old]
+
+
+def test_a_deployed_state_that_another_run_removes_stops_the_deployment(
+    image: Image, tiny_state: IncidentState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one with another undated state does, which takes its place."""
+    monkeypatch.setattr("similarity.shelf.writer.put", lambda *_: False)
+    with pytest.raises(ShelvingError, match="can't be read back: deploy again"):
+        image.shelve(with_titles(tiny_state, "deployed"))
+
+
+def test_a_whole_state_of_a_format_that_this_version_can_not_read_counts_as_one_that_another_can(
+    image: Image, tiny_state: IncidentState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as later:
+        later.setattr(state_module, "VERSION", 2)
+        of_later_version = put_of_age(image, tiny_state, 10)
+    answer = image.shelve(with_titles(tiny_state, "deployed", days_ago(0)))
+    assert answer["removed"] == []
+    assert state_names(image.shelf) == [answer["shelved"], of_later_version]
 
 
 def test_an_old_deployed_state_stays_on_the_shelf(image: Image, tiny_state: IncidentState) -> None:
@@ -114,6 +176,47 @@ def test_models_that_one_user_has_downloaded_become_the_groups(image: Image, tmp
     assert mode(folder) == mode(folder.parent) == 0o2775
     assert mode(folder / "weights") == 0o664
     assert mode(outside) == 0o600
+
+
+def test_downloads_that_go_on_meanwhile_do_not_stop_the_deployment(
+    image: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handler renames and removes files while the job goes through the folder."""
+    hub = image.mount / HUGGINGFACE_DIRNAME / "hub"
+    (hub / "gone" / "inside").mkdir(parents=True)
+    for name in ("a", "gone.incomplete", "z"):
+        (hub / name).touch(0o644)
+    lstat = Path.lstat
+
+    def removing(path: Path) -> os.stat_result:
+        if path.name == "gone":
+            shutil.rmtree(path)
+        elif path.name == "gone.incomplete":
+            path.unlink()
+        return lstat(path)
+
+    monkeypatch.setattr(Path, "lstat", removing)
+    prepare(image.shelf)
+    monkeypatch.undo()
+    assert {path.name: mode(path) for path in hub.iterdir()} == {"a": 0o664, "z": 0o664}
+
+
+def test_runs_that_meet_put_the_same_things_aside_once(image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare(image.shelf)
+    former, model = image.mount / "incidents", image.shelf / "models" / "0123456789abcdef"
+    former.mkdir()
+    model.mkdir()
+    rename = Path.rename
+
+    def second(path: Path, target: Path) -> Path:
+        rename(path, path.with_name(".old-by-the-first"))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", second)
+    prepare(image.shelf)
+    put_models_aside(image.shelf)
+    assert not former.exists()
+    assert not model.exists()
 
 
 def test_what_the_former_cache_left_goes_when_no_lambda_can_use_it_any_more(image: Image) -> None:
