@@ -162,6 +162,7 @@ def imports(path: Path) -> set[str]:
     return found - sys.stdlib_module_names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["inference", "infrastructure", "scripts", "tests", "app.py"])
 def test_what_is_imported_is_declared(folder: str) -> None:
     """What another package happens to bring along may go with its next version."""

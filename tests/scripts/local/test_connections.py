@@ -134,6 +134,7 @@ def is_closed(connection: socket.socket) -> bool:
         return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content", [b"", HALF_A_HEAD, HALF_A_BODY, HALF_A_BODY.replace(b"/echo", b"/nowhere")],
     ids=["nothing", "head", "body", "body to nowhere"],
@@ -158,6 +159,7 @@ def test_half_a_request_after_a_whole_one_is_closed(start: Callable[..., Running
     assert "Traceback" not in server.end()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start_of_it", [HALF_A_HEAD, HALF_A_BODY], ids=["head", "body"])
 def test_a_request_that_drips_in_is_closed(start_of_it: bytes, start: Callable[..., Running]) -> None:
     server = start(request_s=LIMIT_S)
@@ -208,6 +210,7 @@ def reset(connection: socket.socket) -> None:
     connection.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leave", [hang_up, reset])
 @pytest.mark.parametrize(
     "content",
@@ -232,6 +235,7 @@ def test_a_caller_who_hangs_up_amid_the_request_leaves_no_traceback(
     assert "Traceback" not in server.end()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leave", [hang_up, reset])
 def test_a_caller_who_hangs_up_while_the_answer_is_made_leaves_no_traceback(
     leave: Callable[[socket.socket], None], start: Callable[..., Running]

@@ -42,11 +42,7 @@ from pathlib import Path
 folder, notes = map(Path, sys.argv[1:3])
 atexit.register(lambda: notes.write_text("\\n".join(sys.modules)))
 sys.path[0] = SCRIPTS
-from aiid_site import read_msg
 from local import server as local_server
-from processes import PATIENCE_S, Command, wait_until
-from reference import load_longformer, reference_of_text
-from serving import SCRIPT, Server, environment, serving
 
 local_server.QUICK_START_DIR = folder
 sys.exit(local_server.main(sys.argv[3:]))
@@ -256,6 +252,7 @@ def test_serving_does_without_what_makes_models_and_states(
     assert heavy(notes) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--model", "--state"])
 def test_a_path_that_is_not_there_is_a_usage_error(option: str, tmp_path: Path) -> None:
     ended = run_to_its_end("--port", "0", option, tmp_path / "nowhere")
@@ -277,6 +274,7 @@ def test_a_state_of_another_model_is_one_line_and_exit_code_1(tmp_path: Path, ti
     assert "other/model" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "said"),
     [
@@ -297,6 +295,7 @@ def test_a_folder_that_is_no_longformer_is_one_line_that_names_what_helps(
     assert said in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"<html>404</html>", b""])
 def test_a_file_that_is_no_state_is_one_line_and_exit_code_1(
     content: bytes, tmp_path: Path, tiny_model_dir: Path
@@ -318,6 +317,7 @@ def put(state: IncidentState, path: Path) -> None:
     path.with_name("next.pt").replace(path)
 
 
+@pytest.mark.slow
 def test_a_new_state_is_taken_up_while_requests_run_and_a_broken_one_is_not(
     tmp_path: Path, tiny_model_dir: Path, tiny_state: IncidentState
 ) -> None:
@@ -357,6 +357,7 @@ def test_a_new_state_is_taken_up_while_requests_run_and_a_broken_one_is_not(
         assert found == sorted(found)  # no client went back to a state that had been replaced
 
 
+@pytest.mark.slow
 def test_the_command_passes_its_arguments_on_from_any_folder(tmp_path: Path) -> None:
     # A copy with a venv whose pip installs nothing: what the command itself does is all real.
     project = tmp_path / "a project"

@@ -64,6 +64,7 @@ def test_two_files_make_the_tokenizer_that_transformers_makes_of_them(prefix_spa
     assert found.decode(found.encode("Hello world").ids) == expected.decode(expected("Hello world")["input_ids"], True)
 
 
+@pytest.mark.slow
 def test_the_published_files_make_the_published_tokenizer(tmp_path: Path) -> None:
     if not LONGFORMER_DIR.is_dir():
         pytest.skip(f"{LONGFORMER_DIR} is not there")
@@ -92,6 +93,7 @@ def test_one_of_the_two_files_is_too_few(name: str, folder: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

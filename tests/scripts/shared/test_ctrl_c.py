@@ -77,6 +77,7 @@ def arguments(script: str, model_dir: Path, out: Path) -> list[str]:
     }[script]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "script",
     ["build_state.py", "convert_encoder.py", "evaluate.py", "export_onnx.py", "fetch_model.py", "local/server.py"],

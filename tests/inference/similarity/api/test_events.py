@@ -258,6 +258,7 @@ def answers_of(handler: Any) -> list[dict[str, Any]]:
     return envelopes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NOT_FOR_JSON)
 def test_an_answer_that_json_can_not_hold_is_our_error(name: str, caplog: pytest.LogCaptureFixture) -> None:
     @endpoint
@@ -271,6 +272,7 @@ def test_an_answer_that_json_can_not_hold_is_our_error(name: str, caplog: pytest
     assert "Traceback" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NOT_FOR_JSON)
 def test_a_warning_that_json_can_not_hold_is_our_error(name: str) -> None:
     @endpoint

@@ -280,6 +280,7 @@ def read_in_another_process(folder: Path) -> dict[str, str]:
     return outcomes
 
 
+@pytest.mark.slow
 def test_hostile_pickles_are_refused_and_do_no_harm(tmp_path: Path) -> None:
     for number, (pickled, _) in enumerate(PICKLES.values()):
         pack(tmp_path / f"{number:03}.pt", {"a/data.pkl": pickled, "a/data/0": np.ones(4, "<f4").tobytes()})
@@ -290,6 +291,7 @@ def test_hostile_pickles_are_refused_and_do_no_harm(tmp_path: Path) -> None:
         assert outcome.isprintable(), name
 
 
+@pytest.mark.slow
 def test_hostile_zips_are_refused_and_do_no_harm(tmp_path: Path) -> None:
     good = {"a/data.pkl": listed(ROW), "a/data/0": np.ones(4, "<f4").tobytes()}
     zeros = {**good, "a/data/0": bytes(1 << 30)}
@@ -382,6 +384,7 @@ INSTRUCTIONS = [
 ] + [STORAGE, REBUILD, ROW, b"ccollections\nOrderedDict\n", b"K\x02", b"X\x01\0\0\0k", b"q\x05", b"h\x05", b"Q", b"R"]
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(INSTRUCTIONS) | st.binary(max_size=3), max_size=40))
 @settings(max_examples=1000)
 def test_any_instructions_give_values_or_a_pt_file_error(tmp_path_factory: Any, parts: list[bytes]) -> None:

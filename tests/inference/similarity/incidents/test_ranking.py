@@ -106,6 +106,7 @@ def plain_similarities(vector: np.ndarray, means: np.ndarray, metric: Metric) ->
     return (means / np.where(lengths, lengths, 1)[:, None]) @ (vector / (length or 1))
 
 
+@pytest.mark.slow
 @hypothesis.settings(derandomize=True, deadline=None, max_examples=500)
 @hypothesis.given(means_and_vector(), hypothesis.strategies.integers(0, 10))
 @pytest.mark.parametrize("metric", METRICS)
