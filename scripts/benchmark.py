@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
-"""Measure speed, always beside peers in the same run: what counts is the ratio, the machine may be busy.
+"""Measure speed beside peers in the same run. Compare the ratios: on a busy machine the seconds mean little.
 
-    encoder     seconds for one text by length and backend, the largest difference from transformers, and how near the
-                first backend comes to the machine's limit: its fastest float32 product, or reading the weights once
-    build       tokens a second when a state is built, for texts as long as AIID's, in batches, ours and transformers'
-    coldstart   seconds from the start of a process to its first vector, or to its first answer to a vector
-    ranking     milliseconds for the three most similar incidents, and for reading the vectors once
-    memory      the most memory, in MiB, that a process has had in use when it has encoded a text of some length
+    encoder     seconds for one text, by length and backend; the largest difference from transformers; and the ratio of
+                the first backend's time to the machine's limit: its fastest float32 product, or one reading of the
+                weights
+    build       tokens a second while a state is built, ours and transformers', for batches of texts as long as AIID's
+    coldstart   seconds from the start of a process to its first vector or first answer
+    ranking     milliseconds to find the three most similar incidents, and to read the vectors once
+    memory      peak memory of a process, in MiB, after it has encoded a text of each length
 
-Backends are ours by engine and precision; openvino, which executes our graph; transformers; and openvino whole, which
-executes transformers' model, converted for each length. Those by OpenVINO and --plot need the packages of
-scripts/benchmarks/requirements.txt; all need requirements-dev.txt.
+Backends: `torch` and `onnx` are our engines, also in other precisions. `openvino` runs our graph. `transformers` runs
+LongformerModel. `openvino whole` runs the model of transformers, converted for each length.
+
+OpenVINO and --plot need scripts/benchmarks/requirements.txt. Everything else needs requirements-dev.txt.
 
 Example:
     python scripts/benchmark.py encoder --size base --plot encoder.png
@@ -46,18 +48,18 @@ from similarity.incidents.state import IncidentState
 
 Row = dict[str, float]
 
-# How many of the most similar incidents to rank; the default of the API.
+# How many incidents to find: the API's default.
 FIRST = 3
-# Rankings in a row, of which the median counts: the first after a pause finds nothing in the cache.
+# The median of so many rankings is taken, because the first one after a pause finds a cold cache.
 REPEAT = 5
-# The last takes minutes to convert.
+# "openvino whole" takes minutes to convert.
 BACKENDS = ("torch", "onnx", "openvino", "transformers", "torch bfloat16", "onnx int8", "openvino whole")
 EXACT = ("torch", "onnx", "openvino", "openvino whole")
 LENGTHS = (32, 128, 257, 512, 1024, 2048, 4096)
-# A loop over tensors is hopeless for more incidents.
+# The original's loop over tensors is too slow for more incidents.
 ORIGINAL_LIMIT = 10_000
 
-# All but the last encode 38 words, 40 tokens with the special ones where the tokenizer has such.
+# All except embed-to-db-similar encode 38 words. These are 40 tokens if the tokenizer adds special tokens.
 OURS = """
 import sys; sys.path.insert(0, sys.argv[2])
 from similarity.encoder.loading import load_encoder
@@ -89,9 +91,10 @@ assert handler({"embed": [1.0] * int(sys.argv[3])}, None)["statusCode"] == 200
 
 
 def benchmark_encoder(model_dir: Path, lengths: list[int], backends: list[str], rounds: int) -> list[Row]:
-    """For each length: median seconds of each backend, and of the first of them its ratios to the others and the limit.
+    """For each length: each backend's median seconds, and its ratio to the first backend.
 
-    The limit is the longer of arithmetic at the speed of the best GEMM and one reading of the weights.
+    The first backend is also compared with the machine's limit. The limit is the larger of two times: the necessary
+    arithmetic at the speed of the best GEMM, and one reading of the weights.
     """
     config = ModelFiles(model_dir).config()
     intermediate = json.loads((model_dir / "config.json").read_bytes())["intermediate_size"]
@@ -126,7 +129,7 @@ def benchmark_encoder(model_dir: Path, lengths: list[int], backends: list[str], 
 
 
 def benchmark_build(model_dir: Path, texts: int, rounds: int) -> list[Row]:
-    """Tokens a second, by the median of each way's times for all the texts."""
+    """Tokens a second of each way, from the median time for all texts."""
     batch = [random_ids(tokens, seed) for seed, tokens in enumerate(aiid_lengths(texts))]
     total = sum(map(len, batch))
     ways = ("torch", "torch bfloat16", "transformers")
@@ -167,7 +170,7 @@ def benchmark_cold_start(model_dir: Path, rounds: int) -> list[Row]:
 
 
 def benchmark_ranking(incidents: int, rounds: int) -> list[Row]:
-    """Median milliseconds for the first three of so many vectors of 768, by each way, and for reading them once."""
+    """Median milliseconds of each way to find the first three of `incidents` vectors (768,), and to read them once."""
     ways = ["rank ours", "rank numpy", "read once"]
     if incidents <= ORIGINAL_LIMIT:
         ways.append("rank original")
@@ -186,7 +189,7 @@ def benchmark_ranking(incidents: int, rounds: int) -> list[Row]:
 
 
 def benchmark_memory(model_dir: Path, lengths: list[int], backends: list[str]) -> list[Row]:
-    """Peak MiB of a process of its own for each backend, after a text of each length, shortest first."""
+    """Peak MiB after a text of each length, shortest first. Each backend has its own process."""
     rows = [{"tokens": float(tokens)} for tokens in sorted(lengths)]
     for name in backends:
         with Worker(name, model_dir) as worker:
@@ -196,7 +199,7 @@ def benchmark_memory(model_dir: Path, lengths: list[int], backends: list[str]) -
 
 
 def plot(rows: list[Row], path: Path) -> None:
-    """Seconds against tokens, log-log, of each backend; and the limit of the first."""
+    """Plots seconds against tokens for each backend, log-log, with the limit for the first backend."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -218,7 +221,7 @@ def plot(rows: list[Row], path: Path) -> None:
 
 
 def print_rows(rows: list[Row]) -> None:
-    """As a Markdown table, with a dash where a row lacks a column."""
+    """Prints a Markdown table. A dash stands where a row lacks a column."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
     print("| " + " | ".join(columns) + " |")
     print("|" + "---|" * len(columns))
@@ -279,7 +282,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _measure(args: Any) -> list[Row]:
-    # Not at the top: workers, whose memory is measured, import this module too.
+    # Imported here, because the workers import this module too and their memory is measured.
     from models.export import export
 
     if args.what == "ranking":

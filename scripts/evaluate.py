@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Measure how often a text about an incident finds that incident first.
 
-Each incident's title (or description) is the query, the incident itself the one right answer. Prints the share found at
-rank 1, 3 and 10, and the mean reciprocal rank. With another precision than float32 it also prints how often the first
-incident by cosine is the one that float32 gives, and the smallest cosine of a vector in both.
+Each incident's title (or description) is a query. The only right answer is the incident itself. This prints the share
+of queries that find it at rank 1, 3 or 10 or better, and the mean reciprocal rank. For another precision than float32,
+it also prints how often the first incident by cosine is the same as with float32, and the smallest cosine between the
+vectors of both precisions.
 
-A state that holds the query's own text finds it almost every time. Such queries are left out and counted. The vector of
-the incident tells: it is that of the query, or of title and description together, as build_state.py takes them from an
-incidents.csv. Where an incident has several reports, its vector doesn't tell.
+If the state was made from the query's own text, the query finds its incident almost every time. Such queries are left
+out and counted. They are recognised by the incident's vector: it equals the vector of the query, or of title and
+description together, which build_state.py uses for an incidents.csv. This works only for incidents with one report.
 
 Example: how well do titles find descriptions?
     python scripts/build_state.py incidents.csv --text description --out descriptions.pt
@@ -50,14 +51,14 @@ from similarity.sources.tables import Problems, SourceError, is_text
 from similarity.vectors import unit
 
 RANKS = (1, 3, 10)
-# Two vectors are of the same text where their distance is at most this share of their length. bfloat16 is 0.006 off
-# float32; of 78 real reports, by the original model, the nearest two are 0.057 apart.
+# Two vectors come from the same text if their distance is at most this share of their length. bfloat16 differs from
+# float32 by 0.006. With the original model, the nearest two of 78 real reports differ by 0.057.
 SAME_TEXT = 0.01
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Shares of queries, 0 to 1: right answer at rank r or better, for each of RANKS; and the mean of 1 / rank."""
+    """recall: share of queries (0 to 1) with the right answer at rank r or better, for each r of RANKS."""
 
     queries: int
     recall: dict[int, float]
@@ -65,18 +66,18 @@ class Scores:
 
 
 def read_queries(path: Path, query: TextMode) -> tuple[list[Incident], list[Incident]]:
-    """The queries in an incidents.csv, and the incidents with title and description. Raises SourceError."""
+    """The queries of an incidents.csv, and the same incidents with title and description. Raises SourceError."""
     if not is_text(path):
         raise SourceError(f"{path} isn't a CSV file in UTF-8.")
     queries = read_incidents(path, Problems(), query)
-    with redirect_stderr(io.StringIO()):  # Bad rows have just been reported.
+    with redirect_stderr(io.StringIO()):  # bad rows are reported already
         return queries, read_incidents(path, Problems(), "title-and-description")
 
 
 def made_from(texts: list[Incident], encoder: TextEncoder, state: IncidentState) -> set[int]:
-    """Ids of the incidents whose only report in the state is one of their `texts`. The encoder computes in float32.
+    """Ids of the incidents whose only report in the state is one of their `texts`. encoder: computes in float32.
 
-    Of several reports the state has the mean alone, so incidents with several are never among them.
+    Incidents with several reports are never among them, because the state has only the mean of their vectors.
     """
     known = zip(state.incident_ids.tolist(), state.means.astype(np.float64), state.report_counts.tolist(), strict=True)
     report_of = {incident_id: mean for incident_id, mean, count in known if count == 1}
@@ -94,7 +95,7 @@ def made_from(texts: list[Incident], encoder: TextEncoder, state: IncidentState)
 def evaluate(
     queries: list[Incident], encoder: TextEncoder, state: IncidentState, metrics: tuple[Metric, ...]
 ) -> dict[Metric, Scores]:
-    """Scores of the queries' texts, for each metric. Queries of incidents that the state lacks are left out."""
+    """The scores for each metric. Queries whose incident isn't in the state are left out."""
     known, ranking = set(state.incident_ids.tolist()), Ranking(state)
     queries = [query for query in queries if query.incident_id in known]
     ranks: dict[Metric, list[int]] = {metric: [] for metric in metrics}
@@ -110,14 +111,14 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of an encoder with a reference: the share of queries with the same first incident, the smallest cosine."""
+    """An encoder against a reference: share of queries with the same first incident, smallest cosine of vectors."""
 
     same_first: float
     smallest_cosine: float
 
 
 def agreement(queries: list[Incident], encoder: TextEncoder, reference: TextEncoder, state: IncidentState) -> Agreement:
-    """How far `encoder` and `reference`, the same model in another precision, agree on the queries' texts."""
+    """Compares `encoder` with `reference`, the same model in another precision, on the queries' texts."""
     same, cosines, ranking = 0, [1.0], Ranking(state)
     with progress_bar(len(queries), "queries") as progress:
         for query in queries:

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Write encoder.onnx into a model's folder: what ENCODER_ENGINE=onnx, the default, serves with.
+"""Write encoder.onnx into a model's folder. ENCODER_ENGINE=onnx, the default, needs this graph.
 
-With --precision int8 it writes encoder.int8.onnx, for ENCODER_PRECISION=int8, which holds quantised weights.
+With --precision int8 this writes encoder.int8.onnx, for ENCODER_PRECISION=int8. It holds quantised weights.
 
-`fetch_model.py` and `convert_encoder.py` do it by themselves; a folder that came about in another way needs it once.
-The graph refers to the weights in model.safetensors, so it takes little room and stays valid as long as they do.
+`fetch_model.py` and `convert_encoder.py` write the graph themselves. Run this once for a folder from another source.
+encoder.onnx refers to the weights in model.safetensors. So it is small, and a change of the weights makes it invalid.
 
 Example:
     python scripts/export_onnx.py inference/model

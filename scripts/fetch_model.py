@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
-"""Bring a Longformer from Hugging Face into inference/model/, at a pinned revision, as safetensors.
+"""Fetch a Longformer from Hugging Face into inference/model/, at a pinned revision, as safetensors.
 
-Files are checked against the hub's checksums. A download that was stopped resumes when the same command is given again.
-If that very revision is installed already, nothing is downloaded.
-If the hub can't be reached from here: set HF_ENDPOINT to a mirror, or copy the model's folder from a machine that
-reaches it and give it with --from; or use the quick-start model
-(python scripts/convert_encoder.py --quick-start --out inference/model).
+Files are checked against the hub's checksums. Give the same command again to resume a stopped download. If the revision
+is installed already, nothing is downloaded.
+
+If this machine can't reach the hub, do one of these:
+    set HF_ENDPOINT to a mirror;
+    copy the model's folder from another machine, and give it with --from;
+    use the quick-start model: python scripts/convert_encoder.py --quick-start --out inference/model
 
 Example:
     python scripts/fetch_model.py
-Example, from a folder that holds config.json, tokenizer.json (or vocab.json and merges.txt) and weights:
+Example with a folder that holds config.json, tokenizer.json (or vocab.json and merges.txt) and weights:
     python scripts/fetch_model.py --from ~/longformer-base-4096
 """
 
@@ -42,33 +44,39 @@ from models.checkpoints import (
 )
 from models.hub import PART_SUFFIX, HubError, HubModel
 from models.install_files import finish_install
-from models.write_model import sha256_of, write_model
+from models.write_model import write_model
 from similarity.encoder.loading import load_encoder
-from similarity.encoder.model_folder import CONFIG_FILENAME, PROVENANCE_FILENAME, TOKENIZER_FILENAME, ModelFiles
+from similarity.encoder.model_folder import (
+    CONFIG_FILENAME,
+    PROVENANCE_FILENAME,
+    TOKENIZER_FILENAME,
+    ModelFiles,
+    sha256_of,
+)
 from similarity.errors import ModelError
 from similarity.settings import DEFAULT_MODEL_DIR, DEFAULT_MODEL_FILENAME, DEFAULT_MODEL_URI
 
-# A commit rather than a branch: a later push must not change what a state compares with.
+# A commit, not a branch: a later push must not change the model, because a state fits only one model.
 PINNED_REVISIONS = {DEFAULT_MODEL_URI: "301e6a42cb0d9976a6d6a26a079fef81c18aa895"}
 
 MADE_BY = "fetch_model.py"
 
 
 class FetchError(Exception):
-    """The model is not what it should be, in one sentence."""
+    """The model can't be used. The message is one sentence."""
 
 
 def download(hub: HubModel, folder: Path) -> None:
-    """Brings config, tokenizer and weights into `folder`. Raises FetchError, HubError, CheckpointError or OSError."""
+    """Downloads config, tokenizer and weights to `folder`. Raises FetchError, HubError, CheckpointError or OSError."""
     weights = weights_filename(hub.files, hub.name)
     wanted = [CONFIG_FILENAME, *_tokenizer_filenames(hub), weights]
     _require_files(wanted, hub)
     hub.download(CONFIG_FILENAME, folder)
-    require_longformer(folder, hub.name)  # before 600 MB of another kind of model
+    require_longformer(folder, hub.name)  # before downloading 600 MB
     if weights.endswith(INDEX_SUFFIX):
         wanted += shards(hub.download(weights, folder))
         _require_files(wanted, hub)
-    # A download of another model may have been stopped here.
+    # A stopped download of another model may have left files here.
     for path in folder.iterdir():
         if path.name not in wanted and path.suffix != PART_SUFFIX:
             path.unlink()
@@ -82,7 +90,7 @@ def download(hub: HubModel, folder: Path) -> None:
 
 
 def require_longformer(folder: Path, called: str) -> None:
-    """Raises FetchError where config.json doesn't describe one that can be used."""
+    """Raises FetchError if config.json doesn't describe a usable Longformer. called: the model's name in the error."""
     try:
         ModelFiles(folder).config()
     except ModelError as error:
@@ -90,7 +98,7 @@ def require_longformer(folder: Path, called: str) -> None:
 
 
 def name_of(source: Path) -> str | None:
-    """What the model in the folder is called, where a script of this project made it. Raises FetchError."""
+    """The model's name, if a script of this project made the folder. Raises FetchError."""
     try:
         return ModelFiles(source).name()
     except ModelError as error:
@@ -102,7 +110,7 @@ def _unusable(called: str, error: ModelError) -> FetchError:
 
 
 def install(source: Path, out: Path, *, called: str, provenance: Mapping[str, str]) -> None:
-    """Puts the model in `source`, which errors name as `called`, into `out`, as safetensors.
+    """Installs the model of the folder `source` in `out`, as safetensors. called: the model's name in errors.
 
     Raises FetchError, CheckpointError or OSError.
     """
@@ -117,15 +125,15 @@ def install(source: Path, out: Path, *, called: str, provenance: Mapping[str, st
         )
     except ModelError as error:
         raise _unusable(called, error) from error
-    except RecursionError as error:  # what json reads, it can't always write
+    except RecursionError as error:  # json can read deeper nesting than it can write
         raise FetchError(f"the {CONFIG_FILENAME} of {called} is nested too deeply.") from error
 
 
 def is_installed(out: Path, model: str, commit: str) -> bool:
-    """Whether `out` holds the model at this commit, as this script left it."""
+    """Whether `out` holds the model at this commit, unchanged since this script installed it."""
     try:
         provenance = read_object(out / PROVENANCE_FILENAME)
-        # Folders from the time before `commit` have a commit as their revision, if they were made by the default.
+        # Older folders lack `commit`. If they were made with the default revision, that is a commit.
         there = provenance.get("model"), provenance.get("commit", provenance.get("revision")), provenance.get("made_by")
         if there != (model, commit, MADE_BY):
             return False
@@ -138,11 +146,11 @@ def is_installed(out: Path, model: str, commit: str) -> bool:
 
 
 def fetch(model: str, revision: str, out: Path) -> bool:
-    """Installs the model from the hub in `out`; False where that very revision is there already.
+    """Installs the model from the hub in `out`. Returns False if the revision is installed already.
 
     Raises FetchError, HubError, CheckpointError or OSError.
     """
-    # A commit needs no look at the hub; a branch or a tag may have moved.
+    # A commit never changes. A branch or tag may have moved, so the hub must be asked.
     if re.fullmatch("[0-9a-f]{40}", revision) and is_installed(out, model, revision):
         return False
     hub = HubModel.find(model, revision)

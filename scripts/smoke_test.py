@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Ask a deployed API all that its callers rely on: every route, CORS, the replies to errors; and how long it takes.
+"""Check a deployed API: every route, CORS and the replies to errors. Measure how long it takes.
 
-Prints the version of the code that it runs from, a line for each check, a table of latencies, and how many incidents
-are served. The exit code is 0 when all is well, 1 when a check failed or nothing answers at the URL.
+Prints the version of this code, a line for each check, a table of latencies, and the number of incidents. The exit code
+is 0 if all checks pass. It is 1 if a check fails or nothing answers at the URL.
 
-The checks hold for any state. Whether it is the right one, --expect tells: a text, and the incident that it must find
-first.
+The checks work with any state. To check that it is the right state, give --expect with a text and the incident that the
+text must find first.
 
-Example, with the apiUrl that a deployment prints, one of its ALLOWED_ORIGINS, and what AIID expects:
+Example with the apiUrl that a deployment prints, one of its ALLOWED_ORIGINS, and an incident of AIID:
     python scripts/smoke_test.py https://abcdef1234.execute-api.us-east-1.amazonaws.com \\
         --origin https://incidentdatabase.ai --expect "YouTube Kids shows violent videos to children=1"
-Example, with the local server:
+Example with the local server:
     python scripts/smoke_test.py http://127.0.0.1:3001
 """
 
@@ -34,14 +34,14 @@ from similarity.api.routes import DEFAULT_ALLOWED_ORIGINS
 from smoke.api_client import Api, NoReplyError, UnexpectedError
 from smoke.checks import FROM_EMBED, ROUTES, TEXT, TO_EMBED, checks, count_incidents, vector
 
-# Longer than the 30 s after which API Gateway gives up, so that its reply is seen.
+# API Gateway gives up after 30 s. This waits longer, to see its reply.
 DEFAULT_TIMEOUT_S = 35.0
 DEFAULT_REPEAT = 5
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds from a request to its whole reply: of the first, and of those that followed."""
+    """Seconds from a request to its complete reply: of the first request, and of the following ones."""
 
     route: str
     first_s: float
@@ -54,7 +54,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A check and what it found wrong: nothing when it passed."""
+    """A check and the problem that it found; None if it passed."""
 
     name: str
     problem: str | None
@@ -62,7 +62,7 @@ class Outcome:
 
 
 def measure(api: Api, route: str, repeat: int) -> Latency:
-    """Latencies of a POST route. Raises UnexpectedError or NoReplyError."""
+    """The latencies of a POST route. Raises UnexpectedError or NoReplyError."""
     parameters: dict[str, Any] = {"text": TEXT}
     if route == FROM_EMBED:
         parameters = {"embed": vector(api.post(TO_EMBED, {"text": TEXT}))}
@@ -73,7 +73,7 @@ def measure(api: Api, route: str, repeat: int) -> Latency:
 
 
 def run(api: Api, origin: str, repeat: int, expected: Sequence[tuple[str, int]] = ()) -> Iterator[Outcome]:
-    """Carries all checks out. Latencies come first: the first reply of a route may wait for a Lambda to start."""
+    """Runs all checks. Latencies are measured first, because a route's first reply may wait for a Lambda to start."""
     for route in ROUTES:
         name = f"POST {route} answers"
         try:
@@ -97,7 +97,7 @@ def table(latencies: list[Latency]) -> str:
 
 
 def served(api: Api) -> int | None:
-    """How many incidents are served, None where that can't be known; a check has failed then."""
+    """The number of incidents in the state; None if the API doesn't tell, in which case a check has failed."""
     try:
         return count_incidents(api)
     except (UnexpectedError, NoReplyError):
@@ -127,13 +127,13 @@ def as_json(url: str, outcomes: list[Outcome], incidents: int | None) -> str:
 
 
 def api_url(value: str) -> str:
-    """The URL of an API; a route at its end is no part of it."""
+    """The URL of an API. A route at its end is removed."""
     try:
         parts = urlsplit(value)
         well_formed = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
         well_formed = False
-    # http.client refuses them only when it sends; a query or fragment would end up in the middle of a URL.
+    # http.client refuses spaces and controls only when it sends. A query or fragment would end up inside the URL.
     if not well_formed or not re.fullmatch(r"[!-~]+", value) or parts.query or parts.fragment:
         raise argparse.ArgumentTypeError(f'"{value}" isn\'t a URL such as https://example.org')
     for route in ROUTES:
@@ -142,14 +142,14 @@ def api_url(value: str) -> str:
 
 
 def site(value: str) -> str:
-    """An origin, as browsers send it: without a path."""
+    """An origin as browsers send it, without a path."""
     if not re.fullmatch(r"https?://[^/*]+", value) or not re.fullmatch(r"[!-~]+", value):
         raise argparse.ArgumentTypeError(f'"{value}" isn\'t an origin such as https://example.org, without a path')
     return value
 
 
 def expectation(value: str) -> tuple[str, int]:
-    """TEXT=ID; the text may have equals signs too."""
+    """Parses TEXT=ID. The text may contain equals signs."""
     text, _, incident_id = value.rpartition("=")
     if not text.strip() or not re.fullmatch(r"[0-9]{1,18}", incident_id, re.ASCII):
         raise argparse.ArgumentTypeError(f'"{value}" isn\'t TEXT=ID such as "A robot hurt a worker=24"')
@@ -196,7 +196,7 @@ def main(argv: list[str] | None = None) -> int:
     api = Api(args.url, args.timeout)
     outcomes = []
     try:
-        api.send("OPTIONS", ROUTES[0])  # Any reply will do: without one there is no need for a line from every check.
+        api.send("OPTIONS", ROUTES[0])  # without any reply, fail once instead of in every check
         if not args.json:
             print(f"smoke test of version {__version__}: {args.url}", flush=True)
         for outcome in run(api, args.origin, args.repeat, args.expect):

@@ -1,4 +1,4 @@
-"""The parts of `benchmark.py`: models and texts to measure with, backends, and a process for each.
+"""The parts of `benchmark.py`: models and texts to measure with, backends, and a process for each backend.
 
-Nothing else uses them.
+Only that command uses them.
 """

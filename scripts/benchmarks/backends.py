@@ -1,7 +1,7 @@
-"""The backends that `benchmark.py` compares: functions that load one and return what answers a request to it.
+"""The backends that `benchmark.py` compares. Each function loads a backend and returns a function for its requests.
 
-Each imports what it needs and no more, so that a process's memory is that of its backend. Processes and time are left
-to `benchmarks.worker`.
+Each imports only the packages that it needs, because the memory of its process is measured. `benchmarks.worker` runs
+the processes and measures time.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ def encode_ours(engine: Engine, precision: Precision, model_dir: Path) -> Encode
 
 
 def encode_by_openvino(model_dir: Path) -> Encode:
-    """Our graph, in the operators of the standard, by OpenVINO."""
+    """Our graph, with operators of the ONNX standard only, run by OpenVINO."""
     import openvino
 
     from models.onnx_graph import WeightsFile, encoder_graph
 
     files = ModelFiles(model_dir)
     graph = encoder_graph(files.config(), WeightsFile(files.weights_path), {}, fused=False)
-    # Beside the weights, which it names relative to itself.
+    # The graph names the weights relative to itself, so it must be in the same folder.
     with tempfile.NamedTemporaryFile(dir=model_dir, suffix=".onnx") as file:
         file.write(graph.SerializeToString())
         file.flush()
@@ -56,9 +56,9 @@ def encode_by_openvino(model_dir: Path) -> Encode:
 
 
 def encode_whole_by_openvino(model_dir: Path) -> Encode:
-    """The graph of transformers' LongformerModel by OpenVINO. It is exact for the length it was traced with alone.
+    """The graph of transformers' LongformerModel, run by OpenVINO. It is exact only for the length of its tracing.
 
-    Its export to ONNX is not exact for any length: up to 0.08 off (torch 2.13, transformers 5.23).
+    An export to ONNX would be inexact for every length, by up to 0.08 (torch 2.13, transformers 5.23).
     """
     import openvino
     import torch
@@ -77,7 +77,7 @@ def encode_whole_by_openvino(model_dir: Path) -> Encode:
     @lru_cache(maxsize=1)
     def compiled(tokens: int) -> Any:
         with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the tracer's, about what holds for this length alone
+            warnings.simplefilter("ignore")  # the tracer warns about values that are fixed for this length
             graph = openvino.convert_model(module, example_input=torch.full((1, tokens), 5))
         return _compiled_by_openvino(graph)
 
@@ -98,7 +98,7 @@ def _transformers(model_dir: Path) -> Any:
 
 
 def encode_by_transformers(model_dir: Path) -> Encode:
-    """By transformers' LongformerModel, as the original service calls it."""
+    """transformers' LongformerModel, called as the original service does."""
     import torch
 
     model = _transformers(model_dir)
@@ -111,12 +111,12 @@ def encode_by_transformers(model_dir: Path) -> Encode:
     return encode
 
 
-# Tokens that our build takes in one pass at most, and texts that transformers takes in one.
+# The most tokens in a batch of our build, and the texts in a batch of transformers.
 BATCH_TOKENS, BATCH_TEXTS = 4096, 8
 
 
 def build_ours(precision: Precision, model_dir: Path) -> EncodeAll:
-    """Batches as `build_state.py` makes them: longest first, of one text or BATCH_TOKENS tokens at most."""
+    """Batches as in `build_state.py`: longest texts first, one text or at most BATCH_TOKENS tokens in a batch."""
     encoder = _ours("torch", precision, model_dir)
 
     def encode_all(texts: list[list[int]]) -> None:
@@ -132,7 +132,7 @@ def build_ours(precision: Precision, model_dir: Path) -> EncodeAll:
 
 
 def build_by_transformers(model_dir: Path) -> EncodeAll:
-    """Batches of BATCH_TEXTS texts of like length, padded to the longest of them."""
+    """Batches of BATCH_TEXTS texts of similar length, padded to the longest."""
     import torch
 
     model = _transformers(model_dir)
@@ -150,7 +150,7 @@ def build_by_transformers(model_dir: Path) -> EncodeAll:
 
 
 def gemm(_: object) -> Answer:
-    """FLOP/s of the fastest float32 product with the weights of a layer, plain or packed, for several sizes."""
+    """FLOP/s of the fastest float32 product with a layer's weights, plain or packed, over several sizes."""
     import torch
 
     from similarity.encoder.torch_encoder import Linear
@@ -174,7 +174,7 @@ def gemm(_: object) -> Answer:
 
 
 def memory(_: object) -> Answer:
-    """Bytes/s of the fastest reading of 400 MB, more than a cache holds."""
+    """Bytes/s of the fastest reading of 400 MB, which is more than a cache holds."""
     import torch
 
     values = torch.ones(100_000_000)
@@ -191,20 +191,20 @@ def memory(_: object) -> Answer:
 
 
 def _vectors(incidents: int) -> tuple[Vector, Vector]:
-    """Means (incidents, 768) and a vector (768,), random, the same in every worker."""
+    """Random means (incidents, 768) and a random vector (768,), the same in every worker."""
     choose = np.random.default_rng(0)
     return choose.standard_normal((incidents, 768), np.float32), choose.standard_normal(768, np.float32)
 
 
 def rank_ours(incidents: int) -> Answer:
-    """num -> the ids of the first so many, by `similarity.incidents.index`."""
+    """num -> the ids of the first `num` incidents, by `similarity.incidents.ranking`."""
     means, vector = _vectors(incidents)
     index = Index(means)
     return lambda num: [int(row) + 1 for row in index.top(vector, num, "cosine")[0]]
 
 
 def rank_as_original(incidents: int) -> Answer:
-    """The same by the loop of the original service, a cosine at a time."""
+    """The same by the original service's loop over cosines."""
     import torch
 
     means, vector = (torch.from_numpy(each) for each in _vectors(incidents))
@@ -218,7 +218,7 @@ def rank_as_original(incidents: int) -> Answer:
 
 
 def rank_by_numpy(incidents: int) -> Answer:
-    """The same by a product and a partition of numpy."""
+    """The same by numpy's matrix product and argpartition."""
     means, vector = _vectors(incidents)
     means /= np.linalg.norm(means, axis=1, keepdims=True)
     query = vector / np.linalg.norm(vector)
@@ -232,7 +232,7 @@ def rank_by_numpy(incidents: int) -> Answer:
 
 
 def read_once(incidents: int) -> Answer:
-    """The sum of all vectors: what reading them from memory takes."""
+    """The sum of all vectors, which takes as long as reading them from memory."""
     import torch
 
     means = torch.from_numpy(_vectors(incidents)[0])

@@ -1,6 +1,6 @@
-"""What `benchmark.py` measures with: models of random weights, and texts as token ids.
+"""The inputs of `benchmark.py`: models with random weights, and texts as token ids.
 
-Imports torch only when it makes a model: workers, whose memory is measured, import this too.
+torch is imported only to make a model, because workers import this module too and their memory is measured.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 @contextmanager
 def random_model(size: str) -> Iterator[Path]:
-    """A folder with a Longformer of random weights: `base` as allenai/longformer-base-4096, `small` as a test's."""
+    """A folder with a Longformer of random weights. size: `base` as allenai/longformer-base-4096, or `small`."""
     import torch
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
@@ -51,6 +51,6 @@ def random_ids(tokens: int, seed: int = 0) -> list[int]:
 
 
 def aiid_lengths(texts: int) -> list[int]:
-    """So many lengths in tokens, distributed as those of AIID's reports: a median of about 700, cut at 4,096."""
+    """The lengths of `texts` texts in tokens, distributed as AIID's reports: median about 700, cut at 4,096."""
     drawn = np.random.default_rng(0).lognormal(np.log(700), 0.8, texts)
     return [int(tokens) for tokens in np.clip(drawn, 32, 4096)]

@@ -1,6 +1,6 @@
-"""A backend of `benchmark.py` in a process of its own: threads of one would spin into the time of the next.
+"""Runs a backend of `benchmark.py` in its own process. In one process, its threads would slow down the next backend.
 
-The driver sends requests to all workers in turn, so that what else the machine does strikes all of them alike.
+The driver sends requests to all workers in turn, so that other load on the machine affects all of them alike.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benchmarks.backends import BACKENDS
 
 @dataclass(frozen=True)
 class Timed:
-    """What a worker answered, how long that took it, and the most memory that its process has had in use so far."""
+    """A worker's answer, the seconds that it took, and the peak memory of the process so far in MiB."""
 
     seconds: float
     answer: Any
@@ -28,7 +28,7 @@ class Timed:
 
 
 def _peak_mib() -> float:
-    if sys.platform == "linux":  # where getrusage counts what the parent used too
+    if sys.platform == "linux":  # here getrusage includes the parent's memory
         status = Path("/proc/self/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
@@ -48,9 +48,12 @@ def _serve(connection: Connection, name: str, subject: object) -> None:
 
 
 class Worker:
-    """A backend in a process of its own, which gets its model folder or its number of incidents. A context manager."""
+    """A backend in its own process. A context manager.
 
-    # Time for the last worker's threads to stop waiting busily for more work.
+    subject: what the backend's function takes, e.g. a model folder or a number of incidents.
+    """
+
+    # After this time the threads of the last worker have stopped spinning.
     SETTLE_S = 0.25
 
     def __init__(self, name: str, subject: object) -> None:
@@ -65,7 +68,7 @@ class Worker:
         return self
 
     def ask(self, request: object, *, repeat: int = 1) -> Timed:
-        """The answer, and the median of the times that it took. Raises EOFError where the worker's process died."""
+        """The answer, and its median time. Raises EOFError if the worker's process died."""
         time.sleep(self.SETTLE_S)
         self._connection.send((request, repeat))
         timed: Timed = self._connection.recv()

@@ -1,6 +1,6 @@
-"""The local server's connections: requests that never become whole, callers that hang up, and the server's end.
+"""The local server's connections: incomplete requests, callers that hang up, and the end by Ctrl-C.
 
-uvicorn waits for the rest of a request for ever, and logs a traceback where the caller has hung up or Ctrl-C has come.
+uvicorn alone would wait for ever for the rest of a request. It would log a traceback after a hang-up or Ctrl-C.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 log = logging.getLogger("uvicorn.error")
 
-# How long a request may take to arrive; as long as API Gateway waits for a Lambda's answer.
+# A request must arrive within this time. API Gateway waits as long for a Lambda's answer.
 REQUEST_S = 30.0
-# How long Ctrl-C waits for answers that are being made.
+# Ctrl-C waits so long for unfinished answers.
 GRACE_S = 5
 
 
 class ImpatientProtocol(H11Protocol):
-    """Closes a connection on which no whole request has arrived after REQUEST_S, however busily the caller sends."""
+    """Closes a connection if no complete request arrives within REQUEST_S, even if the caller keeps sending."""
 
     _deadline: asyncio.TimerHandle | None = None
 
@@ -41,7 +41,7 @@ class ImpatientProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        if self.conn.their_state is h11.SEND_BODY:  # else uvicorn would wait for the rest of the body
+        if self.conn.their_state is h11.SEND_BODY:  # uvicorn would wait for the rest of the body
             self.transport.close()
         super().shutdown()
 
@@ -62,7 +62,7 @@ class ImpatientProtocol(H11Protocol):
 
 
 def ending_quietly(app: ASGIApp) -> ASGIApp:
-    """`app`, without a traceback for a request whose caller has hung up or whose answer Ctrl-C has cut off."""
+    """Wraps `app`: no traceback if the caller hangs up or Ctrl-C cuts off an answer."""
 
     async def quiet(scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -76,7 +76,7 @@ def ending_quietly(app: ASGIApp) -> ASGIApp:
 
 
 def server(app: ASGIApp) -> uvicorn.Server:
-    """A server for `app`; it takes a bound socket and runs until Ctrl-C."""
+    """A server for `app`. Its `run` takes a bound socket and ends with Ctrl-C."""
     config = uvicorn.Config(
         ending_quietly(app), http=ImpatientProtocol, ws="none", lifespan="off", timeout_graceful_shutdown=GRACE_S
     )

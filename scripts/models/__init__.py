@@ -1,4 +1,4 @@
-"""Checkpoints, from wherever they come, become a model's folder with its ONNX graph.
+"""Checkpoints from any source become a model's folder with an ONNX graph.
 
-`fetch_model.py`, `convert_encoder.py` and `export_onnx.py` are made of these parts.
+These are the parts of `fetch_model.py`, `convert_encoder.py` and `export_onnx.py`.
 """

@@ -1,4 +1,4 @@
-"""Reading a checkpoint's tokenizer: tokenizer.json, or the two files of a byte-level BPE that older ones have."""
+"""Reads a checkpoint's tokenizer: tokenizer.json, or the two files of a byte-level BPE in older checkpoints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from similarity.encoder.tokens import TextTokenizer
 from similarity.errors import ModelError
 
 VOCABULARY_FILENAME, MERGES_FILENAME = "vocab.json", "merges.txt"
-# They may change what the two above mean.
+# These two may change the meaning of the two above.
 OPTIONS_FILENAME, ADDED_TOKENS_FILENAME = "tokenizer_config.json", "added_tokens.json"
 
 _SPECIAL_TOKENS = [
@@ -26,7 +26,7 @@ _SPECIAL_TOKENS = [
 
 
 def read_tokenizer(folder: Path) -> bytes:
-    """tokenizer.json, or what it would be of a byte-level BPE's two files. Raises CheckpointError or OSError."""
+    """tokenizer.json, or its equivalent made from a byte-level BPE's two files. Raises CheckpointError or OSError."""
     path = folder / TOKENIZER_FILENAME
     if not is_there(path):
         return _byte_level_bpe(folder).to_str().encode()
@@ -39,7 +39,7 @@ def read_tokenizer(folder: Path) -> bytes:
 
 
 def _byte_level_bpe(folder: Path) -> Tokenizer:
-    """The tokenizer that transformers' `RobertaTokenizerFast` makes of vocab.json and merges.txt."""
+    """The tokenizer that transformers' `RobertaTokenizerFast` makes from vocab.json and merges.txt."""
     remedy = "make tokenizer.json with transformers: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)."
     paths = folder / VOCABULARY_FILENAME, folder / MERGES_FILENAME
     if not all(map(is_there, paths)):
@@ -59,7 +59,7 @@ def _byte_level_bpe(folder: Path) -> Tokenizer:
         )
     try:
         tokenizer = Tokenizer(BPE.from_file(*map(str, paths)))
-    except Exception as error:  # tokenizers raises nothing more special
+    except Exception as error:  # tokenizers raises plain Exception
         raise CheckpointError(
             f"{folder}: vocab.json and merges.txt aren't a valid tokenizer: {error}; {remedy}"
         ) from error

@@ -1,8 +1,9 @@
-"""Reading a checkpoint's folder as people have it: what `fetch_model.py` and `convert_encoder.py` share.
+"""Reads the checkpoint folders that people have, for `fetch_model.py` and `convert_encoder.py`.
 
-Weights are safetensors or pickles, in torch's zip format or the one before it (torch 1.6), whole or in shards, under
-any prefix, bare or in a trainer's dict. Of a pickle nothing but tensors is read. Which encoder the tensors make, and
-whether they have the right shapes, is left to the callers; the tokenizer to `checkpoint_tokenizer`.
+Weights are safetensors or pickles, whole or in shards. Pickles have torch's zip format or the format before torch 1.6.
+The encoder's tensors may have any prefix, and may stand in a trainer's dict. Only tensors are read from a pickle.
+
+The callers check the kind of encoder and the shapes. `checkpoint_tokenizer` reads the tokenizer.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from similarity.settings import DEFAULT_MODEL_FILENAME
 
 INDEX_SUFFIX = ".index.json"
 PICKLED_WEIGHTS = "pytorch_model.bin"
-# The first of them that a folder has is read.
+# The first of these that exists is read.
 WEIGHTS_FILENAMES = (
     DEFAULT_MODEL_FILENAME,
     DEFAULT_MODEL_FILENAME + INDEX_SUFFIX,
@@ -37,7 +38,7 @@ _WORDS = "embeddings.word_embeddings.weight"
 
 
 class CheckpointError(Exception):
-    """A checkpoint can't be read, in one sentence that ends with what helps."""
+    """A checkpoint can't be read. The message is one sentence that ends with the remedy."""
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 def read_encoder(folder: Path) -> dict[str, Tensor]:
     """The encoder's tensors, float32, under the names that `BertModel`, `RobertaModel` and `LongformerModel` share.
 
-    Without what has no part in a CLS vector: heads, the pooler, counters of positions, a trainer's state.
+    Leaves out tensors that don't affect a CLS vector: heads, the pooler, position ids, a trainer's state.
     Raises CheckpointError or OSError.
     """
     found = [
@@ -68,7 +69,7 @@ def read_encoder(folder: Path) -> dict[str, Tensor]:
         )
     [(_, table, prefix)] = found
     return {
-        _name_of_today(name.removeprefix(prefix)): _float32(name, tensor)
+        _current_name(name.removeprefix(prefix)): _float32(name, tensor)
         for name, tensor in table.items()
         if isinstance(name, str)
         and name.startswith((f"{prefix}embeddings.", f"{prefix}encoder."))
@@ -77,7 +78,7 @@ def read_encoder(folder: Path) -> dict[str, Tensor]:
 
 
 def _tables(content: Mapping[Any, Any], where: str = "", depth: int = 3) -> Iterator[tuple[str, Mapping[Any, Any]]]:
-    """What may hold the encoder's tensors: the content, and dicts in it, as trainers keep them, by their place."""
+    """The content and the dicts in it, each with its place: one of them holds the encoder's tensors."""
     yield where, content
     for name, value in content.items():
         if isinstance(value, Mapping) and depth:
@@ -85,7 +86,10 @@ def _tables(content: Mapping[Any, Any], where: str = "", depth: int = 3) -> Iter
 
 
 def weights_filename(names: Collection[str], where: object) -> str:
-    """Which of a checkpoint's files to read for its weights. Raises CheckpointError where there is none."""
+    """The checkpoint's file to read the weights from. Raises CheckpointError if there is none.
+
+    where: the checkpoint's name in the error.
+    """
     for name in WEIGHTS_FILENAMES:
         if name in names:
             return name
@@ -131,13 +135,13 @@ def _read_tensors(path: Path) -> Mapping[Any, Any]:
         if path.suffix == ".safetensors":
             return load_file(path)
         with warnings.catch_warnings():
-            # Of TorchScript archives, in which the exception says the same.
+            # torch warns about TorchScript archives; its exception says the same.
             warnings.simplefilter("ignore")
-            # mmap works for zips alone, takes the bytes of a packed one for numbers, and saves half a second of ten.
+            # mmap works only for zips, misreads compressed ones, and saves only half a second of ten.
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
     except OSError:
         raise
-    except Exception as error:  # broken pickles make torch raise nearly anything: IndexError, AssertionError, ...
+    except Exception as error:  # for broken pickles torch raises nearly anything: IndexError, AssertionError, ...
         raise CheckpointError(f"the weights {path} can't be read: {_reason(error)}") from error
     if not isinstance(content, Mapping):
         raise CheckpointError(
@@ -147,7 +151,7 @@ def _read_tensors(path: Path) -> Mapping[Any, Any]:
 
 
 def _reason(error: Exception) -> str:
-    # Around its reason torch has a page, which advises to load the file without protection.
+    # torch's message is a page long and advises to load the file without protection. Only its reason is kept.
     text = str(error).removeprefix("Weights only load failed. ").rpartition("WeightsUnpickler error: ")[2].strip()
     if asked_for := re.search(r"GLOBAL (\S+)", text):
         protected = f"they contain {asked_for[1]}, but only tensors are read from a pickle"
@@ -159,8 +163,8 @@ def _reason(error: Exception) -> str:
     return f"{protected}; load them where they were made and save only the state_dict."
 
 
-def _name_of_today(name: str) -> str:
-    """The first releases of BERT have TensorFlow's names for the two parts of a LayerNorm."""
+def _current_name(name: str) -> str:
+    """Replaces TensorFlow's names for a LayerNorm's weight and bias, which the first releases of BERT have."""
     return name.replace(".LayerNorm.gamma", ".LayerNorm.weight").replace(".LayerNorm.beta", ".LayerNorm.bias")
 
 
@@ -190,7 +194,7 @@ def require_content(path: Path) -> None:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is anything at `path`. A link to nothing counts: the caller should hear of it."""
+    """Whether `path` exists. A broken link counts too, so that the caller reports it."""
     return path.exists() or path.is_symlink()
 
 

@@ -1,4 +1,4 @@
-"""Writing a model's graph into its folder, once it has been tried."""
+"""Writes a model's ONNX graph into the model's folder, after trying it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.errors import ModelError
 from similarity.settings import DEFAULT_MODEL_FILENAME, DEFAULT_PRECISION, Precision
 
-# What a graph is tried with, and how far it may be from the reference: a share of the vector's length. Rounding stays
-# far below, also that of int8.
+# A graph is tried with this text. Its vector may differ from the reference by this share of the vector's length.
+# Rounding errors are far smaller, also with int8.
 _TEXT = "A self-driving car hit a woman who pushed a bicycle."
 _TOLERANCE: dict[Precision, float] = {"float32": 1e-3, "int8": 0.3}
 
@@ -27,10 +27,9 @@ _TOLERANCE: dict[Precision, float] = {"float32": 1e-3, "int8": 0.3}
 def export(
     folder: Path, precision: Precision = DEFAULT_PRECISION, model_filename: str = DEFAULT_MODEL_FILENAME
 ) -> Path:
-    """Writes the graph of the model in `folder` beside it, and its hash into provenance.json; says where the graph is.
+    """Writes the graph of the model in `folder`, and the graph's hash into provenance.json. Returns the graph's path.
 
-    The graph is tried first: where anything fails, the folder keeps the graph that it had. Raises ModelError or
-    OSError.
+    The graph is tried first. If anything fails, the folder stays as it was. Raises ModelError or OSError.
     """
     name = GRAPH_FILENAMES[precision]
     with writing_to(folder):
@@ -41,8 +40,8 @@ def export(
         words = weights.shape("embeddings.word_embeddings.weight")[0]
         metadata = {FINGERPRINT_KEY: reference.fingerprint, WORDS_KEY: str(words)}
         content = encoder_graph(reference.config, weights, metadata, precision=precision).SerializeToString()
-        own_file(folder / model_filename)
-        # The graph names the weights relative to itself, so it is tried where it will be.
+        replace_link(folder / model_filename)
+        # The graph names the weights relative to itself, so it is tried in its final folder.
         descriptor, trial_name = tempfile.mkstemp(prefix=STAGING_PREFIX, suffix=".onnx", dir=folder)
         trial = Path(trial_name)
         try:
@@ -60,7 +59,7 @@ def export(
 
 
 def _try(graph: Path, reference: TorchEncoder, precision: Precision) -> None:
-    """Raises ModelError where the graph can't be loaded or gives other vectors than `reference`."""
+    """Raises ModelError if the graph can't be loaded or gives other vectors than `reference`."""
     encoder = OnnxEncoder.from_graph(graph, reference.config, reference.tokenizer, reference.files, precision)
     found, expected = (each.encode(_TEXT).vector.astype(np.float64) for each in (encoder, reference))
     distance = np.linalg.norm(found - expected) / np.linalg.norm(expected)
@@ -68,11 +67,11 @@ def _try(graph: Path, reference: TorchEncoder, precision: Precision) -> None:
         raise ModelError(f"the graph gives another vector than the weights (off by {distance:.1%}), so it was deleted")
 
 
-def own_file(path: Path) -> None:
-    """Puts the file itself where `path` links out of its folder, as a download cache of Hugging Face does it.
+def replace_link(path: Path) -> None:
+    """Replaces a link to a file outside the folder by the file. The download cache of Hugging Face has such links.
 
-    ONNX Runtime reads weights from the graph's own folder alone. A hard link takes no room; across file systems the
-    file is copied. Raises ModelError for a link to nothing, or OSError.
+    ONNX Runtime reads weights only from the graph's own folder. A hard link is used if possible, else a copy. Raises
+    ModelError if the link's target is missing, or OSError.
     """
     if not path.is_symlink():
         return

@@ -1,6 +1,6 @@
-"""Bringing a checkpoint's files from a Hugging Face hub, each checked against the hub's checksums.
+"""Downloads a checkpoint's files from a Hugging Face hub and checks them against the hub's checksums.
 
-What has arrived of a file stays when a download is stopped, and the next one asks for the rest.
+A stopped download keeps the part that has arrived. The next download asks for the rest.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # listed for lazy import only
 
-from models.write_model import sha256_of
+from similarity.encoder.model_folder import sha256_of
 
 PART_SUFFIX = ".part"
 
@@ -38,12 +38,12 @@ ADVICE = (
 
 
 class HubError(Exception):
-    """The hub doesn't give the model, in one sentence and, where it helps, ADVICE."""
+    """The hub doesn't give the model. The message is one sentence, with ADVICE where it helps."""
 
 
 @dataclass(frozen=True)
 class HubModel:
-    """A model on the hub, at a commit. `commit` is None where a mirror doesn't say it."""
+    """A model on the hub, at a commit. `commit` is None if a mirror doesn't give it."""
 
     name: str
     revision: str
@@ -52,30 +52,30 @@ class HubModel:
 
     @classmethod
     def find(cls, name: str, revision: str) -> HubModel:
-        """Asks the hub; `revision` is a commit, tag or branch. Raises HubError."""
+        """Asks the hub for the model. revision: a commit, tag or branch. Raises HubError."""
         with _as_hub_errors(name, revision):
             _require_certificates()
             info = HfApi().model_info(name, revision=revision, files_metadata=True)
             return cls(name, revision, info.sha, {file.rfilename: file for file in info.siblings or []})
 
     def verifies(self, name: str) -> bool:
-        """Whether the hub names a checksum of the file. Some mirrors don't."""
+        """Whether the hub has a checksum of the file. Some mirrors don't."""
         return self.files[name].lfs is not None or self.files[name].blob_id is not None
 
     def download(self, name: str, folder: Path) -> Path:
-        """Brings what is missing of a file into `folder`; says where it is. Raises HubError or OSError."""
+        """Downloads the missing part of a file to `folder`. Returns its path. Raises HubError or OSError."""
         file, path = self.files[name], folder / name
-        if self.verifies(name) and path.exists() and _is_what_the_hub_says(path, file):
+        if self.verifies(name) and path.exists() and _has_hub_checksum(path, file):
             return path
         folder.mkdir(parents=True, exist_ok=True)
-        # `hf_hub_download` would throw away what has arrived when it is stopped.
+        # `hf_hub_download` isn't used, because it drops the arrived part when it is stopped.
         part = folder / f"{name}.{file.blob_id}{PART_SUFFIX}"
-        # Longer than the file: a page of some proxy, say. Without a checksum: perhaps of another revision.
+        # A part that is longer than the file may be a proxy's page. Without a checksum, it may be of another revision.
         if part.exists() and (not self.verifies(name) or part.stat().st_size > (file.size or 0)):
             part.unlink()
         with part.open("ab") as content, _as_hub_errors(self.name, self.revision):
             http_get(
-                # Names the commit, so that a branch which moves meanwhile gives no mixture.
+                # The URL names the commit, so that all files have the same one even if a branch moves meanwhile.
                 hf_hub_url(self.name, name, revision=self.commit or self.revision),
                 content,
                 resume_size=content.tell(),
@@ -83,15 +83,15 @@ class HubModel:
                 expected_size=file.size,
                 displayed_filename=name,
             )
-        if self.verifies(name) and not _is_what_the_hub_says(part, file):
+        if self.verifies(name) and not _has_hub_checksum(part, file):
             part.unlink()
             raise HubError(f"{name} arrived damaged (its checksum differs from the hub's); try again.")
         part.replace(path)
         return path
 
 
-def _is_what_the_hub_says(path: Path, file: RepoSibling) -> bool:
-    """Large files are known to the hub by their SHA-256, small ones by their git blob id."""
+def _has_hub_checksum(path: Path, file: RepoSibling) -> bool:
+    """The hub has the SHA-256 of large files, and the git blob id of small ones."""
     if file.lfs is not None:
         return sha256_of(path) == file.lfs.sha256
     content = path.read_bytes()
@@ -125,7 +125,7 @@ def _as_hub_errors(model: str, revision: str) -> Iterator[None]:
         raise HubError(
             f"the token from {_token_source()} has characters that a token can't have; correct it."
         ) from error
-    # The last four are what huggingface_hub makes of an answer that doesn't come from a hub.
+    # huggingface_hub raises the last four if the answer doesn't come from a hub.
     except (httpx2.HTTPError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise HubError(_failure(model, revision, error)) from error
 
@@ -136,7 +136,7 @@ def _failure(model: str, revision: str, error: Exception) -> str:
 
 
 def _refusal(model: str, error: HfHubHTTPError) -> str:
-    """Where the hub doesn't let the caller have the model, or says that there is none."""
+    """The message if the hub refuses access to the model, or says that there is none."""
     status, token = error.response.status_code, _token_source()
     page = f"{constants.ENDPOINT}/{model}"
     if isinstance(error, GatedRepoError):
@@ -154,7 +154,7 @@ def _refusal(model: str, error: HfHubHTTPError) -> str:
 
 
 def _token_source() -> str | None:
-    """Where the token comes from that is sent to the hub, in the order in which huggingface_hub looks."""
+    """The variable or file with the token for the hub, searched in huggingface_hub's order. None without a token."""
     if "authorization" not in build_hf_headers():
         return None
     for name in ("HF_OIDC_RESOURCE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
@@ -164,7 +164,7 @@ def _token_source() -> str | None:
 
 
 def _require_certificates() -> None:
-    """Raises HubError where SSL_CERT_FILE names no certificates; the HTTP client wouldn't say which file it means."""
+    """Raises HubError if SSL_CERT_FILE has no certificates. The HTTP client's own error doesn't name the file."""
     path = os.environ.get("SSL_CERT_FILE")
     try:
         if path:

@@ -1,8 +1,8 @@
-"""Putting files into a model's folder all together or not at all, whenever the process is killed.
+"""Puts files into a model's folder, all of them or none, even if the process is killed.
 
-New files wait in a hidden folder inside. Renaming that to INSTALLING_DIRNAME is the one step that counts: before it the
-folder holds the old model, after it the new one. The files then take their places one by one. Whoever opens the folder
-meanwhile is told so (`similarity.encoder.model_folder`), and the next writer finishes what a kill has stopped.
+New files wait in a hidden folder inside. Renaming it to INSTALLING_DIRNAME is the decisive step: before it, the folder
+holds the old model; after it, the new one. Then the files take their places one by one. Meanwhile opening the folder is
+an error that says so (`similarity.encoder.model_folder`). If a kill stops this, the next writer finishes it.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from similarity.encoder.model_folder import (
 )
 from similarity.settings import DEFAULT_MODEL_FILENAME
 
-# How files and folders are named that nobody but their writer uses.
+# The prefix of files and folders that only their writer uses.
 STAGING_PREFIX = ".new-"
-# Weights first and provenance.json last: in between, the old provenance.json has another hash than the weights. So the
-# build of the image, which gets no hidden files, refuses the folder.
+# Weights come first and provenance.json last. In between, the hash in provenance.json isn't that of the weights. So the
+# build of the image, which doesn't see hidden files, refuses the folder.
 _ORDER = (
     DEFAULT_MODEL_FILENAME, *GRAPH_FILENAMES.values(), TOKENIZER_FILENAME, CONFIG_FILENAME, PROVENANCE_FILENAME
 )  # fmt: skip
@@ -36,17 +36,17 @@ _ORDER = (
 
 @contextmanager
 def writing_to(folder: Path) -> Iterator[None]:
-    """For one writer at a time. At the start it ends what a writer before has begun, and removes what it left.
+    """Locks the folder for one writer. First finishes the installation of a killed writer and removes its leftovers.
 
-    Raises OSError, also while another process writes to the folder.
+    Raises OSError, also if another process is writing to the folder.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however that ends
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends, also by a kill
         except BlockingIOError as error:
             raise OSError(f"another process is writing a model to {folder}; try again when it has ended") from error
-        except OSError:  # a network file system that locks no folders
+        except OSError:  # some network file systems can't lock folders
             pass
         _finish(folder)
         _remove_leftovers(folder)
@@ -56,19 +56,19 @@ def writing_to(folder: Path) -> Iterator[None]:
 
 
 def finish_install(folder: Path) -> None:
-    """Goes on with an installation that was stopped after it counted, if there is one. Raises OSError."""
+    """Finishes an installation that was stopped after its decisive step, if there is one. Raises OSError."""
     if (folder / INSTALLING_DIRNAME).is_dir():
         with writing_to(folder):
             pass
 
 
 def install(staging: Path, folder: Path) -> None:
-    """Puts all files of the folder `staging`, which lies in `folder`, into `folder`. Raises OSError.
+    """Moves all files of `staging`, a folder inside `folder`, into `folder`. Raises OSError.
 
-    For use within `writing_to`. With new weights the graphs that were made of the old ones go.
+    Use it inside `writing_to`. New weights remove the graphs of the old weights.
     """
     for path in staging.iterdir():
-        # mkstemp and safetensors make files that only their owner can read; in the image another user does.
+        # mkstemp and safetensors make files that only their owner can read. In the image another user reads them.
         path.chmod(0o644)
         _sync(path)
     _sync(staging)
@@ -82,7 +82,7 @@ def _finish(folder: Path) -> None:
     if not installing.is_dir():
         return
     if (installing / DEFAULT_MODEL_FILENAME).exists():
-        # As long as new weights wait here, no graph in the folder is a new one.
+        # The weights move first, so while they wait here, every graph in the folder is an old one.
         for name in GRAPH_FILENAMES.values():
             if not (installing / name).exists():
                 (folder / name).unlink(missing_ok=True)
@@ -94,7 +94,7 @@ def _finish(folder: Path) -> None:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Removes what a writer that was killed has left, as far as it can be removed."""
+    """Removes the leftovers of killed writers, as far as possible."""
     for path in folder.glob(f"{STAGING_PREFIX}*"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -104,12 +104,12 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def write_provenance(folder: Path, values: Mapping[str, Any]) -> None:
-    """provenance.json, which `similarity.encoder.model_folder` describes. Raises OSError."""
+    """Writes provenance.json, as `similarity.encoder.model_folder` describes it. Raises OSError."""
     (folder / PROVENANCE_FILENAME).write_text(json.dumps(dict(values), indent=2) + "\n", encoding="utf-8")
 
 
 def _sync(path: Path) -> None:
-    """On disk before this returns, so that a crash of the machine doesn't turn the order around."""
+    """Waits until `path` is on disk, so that a crash of the machine can't change the order of writes."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,11 +1,10 @@
-"""The encoder's computation as an ONNX graph, for every length of text alike.
+"""Makes the encoder's computation as an ONNX graph, one graph for texts of every length.
 
-The pruning of `similarity.encoder.torch_encoder`: a layer computes the positions that the next one looks at. Where the
-text ends earlier, `Slice` ends there too. Queries are taken in blocks of BLOCK, which are the batch dimension of the
-attention. Each block looks at a window of keys around it, and a bias masks the keys of the window that are out of
-reach.
+The graph prunes as `similarity.encoder.torch_encoder` does: a layer computes only the positions that the next layer
+needs. `Slice` ends earlier if the text does. Attention takes queries in blocks of BLOCK; the blocks are its batch
+dimension. Each block sees a window of keys around it. A bias masks the keys of the window that are out of reach.
 
-Weights are initialisers that say where they stand in the safetensors file; `scripts/export_onnx.py` writes the graph.
+Weights are initialisers that name their place in the safetensors file. `models.export` writes the graph.
 """
 
 from __future__ import annotations
@@ -25,26 +24,26 @@ from similarity.encoder.text_encoder import GELU_APPROXIMATIONS
 from similarity.errors import ModelError
 from similarity.settings import DEFAULT_PRECISION, Precision
 
-# What ONNX Runtime 1.32 and OpenVINO 2026.4 both read.
+# ONNX Runtime 1.32 and OpenVINO 2026.4 both read these versions.
 OPSET, IR_VERSION = 20, 10
-# Queries in a block; 64 to 256 are equally fast within 10 %.
+# Queries in a block. The speeds with 64 to 256 differ by less than 10 %.
 BLOCK = 64
-# Weights that share a scale with precision int8: 32 input channels of one output channel. Finer than a scale for each
-# channel: of 989 real titles 99.7 % kept their first place, with blocks of 128 only 99.1 %.
+# With precision int8, 32 input channels of one output channel share a scale. So 99.7 % of 989 real titles kept their
+# first place; with blocks of 128 only 99.1 % did.
 INT8_BLOCK = 32
-# ONNX Runtime quantises what goes into the product by the same blocks and sums in integers.
+# ONNX Runtime quantises the product's input in the same blocks, and sums integers.
 _INT8_SUMS = 4
-# Added to the score of a key that must not be seen; e to this power is 0.
+# Added to the score of a key that is out of reach; e to this power is 0.
 _UNSEEN = -1e30
 
 _NUMPY_TYPES = {"F32": "<f4", "F64": "<f8", "F16": "<f2", "BF16": "<u2"}
 
 
 class WeightsFile:
-    """A safetensors file, of which tensors are named by place. Names are those below a head's prefix."""
+    """The tensors of a safetensors file and their places in it. Names are without a head's prefix."""
 
     def __init__(self, path: Path) -> None:
-        """Raises ModelError for a file that is cut off, damaged or of another format."""
+        """Raises ModelError if the file is cut off, damaged or of another format."""
         self.path = path
         self._places = read_header(path)
         self._prefix = "longformer." if any(name.startswith("longformer.") for name in self._places) else ""
@@ -61,11 +60,11 @@ class WeightsFile:
         array = np.frombuffer(content, _NUMPY_TYPES[place.dtype]).reshape(place.shape)
         if place.dtype == "BF16":  # the upper half of a float32
             return (array.astype("u4") << 16).view("f4")
-        with np.errstate(over="ignore"):  # `require_finite` tells
+        with np.errstate(over="ignore"):  # `require_finite` reports it
             return array.astype(np.float32)
 
     def require_finite(self) -> None:
-        """Raises ModelError where a number of the encoder is NaN or infinite, or becomes so as float32."""
+        """Raises ModelError if a number of the encoder is NaN, infinite or too large for float32."""
         for name, place in self._places.items():
             short = name.removeprefix(self._prefix)
             if not short.startswith(("embeddings.", "encoder.")) or place.dtype not in _NUMPY_TYPES:
@@ -77,7 +76,7 @@ class WeightsFile:
                 )
 
     def initializer(self, name: str) -> TensorProto:
-        """The tensor as an initialiser: by its place if it is float32, else converted and part of the graph."""
+        """The tensor as an initialiser: float32 by its place, other types converted and inside the graph."""
         place = self._places[self._prefix + name]
         if place.dtype != "F32":
             return numpy_helper.from_array(self.read(name), name)
@@ -101,7 +100,7 @@ class GraphBuilder:
         self.initializers: dict[str, TensorProto] = {}
 
     def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
-        """A node of one output."""
+        """Adds a node with one output, and returns the output's name."""
         name = f"{kind}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, domain=domain, **attributes))
         return name
@@ -141,11 +140,11 @@ class GraphBuilder:
         return self.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=eps)
 
     def first(self, x: str, rows: int | str) -> str:
-        """The first `rows` rows, or all where there are fewer."""
+        """The first `rows` rows, or all if there are fewer."""
         return self.op("Slice", x, self.constant([0]), self.constant([rows]) if isinstance(rows, int) else rows)
 
     def rows(self, x: str) -> str:
-        """How many rows there are, of shape (1,)."""
+        """The number of rows, of shape (1,)."""
         return self.op("Shape", x, start=0, end=1)
 
     def range(self, count: str) -> str:
@@ -172,12 +171,12 @@ def encoder_graph(
 ) -> onnx.ModelProto:
     """The graph: ids (tokens,) int64, special tokens included -> cls (hidden,) float32.
 
-    Takes a checkpoint that `similarity.encoder.torch_encoder` has loaded, whose shapes have been checked. `fused` takes
-    attention as one operator, which ONNX Runtime alone has; otherwise all operators are of the standard.
+    The shapes of the weights must have been checked by `similarity.encoder.torch_encoder`. fused: attention is one
+    operator, which only ONNX Runtime has; without it, all operators are of the ONNX standard.
     """
     build = GraphBuilder(weights, fused=fused, precision=precision)
     reach = [window // 2 for window in config.attention_window]
-    # How many of the first positions of each layer's output matter, where the text has as many; None for all.
+    # For each layer, how many of the first positions of its output are needed; None for all.
     wanted: list[int | None] = [1 + sum(reach[index + 1 :]) for index in range(len(reach))]
     if config.global_attention_on_cls:
         wanted = [None] * (len(reach) - 1) + [1]
@@ -200,7 +199,7 @@ def encoder_graph(
 
 
 def _embeddings(build: GraphBuilder, ids: str, config: LongformerConfig) -> str:
-    """(tokens,) -> (tokens, hidden). A literal padding token takes no position, as in RoBERTa."""
+    """(tokens,) -> (tokens, hidden). A literal padding token doesn't take a position, as in RoBERTa."""
     pad = build.constant(config.pad_token_id)
     is_word = build.op("Cast", build.op("Not", build.op("Equal", ids, pad)), to=TensorProto.INT64)
     counted = build.op("Mul", build.op("CumSum", is_word, build.constant(0)), is_word)
@@ -213,7 +212,7 @@ def _embeddings(build: GraphBuilder, ids: str, config: LongformerConfig) -> str:
 
 
 def _layer(build: GraphBuilder, x: str, index: int, outputs: int | None, config: LongformerConfig) -> str:
-    """(inputs, hidden) -> (outputs, hidden), or fewer where the text has fewer"""
+    """(inputs, hidden) -> (outputs, hidden), or fewer rows if the text has fewer."""
     name, eps = f"encoder.layer.{index}", config.layer_norm_eps
     wanted = x if outputs is None else build.first(x, outputs)
     if config.global_attention_on_cls:
@@ -233,14 +232,14 @@ def _layer(build: GraphBuilder, x: str, index: int, outputs: int | None, config:
 
 
 def _banded_attention(build: GraphBuilder, x: str, wanted: str, index: int, config: LongformerConfig) -> str:
-    """Attention of `wanted` (queries, hidden) to what of `x` (keys, hidden) is within reach -> (queries, hidden)"""
+    """Attention of `wanted` (queries, hidden) to the rows of `x` (keys, hidden) within reach -> (queries, hidden)."""
     name, reach = f"encoder.layer.{index}.attention.self", config.attention_window[index] // 2
     heads, one = config.num_attention_heads, build.constant([1])
     queries, keys = build.rows(wanted), build.rows(x)
     block = build.op("Min", queries, build.constant([BLOCK]))
     blocks = build.op("Div", build.op("Sub", build.op("Add", queries, block), one), block)
     window = build.op("Min", keys, build.op("Add", block, build.constant([2 * reach])))
-    # A window that would begin before the first key or end behind the last is moved.
+    # A window that would begin before the first key, or end after the last one, is moved.
     starts = build.op("Mul", build.range(blocks), block)  # (blocks,)
     first = build.op("Min", build.op("Sub", starts, build.constant([reach])), build.op("Sub", keys, window))
     first = build.op("Unsqueeze", build.op("Max", first, build.constant([0])), one)
@@ -249,14 +248,14 @@ def _banded_attention(build: GraphBuilder, x: str, wanted: str, index: int, conf
     distance = build.op("Sub", build.op("Unsqueeze", query_at, build.constant([2])), build.op("Unsqueeze", key_at, one))
     hidden = build.op("Greater", build.op("Abs", distance), build.constant(reach))  # (blocks, block, window)
     if config.global_attention_on_cls:
-        # All see the CLS token, each once: not in its band, but as a key of its own in front of the window.
+        # Every query sees the CLS token once: not in its window, but as an extra key in front of it.
         cls = build.op("Equal", build.op("Unsqueeze", key_at, one), build.constant(0))
         hidden = build.op("Or", hidden, cls)
         hidden = build.op("Pad", hidden, build.constant([0, 0, 1, 0, 0, 0]))
         key_at = build.op("Pad", key_at, build.constant([0, 1, 0, 0]))
     bias = build.op("Where", hidden, build.constant(_UNSEEN, np.float32), build.constant(0, np.float32))
     bias = build.op("Unsqueeze", bias, one)  # (blocks, 1, block, window)
-    missing = build.op("Sub", build.op("Mul", blocks, block), queries)  # of the last block
+    missing = build.op("Sub", build.op("Mul", blocks, block), queries)  # in the last block
     zero, size = build.constant([0]), config.hidden_size
     query = build.op(
         "Pad", build.linear(wanted, f"{name}.query"), build.op("Concat", zero, zero, missing, zero, axis=0)
@@ -281,11 +280,10 @@ def _banded_attention(build: GraphBuilder, x: str, wanted: str, index: int, conf
 
 
 def _global_attention(build: GraphBuilder, x: str, layer: str, config: LongformerConfig) -> str:
-    """What the CLS token gathers from all positions, (tokens, hidden) -> (1, hidden).
+    """Attention of the CLS token to all positions, (tokens, hidden) -> (1, hidden).
 
-    The order of the products makes it cheap: with one query, scores need no key of every position (q (W x) = (q W) x),
-    and values are projected after they are summed. The keys' bias adds the same to all scores of a head: it is left
-    out.
+    The order of the products makes it cheap. With one query, no keys are computed: q (W x) = (q W) x. Values are
+    projected after they are summed. The keys' bias is left out: it adds the same to all scores of a head.
     """
     name, heads = f"{layer}.attention.self", config.num_attention_heads
     head = config.hidden_size // heads

@@ -1,4 +1,4 @@
-"""Writing a model's folder: what `fetch_model.py` and `convert_encoder.py` share."""
+"""Writes a model's folder, for `fetch_model.py` and `convert_encoder.py`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ from similarity.encoder.model_folder import CONFIG_FILENAME, TOKENIZER_FILENAME,
 from similarity.errors import ModelError
 from similarity.settings import DEFAULT_MODEL_FILENAME
 
-__all__ = ["sha256_of", "write_model"]
-
 
 def write_model(
     folder: Path,
@@ -30,10 +28,10 @@ def write_model(
     weights: Mapping[str, Tensor],
     source: Mapping[str, str],
 ) -> None:
-    """Writes config, tokenizer, weights, ONNX graph and provenance; `source` has at least the key `model`, its name.
+    """Writes config, tokenizer, weights, ONNX graph and provenance. source: has at least the key `model`, the name.
 
-    All of it is written beside first, used once and then put in place by `models.install_files`. So a full disk, a kill
-    or a model that can't be used leaves the one that was there. Raises ModelError or OSError.
+    The new files are written beside the old ones, tried, and put in place by `models.install_files`. So after a full
+    disk, a kill or an unusable model the old model is still there. Raises ModelError or OSError.
     """
     try:
         LongformerConfig.from_json(config)
@@ -58,7 +56,7 @@ def write_model(
 
 
 def require_finite(weights: Mapping[str, Tensor]) -> None:
-    """Raises ModelError where a number is NaN or infinite, or becomes so as float32."""
+    """Raises ModelError if a number is NaN, infinite or too large for float32."""
     for name, tensor in weights.items():
         bad = int((~torch.isfinite(tensor.float())).sum())
         if bad:
@@ -69,7 +67,7 @@ def require_finite(weights: Mapping[str, Tensor]) -> None:
 
 
 def _apart(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors, each alone in its memory: safetensors refuses those that share it, as tied weights do."""
+    """The tensors, each in its own memory: safetensors refuses tensors that share memory, e.g. tied weights."""
     used: set[int] = set()
     apart = {}
     for name, tensor in weights.items():

@@ -1,4 +1,4 @@
-"""What all commands share.
+"""Code that all commands use.
 
-Nothing that only one command needs.
+Code that only one command needs doesn't belong here.
 """

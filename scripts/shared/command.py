@@ -1,7 +1,7 @@
-"""What all commands share: help, a progress bar, the import root, and an end by Ctrl-C that takes one line.
+"""Help, a progress bar, the import root and a short reaction to Ctrl-C, for all commands.
 
-A command imports this before anything else, since torch alone takes a second to import, and ends with `run(main)`.
-Importing it makes `inference/` an import root, as it is in the image: `from similarity.incidents.state import …`.
+A command imports this first, because importing torch takes a second in which Ctrl-C may come. It ends with `run(main)`.
+Importing this makes `inference/` an import root, as in the image: `from similarity.incidents.state import …`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if str(INFERENCE_DIR) not in sys.path:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    """Ends the process as the signal would by itself. Not by an exception: imports may catch those."""
+    """Ends the process as the signal itself would. It raises no exception, because an import may catch it."""
     del frame
     os.write(2, STOPPED.encode())
     signal.signal(number, signal.SIG_DFL)
@@ -44,33 +44,33 @@ def _report(kind: type[BaseException], error: BaseException, trace: TracebackTyp
         sys.__excepthook__(kind, error, trace)
 
 
-def _is_in_charge() -> bool:
-    """Whether this process runs one of these commands, and nobody has seen to Ctrl-C, or switched it off, before."""
+def _runs_a_command() -> bool:
+    """Whether this process runs one of these commands, and Ctrl-C has Python's own handler."""
     started = Path(sys.argv[0]).resolve() if sys.argv else Path()
     return started.is_relative_to(SCRIPTS_DIR) and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-_IN_CHARGE = _is_in_charge()
-if _IN_CHARGE:
+_RUNS_A_COMMAND = _runs_a_command()
+if _RUNS_A_COMMAND:
     signal.signal(signal.SIGINT, _end)
     sys.excepthook = _report
 
 
 def run(main: Callable[[], int]) -> None:
-    """Exits with what `main` returns. While it runs, Ctrl-C raises KeyboardInterrupt, so that it can clean up."""
-    if _IN_CHARGE:
+    """Exits with the code that `main` returns. In `main`, Ctrl-C raises KeyboardInterrupt, so that it can clean up."""
+    if _RUNS_A_COMMAND:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     code = main()
-    if _IN_CHARGE:
+    if _RUNS_A_COMMAND:
         signal.signal(signal.SIGINT, _end)
     sys.exit(code)
 
 
 def argument_parser(docstring: str | None, *, prog: str | None = None) -> argparse.ArgumentParser:
-    """A parser whose help is a command's docstring: the first paragraph above the options, the rest below them.
+    """A parser with a command's docstring as help: the first paragraph above the options, the rest below them.
 
-    From then on, stdout takes every letter, as stderr does: a path may hold letters that the terminal's encoding lacks,
-    and bytes that are no letters in it. They come out as escapes such as \\xe9.
+    It also makes stdout write characters that the terminal's encoding lacks, e.g. in a path, as escapes such as \\xe9.
+    stderr does so by default.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -81,7 +81,7 @@ def argument_parser(docstring: str | None, *, prog: str | None = None) -> argpar
 
 
 def progress_bar(total: int, unit: str) -> tqdm[Never]:
-    """Counts to `total` on stderr with a rate and an estimate; in a log file, which can't redraw a line, every 10 s."""
+    """A bar on stderr with rate and remaining time. It is updated every 10 s if stderr isn't a terminal."""
     from tqdm import tqdm
 
     mininterval_s = 0.1 if sys.stderr.isatty() else 10.0

@@ -1,7 +1,6 @@
-"""The deployed API as a caller meets it: a request to a reply, and what every reply has in common.
+"""Sends requests to a deployed API, and checks what all its replies have in common.
 
-Speaks HTTP with the standard library alone and follows no redirects. What the routes should answer is left to
-`smoke_test.py`.
+Uses only the standard library for HTTP, and doesn't follow redirects. `smoke.checks` knows each route's answers.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ _CHUNK = 1 << 16
 
 
 class NoReplyError(Exception):
-    """There was no whole reply, in one sentence."""
+    """There was no complete reply. The message is one sentence."""
 
 
 class UnexpectedError(Exception):
-    """A reply that is not what callers rely on, in one sentence."""
+    """A reply differs from what callers rely on. The message is one sentence."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back. `request` names what was sent, e.g. `POST /similar`; header names are in lower case."""
+    """request: method and route, e.g. `POST /similar`. headers: with names in lower case."""
 
     request: str
     status: int
@@ -43,7 +42,7 @@ class Reply:
         raise UnexpectedError(f"{self.request}: {problem}")
 
     def body(self, status: int = 200) -> dict[str, Any]:
-        """The `body` of the envelope. Raises UnexpectedError where there is none or the status is another."""
+        """The `body` of the envelope. Raises UnexpectedError if there is none or the status is another."""
         if self.status != status:
             self.fail(f"status {self.status} instead of {status}: {shortened(self.content)}")
         content_type = self.headers.get("content-type", "")
@@ -64,7 +63,7 @@ class Reply:
 
 
 class _NoRedirects(HTTPRedirectHandler):
-    """A redirect is a reply like any other."""
+    """Treats a redirect as any other reply."""
 
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
@@ -73,7 +72,7 @@ class _NoRedirects(HTTPRedirectHandler):
 
 
 class Api:
-    """The API at a URL. A request that has no whole reply after timeout_s is given up."""
+    """The API at a URL. A request without a complete reply after timeout_s fails."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
         self._url = url.rstrip("/")
@@ -81,7 +80,7 @@ class Api:
         self._opener = build_opener(_NoRedirects)
 
     def get(self, route: str, parameters: Mapping[str, str], *, headers: Mapping[str, str] | None = None) -> Reply:
-        # A comma may stand for itself in a query, and a vector has many: encoded it would be too long.
+        # Commas needn't be encoded. A vector has many, and encoding them would make the URL too long.
         return self.send("GET", route, query=urlencode(parameters, safe=","), headers=headers)
 
     def post(self, route: str, parameters: Mapping[str, object], *, headers: Mapping[str, str] | None = None) -> Reply:
@@ -97,7 +96,7 @@ class Api:
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        """Any request. Raises NoReplyError where none arrives, or not in time."""
+        """Sends any request. Raises NoReplyError if no complete reply arrives in time."""
         name = f"{method} {route}"
         url = f"{self._url}{route}{f'?{query}' if query else ''}"
         started = time.monotonic()
@@ -105,7 +104,7 @@ class Api:
             request = Request(url, data=content, headers=dict(headers or {}), method=method)  # noqa: S310  # main checks it
             try:
                 response: HTTPResponse | HTTPError = self._opener.open(request, timeout=self._timeout_s)
-            except HTTPError as error:  # a reply all the same
+            except HTTPError as error:  # a reply with an error status
                 response = error
             with response:
                 received = self._read(response, started + self._timeout_s)
@@ -115,7 +114,7 @@ class Api:
         return Reply(name, response.status or 0, lower_case, received, time.monotonic() - started)
 
     def _read(self, response: HTTPResponse | HTTPError, deadline: float) -> bytes:
-        """All of a reply's content. The timeout of the socket starts anew with every byte that comes."""
+        """All of a reply's content. The deadline is needed because the socket's timeout restarts with every byte."""
         received = bytearray()
         while chunk := response.read1(_CHUNK):
             received += chunk
@@ -134,7 +133,7 @@ class Api:
 
 
 def parse_json(content: str | bytes) -> Any:
-    """JSON as browsers take it, without NaN and Infinity. Raises ValueError."""
+    """Parses JSON as browsers do, without NaN and Infinity. Raises ValueError."""
 
     def refuse(name: str) -> NoReturn:
         raise ValueError(f"{name} isn't JSON")
@@ -143,6 +142,6 @@ def parse_json(content: str | bytes) -> Any:
 
 
 def shortened(content: bytes) -> str:
-    """The beginning of a reply's content, for a message of one line."""
+    """The start of a reply's content, for a one-line message."""
     start = " ".join(content[:400].decode(errors="replace").split())
     return f'"{start[:100]}{"…" if len(start) > 100 or len(content) > 400 else ""}"'

@@ -1,7 +1,7 @@
-"""What callers of a deployed API rely on, as checks of their own: routes, warnings, replies to errors, CORS.
+"""The checks of a deployed API: routes, warnings, replies to errors and CORS.
 
-Each check asks what it needs and raises UnexpectedError or NoReplyError with one sentence. Running them and telling how
-it went is left to `smoke_test.py`.
+Each check sends its own requests, and raises UnexpectedError or NoReplyError with one sentence. `smoke_test.py` runs
+the checks and reports the results.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ NO_TEXT = "Error! Valid input text not provided!"
 BAD_NUM = 'Provided value for "num" invalid, using default of 3.'
 ZERO_NUM = 'Zero results requested with the "num" value of 0. Use value <0 for maximum possible.'
 
-# Two Lambdas need not run on the same kind of processor.
+# Two Lambdas may run on different processors.
 TOLERANCE = 1e-4
-# In a GET the numbers of a vector are rounded: all their digits would make a URL longer than API Gateway takes.
+# In a GET the numbers of a vector are rounded. With all digits the URL would be too long for API Gateway.
 ROUNDED_TOLERANCE = 1e-2
 
 _NOT_ALLOWED = "if {} isn't one of the API's ALLOWED_ORIGINS, give one of those with --origin"
@@ -41,9 +41,9 @@ Matches = list[tuple[float, int]]
 
 
 def matches(reply: Reply, *, warnings: tuple[str, ...] | None = ()) -> Matches:
-    """The pairs of a reply's `msg`, read as the AIID site reads it, after a look at all that comes with them.
+    """The pairs in a reply's `msg`, parsed as the AIID site does it. Checks the other fields of the reply too.
 
-    `warnings` are those that must come; None allows any.
+    warnings: exactly these must come; None allows any.
     """
     body = reply.body()
     if warnings is not None and body["warnings"] != list(warnings):
@@ -73,7 +73,7 @@ def _structured(entry: Any) -> tuple[float, int] | None:
 
 
 def vector(reply: Reply) -> list[float]:
-    """The vector of a reply of TO_EMBED to TEXT or to what is transliterated to it."""
+    """The vector in a reply of TO_EMBED to TEXT, or to a text that is transliterated to TEXT."""
     embedding = reply.body().get("embedding")
     if not isinstance(embedding, dict) or not isinstance(embedding.get("vector"), list):
         reply.fail('the body has no "embedding" with a list "vector"')
@@ -88,7 +88,7 @@ def vector(reply: Reply) -> list[float]:
 def _require_same_first(reply: Reply, found: Matches, expected: Matches, tolerance: float = TOLERANCE) -> None:
     if not found or not expected or abs(found[0][0] - expected[0][0]) > tolerance:
         reply.fail(f"finds {found[:1]} first, but POST /similar finds {expected[:1]}")
-    # Of incidents that are as similar but for the tolerance, any may be the first.
+    # Any incident within the tolerance of the best may be the first.
     if found[0][1] not in {id_ for similarity, id_ in expected if expected[0][0] - similarity <= tolerance}:
         reply.fail(f"finds incident {found[0][1]} first, but POST /similar finds {expected[0][1]}")
 
@@ -99,7 +99,7 @@ def ask(api: Api, method: str, route: str, parameters: dict[str, str]) -> Reply:
 
 def check_text_route(api: Api, route: str, method: str) -> None:
     expected = matches(api.post("/similar", {"text": TEXT, "num": -1}))
-    # One pair of quotes around the text of a GET is not part of it.
+    # A GET removes one pair of quotes around the text.
     for text in (TEXT, f'"{TEXT}"') if method == "GET" else (TEXT,):
         reply = ask(api, method, route, {"text": text})
         _require_same_first(reply, matches(reply), expected)
@@ -123,7 +123,7 @@ def check_embedding_finds_what_the_text_finds(api: Api, method: str) -> None:
 
 
 def count_incidents(api: Api) -> int:
-    """How many incidents are served. Raises UnexpectedError or NoReplyError."""
+    """The number of incidents in the state. Raises UnexpectedError or NoReplyError."""
     count = len(matches(api.post("/similar", {"text": TEXT, "num": -1})))
     if not count:
         raise UnexpectedError("POST /similar: the state has no incidents")
@@ -131,7 +131,7 @@ def count_incidents(api: Api) -> int:
 
 
 def check_expected(api: Api, text: str, incident_id: int) -> None:
-    # A long text comes with a warning.
+    # Any warning is allowed, because a long text gets one.
     reply = api.post("/similar", {"text": text, "num": -1})
     ids = [id_ for _, id_ in matches(reply, warnings=None)]
     if incident_id not in ids:
@@ -228,9 +228,9 @@ def check_other_routes(api: Api) -> None:
 
 
 def checks(api: Api, origin: str, expected: Sequence[tuple[str, int]]) -> Iterator[tuple[str, Callable[[], None]]]:
-    """All of them, each by a name that says what is well when it passes.
+    """All checks. Each name says what is true if the check passes.
 
-    `origin` is a site that may call; `expected` are texts, each with the incident that it must find first.
+    origin: a site that may call. expected: texts, each with the incident that it must find first.
     """
     for method in METHODS:
         for route in TEXT_ROUTES:

@@ -1,4 +1,4 @@
 """The parts of `build_state.py`.
 
-Nothing else uses them.
+Only that command uses them.
 """

@@ -1,6 +1,6 @@
-"""The vectors of the texts encoded so far, in a SQLite file, so that a build that was stopped resumes.
+"""Keeps the vectors of encoded texts in a SQLite file, so that a stopped build can resume.
 
-SQLite makes each commit whole: a kill or a full disk loses the texts in hand and nothing before them.
+SQLite makes each commit whole. So a kill or a full disk loses only the texts of the current batch.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from similarity.vectors import Vector
 
 
 class VectorStore:
-    """Maps texts to their CLS vectors, for one model: another model's vectors are dropped when the file is opened."""
+    """Maps texts to CLS vectors of one model. Opening the file with another model's fingerprint drops all vectors."""
 
     def __init__(self, path: Path, fingerprint: str) -> None:
-        """Raises sqlite3.Error where `path` is no SQLite file, can't be written or is in use by another build."""
+        """Raises sqlite3.Error if `path` isn't a SQLite file, can't be written or is in use by another build."""
         self._connection = sqlite3.connect(path)
         try:
             self._prepare(fingerprint)
@@ -37,14 +37,14 @@ class VectorStore:
                 self._connection.execute("INSERT INTO model VALUES (?)", (fingerprint,))
 
     def get(self, text: str) -> Vector | None:
-        """The vector (hidden,) float32 of `text`, if it is there."""
+        """The vector (hidden,) float32 of `text`, or None if it isn't stored."""
         row = self._connection.execute("SELECT vector FROM vectors WHERE sha256 = ?", (_key(text),)).fetchone()
         if row is None:
             return None
         return np.frombuffer(row[0], dtype=np.float32)
 
     def put(self, vectors: Mapping[str, Vector]) -> None:
-        """Keeps the vectors (hidden,) of texts, all or none of them; they are on disk when this returns."""
+        """Stores the vectors (hidden,), all or none. They are on disk when this returns."""
         rows = [(_key(text), vector.astype(np.float32).tobytes()) for text, vector in vectors.items()]
         with self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)

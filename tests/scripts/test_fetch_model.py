@@ -166,7 +166,7 @@ INSTALLED = {"model": "some/model", "revision": "main", "made_by": "fetch_model.
 @pytest.fixture
 def installed(tiny_model_dir: Path, tmp_path: Path) -> Path:
     """A folder as a fetch of some/model leaves it."""
-    from models.write_model import sha256_of
+    from similarity.encoder.model_folder import sha256_of
 
     out = Path(shutil.copytree(tiny_model_dir, tmp_path / "model"))
     write_provenance(out, **INSTALLED, weights_sha256=sha256_of(out / "model.safetensors"))

@@ -23,11 +23,11 @@ from torch import Tensor
 
 from models.export import export
 from models.install_files import finish_install, writing_to
-from models.write_model import sha256_of, write_model
+from models.write_model import write_model
 from reference import TOLERANCE, load_longformer, reference
 from similarity.encoder import model_folder
 from similarity.encoder.loading import load_encoder
-from similarity.encoder.model_folder import ModelFiles
+from similarity.encoder.model_folder import ModelFiles, sha256_of
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.errors import ModelError
 from similarity.vectors import Vector
