@@ -75,6 +75,7 @@ def test_every_kind_of_event_gets_the_same_answer(
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["cosine", "centered"])
 @pytest.mark.parametrize("num", [-1, 0, 1, 3, 99])
 def test_msg_is_read_by_the_aiid_site_and_by_python(num: int, metric: str, deployed: Deployed) -> None:

@@ -95,6 +95,7 @@ def test_cold_start_compares_with_transformers(capsys: pytest.CaptureFixture[str
     assert row["embed-to-db-similar s"] > 0
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_text(capsys: pytest.CaptureFixture[str]) -> None:
     short, long = run(capsys, "memory", "--size", "small", "--tokens", "4096", "5", "--backends", "onnx")
     assert (short["tokens"], long["tokens"]) == (5, 4096)

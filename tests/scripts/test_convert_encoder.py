@@ -272,6 +272,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["zip", "old"])
 def test_pickled_weights_convert_alike(form: str, bert_dir: Path, tmp_path: Path) -> None:
     assert main([str(bert_dir), "--out", str(tmp_path / "expected")]) == 0

@@ -471,6 +471,7 @@ def test_incidents_that_are_as_similar_may_come_in_any_order(real_url: str, caps
         assert failed(url, capsys) == {}
 
 
+@pytest.mark.slow
 def test_where_the_incidents_can_not_be_counted_none_are_said_to_be_served(
     real_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

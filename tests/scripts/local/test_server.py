@@ -129,6 +129,7 @@ def test_every_request_is_a_line_in_the_log(server: Server) -> None:
     assert re.search(r'"POST /text-to-embed\?marker=third HTTP/1.1" 200', third)
 
 
+@pytest.mark.slow
 def test_verbose_shows_what_a_lambda_logs_of_each_answer(
     server: Server, tmp_path: Path, tiny_model_dir: Path, tiny_state_path: Path
 ) -> None:
@@ -185,6 +186,7 @@ def test_a_port_in_use_is_one_line_and_exit_code_1(server: Server, tiny_model_di
     assert best(server.get("/similar", text=TINY_TEXTS[1]))[0] == 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_in_seconds_with_exit_code_0(
     tmp_path: Path, tiny_model_dir: Path, tiny_state_path: Path
 ) -> None:
@@ -200,6 +202,7 @@ def test_ctrl_c_ends_it_in_seconds_with_exit_code_0(
         assert "Traceback" not in server.output
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_quiet_also_before_the_first_request(
     tmp_path: Path, tiny_model_dir: Path, tiny_state_path: Path
 ) -> None:
@@ -237,6 +240,7 @@ def test_help_is_shown_without_what_makes_models_and_states(tmp_path: Path) -> N
     assert "onnxruntime" not in notes.read_text().splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [True, False])
 def test_serving_does_without_what_makes_models_and_states(
     own: bool, tmp_path: Path, quick_start: Path, tiny_model_dir: Path, tiny_state_path: Path
@@ -263,6 +267,7 @@ def test_a_path_that_is_not_there_is_a_usage_error(option: str, tmp_path: Path) 
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.slow
 def test_a_state_of_another_model_is_one_line_and_exit_code_1(tmp_path: Path, tiny_model_dir: Path) -> None:
     other = write_tiny_longformer(tmp_path / "other", seed=1)
     (other / "provenance.json").write_text('{"model": "other/model"}')
@@ -397,6 +402,7 @@ def test_a_quick_start_model_that_was_stopped_in_its_last_step_is_used(
     assert TorchEncoder.load(local_server.quick_start_model()).name == "tiny"
 
 
+@pytest.mark.slow
 def test_a_broken_state_of_the_sample_is_built_again(
     quick_start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

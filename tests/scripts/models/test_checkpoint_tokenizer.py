@@ -50,6 +50,7 @@ def of_transformers(folder: Path, **options: Any) -> RobertaTokenizerFast:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix_space", [None, False, True])
 def test_two_files_make_the_tokenizer_that_transformers_makes_of_them(prefix_space: bool | None, folder: Path) -> None:
     if prefix_space is not None:

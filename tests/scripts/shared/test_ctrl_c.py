@@ -54,6 +54,7 @@ def test_the_scripts_were_found() -> None:
     assert {"build_state.py", "fetch_model.py", "local/server.py", "smoke_test.py"} < set(SCRIPTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_ctrl_c_in_the_imports_is_one_line(script: str) -> None:
     with python("-c", HELD_IN_AN_IMPORT, SCRIPTS_DIR / script, "--help") as process:

@@ -411,6 +411,7 @@ def test_names_are_cut_and_have_no_lines_of_their_own() -> None:
     assert all(warning.isprintable() for warning in warnings)
 
 
+@pytest.mark.slow
 def test_ten_names_are_enough() -> None:
     warnings = knows_two({f"p{number}": "secret" for number in range(100_000)}, None)["body"]["warnings"]
     assert warnings == [*unknown(*(f"p{number}" for number in range(10))), "99990 more unknown parameters ignored."]

@@ -473,6 +473,7 @@ print(sorted({"torch", "transformers", "safetensors"} & set(sys.modules)))
 """
 
 
+@pytest.mark.slow
 def test_the_default_engine_serves_without_torch(deployed: Deployed) -> None:
     command = [sys.executable, "-c", SERVES_WITHOUT, str(ROOT / "inference")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -121,6 +121,7 @@ def test_tokens_are_those_of_transformers(text: str, tokenizer: TextTokenizer) -
     assert tokens.came_is_exact
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [-1, 0, 1])
 def test_the_cut_is_at_the_maximum(more: int, tokenizer: TextTokenizer) -> None:
     one_token_each = " the" * (TINY_MAX_TOKENS - 2 + more)

@@ -105,6 +105,7 @@ def test_a_file_is_read_as_torch_reads_it(name: str, form: str, tmp_path: Path) 
 FLOATS = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 
 
+@pytest.mark.slow
 @given(
     shapes=st.lists(st.tuples(st.integers(1, 5), st.integers(1, 9)) | st.none(), min_size=1, max_size=8),
     dtype=st.sampled_from(FLOATS),
@@ -363,6 +364,7 @@ def mutants(tmp_path: Path, count: int) -> Iterator[bytes]:
             yield changed(path.read_bytes(), chance)
 
 
+@pytest.mark.slow
 def test_damaged_files_end_in_a_sentence_or_in_a_state_that_ranks(tmp_path: Path) -> None:
     """600 mutants, read in a process with little memory."""
     folder = tmp_path / "mutants"
@@ -405,6 +407,7 @@ def assert_is_plain(content: Any, depth: int = 0) -> None:
             assert_is_plain(each, depth + 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["zip", "old"])
 def test_a_file_cut_at_any_byte_is_refused_in_words(form: str, tmp_path: Path) -> None:
     content = save([SOME[:1, :2].clone()], tmp_path / "whole.pt", form).read_bytes()

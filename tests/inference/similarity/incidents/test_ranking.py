@@ -196,6 +196,7 @@ def test_ties_go_by_incident_id() -> None:
     assert [match.incident_id for match in matches] == [251, *range(1, 100)]
 
 
+@pytest.mark.slow
 def test_no_similarity_is_above_1() -> None:
     means = np.random.default_rng(0).standard_normal((2000, 7), np.float32)
     state = state_of(means)

@@ -254,6 +254,7 @@ def _unlistable(mount: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> No
     monkeypatch.setattr(os, "listdir", refuse)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOTCONN])
 def test_a_shelf_that_fails_is_logged_once_and_the_last_state_served(
     number: int,
