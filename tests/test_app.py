@@ -85,6 +85,7 @@ def assert_one_line(ended: subprocess.CompletedProcess[str], *parts: str) -> Non
         assert part in line
 
 
+@pytest.mark.slow
 def test_it_synthesises_without_credentials_and_without_docker(project: Project) -> None:
     ended = project.run("app.py", **REQUIRED)
     assert (ended.returncode, ended.stderr) == (0, "")
@@ -94,6 +95,7 @@ def test_it_synthesises_without_credentials_and_without_docker(project: Project)
     assert manifest["artifacts"]["AiidSimilarIncidents"]["environment"] == f"aws://{ACCOUNT}/{REGION}"
 
 
+@pytest.mark.slow
 def test_settings_come_from_the_env_file_and_the_environment_wins(project: Project) -> None:
     (project.folder / "inference" / "plain.py").write_text("def handler(event, context): ...\n")
     (project.folder / ".env").write_text(
@@ -111,41 +113,49 @@ def test_settings_come_from_the_env_file_and_the_environment_wins(project: Proje
     assert {f["Environment"]["Variables"]["HF_MODEL_URI"] for f in functions} == {"allenai/longformer-base-4096"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1"])
 def test_a_file_of_settings_in_another_encoding_is_one_line(encoding: str, project: Project) -> None:
     (project.folder / ".env").write_bytes(f"{SETTINGS}# née\n".encode(encoding))
     assert_one_line(project.run("app.py"), ".env is not in UTF-8")
 
 
+@pytest.mark.slow
 def test_a_file_of_settings_that_can_not_be_read_is_one_line(project: Project) -> None:
     (project.folder / ".env").symlink_to(".env")
     assert_one_line(project.run("app.py"), ".env can't be read: Too many levels of symbolic links")
 
 
+@pytest.mark.slow
 def test_without_any_setting_it_says_what_is_missing_in_one_line(project: Project) -> None:
     assert_one_line(project.run("app.py"), "AWS_ACCOUNT_ID is not set")
     assert not project.outdir.exists()
 
 
+@pytest.mark.slow
 def test_a_bad_setting_is_one_line(project: Project) -> None:
     assert_one_line(project.run("app.py", **REQUIRED, LAMBDA_MEMORY_MIB="8 GB"), "LAMBDA_MEMORY_MIB", '"8 GB"')
 
 
+@pytest.mark.slow
 def test_a_handler_with_a_syntax_error_is_one_line(project: Project) -> None:
     (project.folder / "inference" / "broken.py").write_text("import json\ndef handler(event, context:\n    return 1\n")
     assert_one_line(project.run("app.py", **REQUIRED), "broken.py, line 2", "is not valid Python")
 
 
+@pytest.mark.slow
 def test_a_handler_that_asks_for_too_much_is_one_line(project: Project) -> None:
     (project.folder / "inference" / "long.py").write_text("TIMEOUT_S = 901\n\ndef handler(event, context): ...\n")
     assert_one_line(project.run("app.py", **REQUIRED), "long.py, line 1: TIMEOUT_S", "from 1 to 900", "TIMEOUT_S = 901")
 
 
+@pytest.mark.slow
 def test_a_project_without_the_job_that_a_deployment_calls_is_one_line(project: Project) -> None:
     (project.folder / "inference" / "jobs" / "shelve_state.py").unlink()
     assert_one_line(project.run("app.py", **REQUIRED), "jobs/shelve_state.py", "isn't there")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["app", "infrastructure", "infrastructure.stack"])
 def test_importing_synthesises_nothing_and_says_nothing(module: str, project: Project) -> None:
     before = project.files()

@@ -74,6 +74,7 @@ def test_no_lock_has_torch_or_what_only_its_gpu_build_needs_or_a_file_of_a_machi
     assert [line for line in path.read_text(encoding="utf-8").splitlines() if named.search(line)] == []
 
 
+@pytest.mark.slow
 def test_all_locks_have_the_same_version_of_a_package() -> None:
     assert len(LOCKS) == 5
     for larger, smaller in pairwise(LOCKS):
@@ -121,6 +122,7 @@ def with_what_they_ask_for(requirements: Iterator[Requirement]) -> list[Requirem
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("requirements", "path"), PAIRS, ids=short)
 def test_a_lock_has_all_that_its_packages_ask_for_and_nothing_else(requirements: Path, path: Path) -> None:
     """Nothing looks for what is missing: locks are installed with --no-deps."""
@@ -162,6 +164,7 @@ def imports(path: Path) -> set[str]:
     return found - sys.stdlib_module_names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["inference", "infrastructure", "scripts", "tests", "app.py"])
 def test_what_is_imported_is_declared(folder: str) -> None:
     """What another package happens to bring along may go with its next version."""

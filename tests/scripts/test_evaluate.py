@@ -143,6 +143,7 @@ def build(folder: Path, model_dir: Path, mode: str, precision: str = "float32") 
     return incidents, state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--engine", "torch"], ["--engine", "torch", "--precision", "bfloat16"]])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
@@ -295,6 +296,7 @@ def test_descriptions_can_be_asked_for(
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", ["another model", "no model", "no state", "a broken state", "no incidents"])
 def test_what_can_not_be_evaluated_is_told_in_one_line(
     broken: str,

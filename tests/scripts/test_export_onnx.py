@@ -164,6 +164,7 @@ CHANGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 
 
 # Where nothing says what the graph was, other places of weights can't be told from right ones.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "noted"),
     [(name, noted) for name in CHANGES for noted in (True, False) if noted or name != "weights elsewhere"],

@@ -61,6 +61,7 @@ def encodes_as(out: Path, published: Published, text: str = TEXT) -> bool:
 # From the hub.
 
 
+@pytest.mark.slow
 def test_longformer_as_it_is_on_the_hub_is_fetched_at_the_pinned_revision_and_only_once(
     hub: Hub, published: Published, tmp_path: Path
 ) -> None:
@@ -103,6 +104,7 @@ def test_the_config_above_has_the_keys_of_the_published_one() -> None:
     assert len(real["attention_window"]) == len(CONFIG_OF_2020["attention_window"])
 
 
+@pytest.mark.slow
 def test_a_branch_is_fetched_again_only_when_it_has_moved(
     hub: Hub, tiny_files: dict[str, bytes], tiny_encoder: TorchEncoder, tmp_path: Path
 ) -> None:
@@ -133,6 +135,7 @@ def test_a_branch_is_fetched_again_only_when_it_has_moved(
     assert json.loads((out / "provenance.json").read_text())["commit"] == moved
 
 
+@pytest.mark.slow
 def test_shards_and_the_two_files_of_an_older_tokenizer_are_fetched(
     hub: Hub, published: Published, tmp_path: Path
 ) -> None:
@@ -186,6 +189,7 @@ def test_a_folder_from_before_commits_were_noted_is_known_by_its_revision(instal
     assert is_installed(installed, "some/model", COMMIT)
 
 
+@pytest.mark.slow
 def test_an_installation_that_was_stopped_halfway_is_ended_without_the_hub(
     hub: Hub, installed: Path, tiny_encoder: TorchEncoder
 ) -> None:
@@ -369,6 +373,7 @@ def test_an_encoder_that_can_be_converted_is_sent_to_the_script_that_does(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [100, 400, 900, 100_000])
 def test_a_config_that_is_nested_deep_is_used_or_refused(
     depth: int, copied: Path, published: Published, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -371,6 +371,7 @@ BROKEN: list[Broken] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "check", "problem"), [found[1:] for found in BROKEN], ids=[f[0] for f in BROKEN])
 def test_a_broken_server_fails_the_check_of_what_it_breaks(
     change: Callable[[Exchange], None],
@@ -470,6 +471,7 @@ def test_incidents_that_are_as_similar_may_come_in_any_order(real_url: str, caps
         assert failed(url, capsys) == {}
 
 
+@pytest.mark.slow
 def test_where_the_incidents_can_not_be_counted_none_are_said_to_be_served(
     real_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -577,6 +579,7 @@ def test_a_command_line_that_is_none_is_exit_code_2(arguments: list[str], capsys
     assert "usage: " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_it_runs_as_a_program_without_the_packages_of_the_project(real_url: str) -> None:
     # A system Python, or one without site packages, has the standard library only.
     command: Command = [sys.executable, "-S", ROOT / "scripts" / "smoke_test.py", real_url, "--repeat", "1"]

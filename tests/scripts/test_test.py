@@ -28,6 +28,7 @@ def project(tmp_path: Path) -> Path:
     (folder / "inference").mkdir()
     for name in ("scripts/test", "scripts/local/venv.sh", *(path.name for path in ROOT.glob("requirements*.txt"))):
         shutil.copy(ROOT / name, folder / name)
+    shutil.copytree(ROOT / "scripts" / "locks", folder / "scripts" / "locks")
     for path in (ROOT / "inference").glob("requirements*.txt"):
         shutil.copy(path, folder / "inference")
     python = folder / ".venv" / "bin" / "python"

@@ -16,6 +16,7 @@ from similarity.incidents.state import TIME_FORMAT, IncidentState
 from similarity.shelf.versions import state_names
 
 
+@pytest.mark.slow
 def test_a_deployment_puts_the_images_state_on_the_shelf_and_the_handlers_serve_it(
     image: Image, tiny_state: IncidentState, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -134,6 +134,7 @@ def is_closed(connection: socket.socket) -> bool:
         return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content", [b"", HALF_A_HEAD, HALF_A_BODY, HALF_A_BODY.replace(b"/echo", b"/nowhere")],
     ids=["nothing", "head", "body", "body to nowhere"],
@@ -149,6 +150,7 @@ def test_a_request_that_stays_half_sent_is_closed(content: bytes, start: Callabl
     assert "Traceback" not in server.end()
 
 
+@pytest.mark.slow
 def test_half_a_request_after_a_whole_one_is_closed(start: Callable[..., Running]) -> None:
     server = start(request_s=LIMIT_S)
     connection = server.send(WHOLE)
@@ -158,6 +160,7 @@ def test_half_a_request_after_a_whole_one_is_closed(start: Callable[..., Running
     assert "Traceback" not in server.end()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start_of_it", [HALF_A_HEAD, HALF_A_BODY], ids=["head", "body"])
 def test_a_request_that_drips_in_is_closed(start_of_it: bytes, start: Callable[..., Running]) -> None:
     server = start(request_s=LIMIT_S)
@@ -208,6 +211,7 @@ def reset(connection: socket.socket) -> None:
     connection.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leave", [hang_up, reset])
 @pytest.mark.parametrize(
     "content",
@@ -232,6 +236,7 @@ def test_a_caller_who_hangs_up_amid_the_request_leaves_no_traceback(
     assert "Traceback" not in server.end()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leave", [hang_up, reset])
 def test_a_caller_who_hangs_up_while_the_answer_is_made_leaves_no_traceback(
     leave: Callable[[socket.socket], None], start: Callable[..., Running]
@@ -246,6 +251,7 @@ def test_a_caller_who_hangs_up_while_the_answer_is_made_leaves_no_traceback(
     assert "Traceback" not in server.end()
 
 
+@pytest.mark.slow
 def test_ctrl_c_does_not_wait_for_half_sent_requests(start: Callable[..., Running]) -> None:
     server = start()  # which would wait for an answer for an hour
     halves = [server.send(HALF_A_HEAD), server.send(HALF_A_BODY)]
@@ -256,6 +262,7 @@ def test_ctrl_c_does_not_wait_for_half_sent_requests(start: Callable[..., Runnin
     assert "Traceback" not in log
 
 
+@pytest.mark.slow
 def test_ctrl_c_cuts_off_an_answer_that_takes_too_long(start: Callable[..., Running]) -> None:
     server = start(grace_s=0.2)
     connection = server.send(WHOLE.replace(b"/echo", b"/waiting"))

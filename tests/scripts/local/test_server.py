@@ -42,11 +42,7 @@ from pathlib import Path
 folder, notes = map(Path, sys.argv[1:3])
 atexit.register(lambda: notes.write_text("\\n".join(sys.modules)))
 sys.path[0] = SCRIPTS
-from aiid_site import read_msg
 from local import server as local_server
-from processes import PATIENCE_S, Command, wait_until
-from reference import load_longformer, reference_of_text
-from serving import SCRIPT, Server, environment, serving
 
 local_server.QUICK_START_DIR = folder
 sys.exit(local_server.main(sys.argv[3:]))
@@ -133,6 +129,7 @@ def test_every_request_is_a_line_in_the_log(server: Server) -> None:
     assert re.search(r'"POST /text-to-embed\?marker=third HTTP/1.1" 200', third)
 
 
+@pytest.mark.slow
 def test_verbose_shows_what_a_lambda_logs_of_each_answer(
     server: Server, tmp_path: Path, tiny_model_dir: Path, tiny_state_path: Path
 ) -> None:
@@ -189,6 +186,7 @@ def test_a_port_in_use_is_one_line_and_exit_code_1(server: Server, tiny_model_di
     assert best(server.get("/similar", text=TINY_TEXTS[1]))[0] == 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_in_seconds_with_exit_code_0(
     tmp_path: Path, tiny_model_dir: Path, tiny_state_path: Path
 ) -> None:
@@ -204,6 +202,7 @@ def test_ctrl_c_ends_it_in_seconds_with_exit_code_0(
         assert "Traceback" not in server.output
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_quiet_also_before_the_first_request(
     tmp_path: Path, tiny_model_dir: Path, tiny_state_path: Path
 ) -> None:
@@ -241,6 +240,7 @@ def test_help_is_shown_without_what_makes_models_and_states(tmp_path: Path) -> N
     assert "onnxruntime" not in notes.read_text().splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [True, False])
 def test_serving_does_without_what_makes_models_and_states(
     own: bool, tmp_path: Path, quick_start: Path, tiny_model_dir: Path, tiny_state_path: Path
@@ -256,6 +256,7 @@ def test_serving_does_without_what_makes_models_and_states(
     assert heavy(notes) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--model", "--state"])
 def test_a_path_that_is_not_there_is_a_usage_error(option: str, tmp_path: Path) -> None:
     ended = run_to_its_end("--port", "0", option, tmp_path / "nowhere")
@@ -266,6 +267,7 @@ def test_a_path_that_is_not_there_is_a_usage_error(option: str, tmp_path: Path) 
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.slow
 def test_a_state_of_another_model_is_one_line_and_exit_code_1(tmp_path: Path, tiny_model_dir: Path) -> None:
     other = write_tiny_longformer(tmp_path / "other", seed=1)
     (other / "provenance.json").write_text('{"model": "other/model"}')
@@ -277,6 +279,7 @@ def test_a_state_of_another_model_is_one_line_and_exit_code_1(tmp_path: Path, ti
     assert "other/model" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "said"),
     [
@@ -297,6 +300,7 @@ def test_a_folder_that_is_no_longformer_is_one_line_that_names_what_helps(
     assert said in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"<html>404</html>", b""])
 def test_a_file_that_is_no_state_is_one_line_and_exit_code_1(
     content: bytes, tmp_path: Path, tiny_model_dir: Path
@@ -318,6 +322,7 @@ def put(state: IncidentState, path: Path) -> None:
     path.with_name("next.pt").replace(path)
 
 
+@pytest.mark.slow
 def test_a_new_state_is_taken_up_while_requests_run_and_a_broken_one_is_not(
     tmp_path: Path, tiny_model_dir: Path, tiny_state: IncidentState
 ) -> None:
@@ -357,6 +362,7 @@ def test_a_new_state_is_taken_up_while_requests_run_and_a_broken_one_is_not(
         assert found == sorted(found)  # no client went back to a state that had been replaced
 
 
+@pytest.mark.slow
 def test_the_command_passes_its_arguments_on_from_any_folder(tmp_path: Path) -> None:
     # A copy with a venv whose pip installs nothing: what the command itself does is all real.
     project = tmp_path / "a project"
@@ -396,6 +402,7 @@ def test_a_quick_start_model_that_was_stopped_in_its_last_step_is_used(
     assert TorchEncoder.load(local_server.quick_start_model()).name == "tiny"
 
 
+@pytest.mark.slow
 def test_a_broken_state_of_the_sample_is_built_again(
     quick_start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

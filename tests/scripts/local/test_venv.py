@@ -191,6 +191,7 @@ def found_by(ran: subprocess.CompletedProcess[str]) -> Any:
     return json.loads(ran.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["a file", "variables"])
 def test_settings_of_where_packages_are_are_left_aside_and_those_of_the_index_kept(
     kind: str, project: Path, environment: Environment, index: Index, tmp_path: Path
@@ -212,6 +213,7 @@ def test_settings_of_where_packages_are_are_left_aside_and_those_of_the_index_ke
     assert "/large_thing-1.0-py3-none-any.whl" in index.asked
 
 
+@pytest.mark.slow
 def test_it_can_be_started_through_links_from_any_folder(
     project: Path, environment: Environment, tmp_path: Path
 ) -> None:
@@ -232,6 +234,7 @@ def test_it_can_be_started_through_links_from_any_folder(
     }
 
 
+@pytest.mark.slow
 def test_the_set_up_says_how_far_it_is_in_few_lines_and_the_second_start_nothing(
     bare_project: Path, environment: Environment
 ) -> None:
@@ -250,6 +253,7 @@ def test_the_set_up_says_how_far_it_is_in_few_lines_and_the_second_start_nothing
     assert (second.returncode, second.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_where_installing_fails_the_advice_can_be_followed(
     project: Path, environment: Environment, index: Index
 ) -> None:
@@ -274,6 +278,7 @@ def test_where_installing_fails_the_advice_can_be_followed(
     found_by(serve(project, env))
 
 
+@pytest.mark.slow
 def test_a_file_that_is_not_the_one_in_the_lock_is_refused(
     project: Path, environment: Environment, index: Index, tmp_path: Path
 ) -> None:
@@ -284,6 +289,7 @@ def test_a_file_that_is_not_the_one_in_the_lock_is_refused(
     assert not list((project / ".venv").rglob("large_thing*"))
 
 
+@pytest.mark.slow
 def test_what_a_package_asks_for_is_installed_only_where_the_lock_names_it(
     project: Path, environment: Environment, tmp_path: Path
 ) -> None:
@@ -298,6 +304,7 @@ def test_what_a_package_asks_for_is_installed_only_where_the_lock_names_it(
     assert list((project / ".venv").rglob("other_thing.py"))
 
 
+@pytest.mark.slow
 def test_a_lock_that_lacks_a_requirement_is_named_before_anything_is_downloaded(
     project: Path, environment: Environment, index: Index
 ) -> None:
@@ -314,6 +321,7 @@ def test_a_lock_that_lacks_a_requirement_is_named_before_anything_is_downloaded(
     assert index.asked == []
 
 
+@pytest.mark.slow
 def test_a_build_of_torch_that_needs_more_than_the_lock_has_gets_it(
     project: Path, environment: Environment, tmp_path: Path
 ) -> None:
@@ -323,6 +331,7 @@ def test_a_build_of_torch_that_needs_more_than_the_lock_has_gets_it(
     found_by(serve(project, environment()))
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_set_up_with_one_line_and_the_same_command_goes_on(
     project: Path, environment: Environment, index: Index
 ) -> None:
@@ -365,6 +374,7 @@ def test_a_python_that_is_too_old_is_named(bare_project: Path, environment: Envi
     assert not (bare_project / ".venv").exists()
 
 
+@pytest.mark.slow
 def test_scripts_test_can_be_started_through_a_link(
     project: Path, environment: Environment, index: Index, tmp_path: Path
 ) -> None:

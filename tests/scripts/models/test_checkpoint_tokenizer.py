@@ -50,6 +50,7 @@ def of_transformers(folder: Path, **options: Any) -> RobertaTokenizerFast:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix_space", [None, False, True])
 def test_two_files_make_the_tokenizer_that_transformers_makes_of_them(prefix_space: bool | None, folder: Path) -> None:
     if prefix_space is not None:
@@ -64,6 +65,7 @@ def test_two_files_make_the_tokenizer_that_transformers_makes_of_them(prefix_spa
     assert found.decode(found.encode("Hello world").ids) == expected.decode(expected("Hello world")["input_ids"], True)
 
 
+@pytest.mark.slow
 def test_the_published_files_make_the_published_tokenizer(tmp_path: Path) -> None:
     if not LONGFORMER_DIR.is_dir():
         pytest.skip(f"{LONGFORMER_DIR} is not there")
@@ -92,6 +94,7 @@ def test_one_of_the_two_files_is_too_few(name: str, folder: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

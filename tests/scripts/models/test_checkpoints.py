@@ -302,6 +302,7 @@ def test_weights_that_can_not_be_read_are_refused_in_one_sentence(kind: str, tmp
     assert "weights_only=False" not in str(caught.value), "torch's advice to load without protection"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("save", [save_old, torch.save], ids=["old", "zip"])
 def test_weights_that_are_cut_are_refused_wherever_it_is(save: Callable[[object, Path], None], tmp_path: Path) -> None:
     path = tmp_path / BIN
@@ -339,6 +340,7 @@ print(read)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["old", "zip"])
 def test_damaged_weights_are_read_or_refused_and_nothing_else(form: str, tmp_path: Path) -> None:
     ran = subprocess.run(

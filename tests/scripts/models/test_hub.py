@@ -43,6 +43,7 @@ def encodes_alike(out: Path, encoder: TorchEncoder) -> bool:
     return np.array_equal(TorchEncoder.load(out).encode(TEXT).vector, encoder.encode(TEXT).vector)
 
 
+@pytest.mark.slow
 def test_a_download_that_is_cut_says_so_and_the_next_run_asks_for_the_rest(
     hub: Hub, large_files: dict[str, bytes], tiny_encoder: TorchEncoder, tmp_path: Path
 ) -> None:
@@ -65,6 +66,7 @@ def test_a_download_that_is_cut_says_so_and_the_next_run_asks_for_the_rest(
     assert encodes_alike(out, tiny_encoder)
 
 
+@pytest.mark.slow
 def test_a_download_stopped_by_ctrl_c_resumes(
     hub: Hub, large_files: dict[str, bytes], tiny_encoder: TorchEncoder, tmp_path: Path
 ) -> None:
@@ -96,6 +98,7 @@ def test_a_download_stopped_by_ctrl_c_resumes(
     assert encodes_alike(out, tiny_encoder)
 
 
+@pytest.mark.slow
 def test_files_that_arrive_damaged_are_refused_and_fetched_anew(
     hub: Hub, tiny_files: dict[str, bytes], tiny_encoder: TorchEncoder, tmp_path: Path
 ) -> None:
@@ -122,6 +125,7 @@ def test_files_that_arrive_damaged_are_refused_and_fetched_anew(
     assert encodes_alike(out, tiny_encoder)
 
 
+@pytest.mark.slow
 def test_what_an_earlier_download_of_another_model_left_is_not_mixed_in(
     hub: Hub, tiny_files: dict[str, bytes], tiny_model_dir: Path, tiny_encoder: TorchEncoder, tmp_path: Path
 ) -> None:
@@ -142,6 +146,7 @@ def test_what_an_earlier_download_of_another_model_left_is_not_mixed_in(
     assert encodes_alike(out, tiny_encoder)
 
 
+@pytest.mark.slow
 def test_a_mirror_without_checksums_is_taken_at_its_word_and_that_is_said(
     hub: Hub, tiny_files: dict[str, bytes], tiny_encoder: TorchEncoder, tmp_path: Path
 ) -> None:
@@ -163,6 +168,7 @@ def test_a_mirror_without_checksums_is_taken_at_its_word_and_that_is_said(
     assert encodes_alike(out, tiny_encoder)
 
 
+@pytest.mark.slow
 def test_what_the_hub_does_not_have_leaves_the_model_that_was_there(
     hub: Hub, tiny_files: dict[str, bytes], tiny_model_dir: Path, tmp_path: Path
 ) -> None:
@@ -208,6 +214,7 @@ NOT_FOUND = (404, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repositor
 NOT_LOGGED_IN = (401, {"X-Error-Message": "Invalid username or password."})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "file"])
 def test_a_token_that_the_hub_rejects_is_named_by_where_it_comes_from(
     source: str, hub: Hub, tiny_files: dict[str, bytes], tmp_path: Path
@@ -227,6 +234,7 @@ def test_a_token_that_the_hub_rejects_is_named_by_where_it_comes_from(
     assert "stale" not in ran.stderr, "tokens are secret"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("of_files", "token", "refusal", "expected"),
     [
@@ -258,6 +266,7 @@ def test_a_model_that_is_not_for_everyone_says_what_it_takes(
 # The way there.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [
@@ -283,6 +292,7 @@ def test_variables_that_can_not_work_are_named(
     assert hub.asked == []
 
 
+@pytest.mark.slow
 def test_offline_mode_says_so(tmp_path: Path) -> None:
     ran = fetch("http://127.0.0.1:9", tmp_path / "model", HF_HUB_OFFLINE="1")
     assert ran.code == 1
@@ -291,6 +301,7 @@ def test_offline_mode_says_so(tmp_path: Path) -> None:
     assert "--from" in advice
 
 
+@pytest.mark.slow
 def test_a_hub_that_can_not_be_reached_gives_advice(tmp_path: Path) -> None:
     with socket.socket() as closed:
         # A port that is taken and doesn't listen refuses connections.
@@ -303,6 +314,7 @@ def test_a_hub_that_can_not_be_reached_gives_advice(tmp_path: Path) -> None:
         assert way_out in advice
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "answer",
     [b"<html>Please log in to this network.</html>", b"{}", b'{"id": "some/model", "siblings": 7}'],

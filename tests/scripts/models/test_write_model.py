@@ -212,6 +212,7 @@ def found_in(folder: Path, killed: Killed) -> str:
     return "new" if np.array_equal(vector, killed.new) else "old"
 
 
+@pytest.mark.slow
 def test_a_writer_that_is_killed_leaves_the_old_model_or_says_so(
     killed: Killed, request: pytest.FixtureRequest
 ) -> None:
@@ -226,6 +227,7 @@ def test_a_writer_that_is_killed_leaves_the_old_model_or_says_so(
             assert found == ["new", "halfway", "new"]
 
 
+@pytest.mark.slow
 def test_the_next_writer_goes_on_after_a_kill(killed: Killed) -> None:
     halfway = [folder for folder in killed.folders if (folder / ".installing").exists()]
     assert halfway
@@ -259,6 +261,7 @@ def test_two_writers_do_not_meet(tiny_model_dir: Path, tmp_path: Path, monkeypat
     assert ModelFiles(tmp_path).name() == "the second"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moved", range(6))
 def test_no_image_is_built_of_two_models(
     moved: int, tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -47,6 +47,7 @@ for name in json.loads(sys.argv[1]):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_no_script_fails_over_a_letter_that_the_terminal_lacks(encoding: str) -> None:
     ended = run("-c", PRINT_IN_EACH, json.dumps(runnable_scripts()), NAME, encoding=encoding, cwd=SCRIPTS)
@@ -54,6 +55,7 @@ def test_no_script_fails_over_a_letter_that_the_terminal_lacks(encoding: str) ->
     assert ended.stdout.count(rb"caf\udce9") == len(runnable_scripts())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_a_state_can_be_written_to_a_path_that_the_terminal_can_not_print(
     encoding: str, tiny_model_dir: Path, tmp_path: Path

@@ -54,6 +54,7 @@ def test_the_scripts_were_found() -> None:
     assert {"build_state.py", "fetch_model.py", "local/server.py", "smoke_test.py"} < set(SCRIPTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_ctrl_c_in_the_imports_is_one_line(script: str) -> None:
     with python("-c", HELD_IN_AN_IMPORT, SCRIPTS_DIR / script, "--help") as process:
@@ -77,6 +78,7 @@ def arguments(script: str, model_dir: Path, out: Path) -> list[str]:
     }[script]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "script",
     ["build_state.py", "convert_encoder.py", "evaluate.py", "export_onnx.py", "fetch_model.py", "local/server.py"],

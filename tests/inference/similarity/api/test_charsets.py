@@ -192,6 +192,7 @@ CONTENTS = hypothesis.strategies.binary() | hypothesis.strategies.builds(
 )
 
 
+@pytest.mark.slow
 @hypothesis.settings(derandomize=True, deadline=None, max_examples=1000)
 @hypothesis.given(content=CONTENTS, content_type=TYPES)
 def test_any_bytes_are_answered_and_alike_both_ways(content: bytes, content_type: str | None) -> None:

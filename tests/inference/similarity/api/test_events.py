@@ -258,6 +258,7 @@ def answers_of(handler: Any) -> list[dict[str, Any]]:
     return envelopes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NOT_FOR_JSON)
 def test_an_answer_that_json_can_not_hold_is_our_error(name: str, caplog: pytest.LogCaptureFixture) -> None:
     @endpoint
@@ -271,6 +272,7 @@ def test_an_answer_that_json_can_not_hold_is_our_error(name: str, caplog: pytest
     assert "Traceback" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NOT_FOR_JSON)
 def test_a_warning_that_json_can_not_hold_is_our_error(name: str) -> None:
     @endpoint
@@ -409,6 +411,7 @@ def test_names_are_cut_and_have_no_lines_of_their_own() -> None:
     assert all(warning.isprintable() for warning in warnings)
 
 
+@pytest.mark.slow
 def test_ten_names_are_enough() -> None:
     warnings = knows_two({f"p{number}": "secret" for number in range(100_000)}, None)["body"]["warnings"]
     assert warnings == [*unknown(*(f"p{number}" for number in range(10))), "99990 more unknown parameters ignored."]

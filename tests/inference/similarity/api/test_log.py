@@ -293,6 +293,7 @@ def without_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
     service.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "set_up", [in_working_order, with_errors_that_quote, with_answers_that_are_no_json, without_a_model]
 )

@@ -96,6 +96,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_cls_vector_is_that_of_transformers(name: str, engine: Engine, tmp_path: Path) -> None:
     model, _ = save_longformer(tmp_path, **CONFIGS[name])
@@ -119,6 +120,7 @@ def test_the_cls_vector_is_that_of_transformers(name: str, engine: Engine, tmp_p
         assert (cls_vector(encoder, ids) - reference(model, ids)).abs().max() <= TOLERANCE, f"{tokens} tokens"
 
 
+@pytest.mark.slow
 def test_texts_of_every_length_are_exact(tmp_path: Path) -> None:
     model, _ = save_longformer(tmp_path, attention_window=512, num_hidden_layers=12)
     encoders = {engine: load_encoder(tmp_path, engine=engine) for engine in ENGINES}
@@ -155,6 +157,7 @@ def test_the_contract_says_that_longformer_base_sees_3073_tokens() -> None:
     assert inputs_needed(4096, config)[-2:] == [257, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_checkpoints_are_computed_in_float32(dtype: str, engine: Engine, tmp_path: Path) -> None:
     write_tiny_longformer(tmp_path, dtype=dtype)
@@ -301,6 +304,7 @@ def precompiled(charsmap: str) -> dict[str, str]:
     return {"type": "Precompiled", "precompiled_charsmap": charsmap}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BREAKS)
 def test_a_broken_model_is_a_model_error(name: str, engine: Engine, tmp_path: Path, tiny_model_dir: Path) -> None:
     folder = tmp_path / "model"
@@ -405,6 +409,7 @@ def test_without_packed_weights_the_vector_is_the_same(tmp_path: Path, monkeypat
 
 
 # CLS attends to all and all attend to it, as transformers computes it where a global_attention_mask says so.
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [1, 3])
 def test_global_attention_on_cls_is_that_of_transformers(layers: int, engine: Engine, tmp_path: Path) -> None:
     model, _ = save_longformer(tmp_path, num_hidden_layers=layers, attention_window=16)
@@ -468,6 +473,7 @@ print(sorted({"torch", "transformers", "safetensors"} & set(sys.modules)))
 """
 
 
+@pytest.mark.slow
 def test_the_default_engine_serves_without_torch(deployed: Deployed) -> None:
     command = [sys.executable, "-c", SERVES_WITHOUT, str(ROOT / "inference")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -488,6 +494,7 @@ print(sorted({"torch", "onnxruntime", "tokenizers"} & set(sys.modules)))
 
 
 # Random weights have no outliers, so the tolerance is a little wider than what real models need.
+@pytest.mark.slow
 @pytest.mark.parametrize(("engine", "precision"), [("torch", "bfloat16"), ("onnx", "int8")])
 def test_reduced_precision_points_the_same_way(engine: Engine, precision: Precision, tmp_path: Path) -> None:
     model, exact = save_longformer(tmp_path, hidden_size=96, intermediate_size=200, num_hidden_layers=3)

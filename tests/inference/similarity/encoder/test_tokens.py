@@ -110,6 +110,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
     return TextTokenizer.load(path, TINY_MAX_TOKENS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", [*TEXTS, *(report[:4000] for report in sample_texts()[:10]), "a </s> b <pad> c <s>", " ", "\n\t x"]
 )
@@ -120,6 +121,7 @@ def test_tokens_are_those_of_transformers(text: str, tokenizer: TextTokenizer) -
     assert tokens.came_is_exact
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [-1, 0, 1])
 def test_the_cut_is_at_the_maximum(more: int, tokenizer: TextTokenizer) -> None:
     one_token_each = " the" * (TINY_MAX_TOKENS - 2 + more)
@@ -140,6 +142,7 @@ def random_text(characters: int, seed: int) -> str:
     return "".join(choose.choices(pieces, k=characters))[:characters]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 def test_a_text_that_is_cut_before_it_is_tokenised_whole_gets_the_same_tokens(
     seed: int, tokenizer: TextTokenizer
@@ -184,6 +187,7 @@ HOSTILE_TEXTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_tokens", [TINY_MAX_TOKENS, 4096])
 @pytest.mark.parametrize("name", HOSTILE_TEXTS)
 def test_a_bounded_number_of_characters_reaches_the_tokenizer(name: str, max_tokens: int, each: Tokenizer) -> None:
@@ -215,6 +219,7 @@ WORDS = hypothesis.strategies.builds(
 GAPS = hypothesis.strategies.text(" \t\n\r\v\f\xa0\u3000", min_size=1, max_size=6)
 
 
+@pytest.mark.slow
 @hypothesis.settings(
     derandomize=True,
     deadline=None,
@@ -241,6 +246,7 @@ def test_the_tokens_of_any_text_with_words_are_those_of_the_whole_text(
     assert not tokens.is_blank
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_tokens", [TINY_MAX_TOKENS, 4096])
 def test_the_tokens_of_the_sample_are_those_of_the_whole_text(max_tokens: int, each: Tokenizer) -> None:
     reports = sample_texts()
@@ -250,6 +256,7 @@ def test_the_tokens_of_the_sample_are_those_of_the_whole_text(max_tokens: int, e
         assert not tokens.is_shortened
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not AIID_DIR.is_dir(), reason="the AI Incident Database's data is not here")
 @pytest.mark.parametrize("max_tokens", [TINY_MAX_TOKENS, 4096])
 def test_the_tokens_of_real_descriptions_are_those_of_the_whole_text(max_tokens: int, each: Tokenizer) -> None:
@@ -272,6 +279,7 @@ SPARSE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPARSE)
 def test_a_text_of_few_tokens_for_its_length_has_those_of_the_whole_text(name: str, each: Tokenizer) -> None:
     for max_tokens in (TINY_MAX_TOKENS, 4096):
@@ -282,6 +290,7 @@ def test_a_text_of_few_tokens_for_its_length_has_those_of_the_whole_text(name: s
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["spaces between words", "one letter", "an endless word"])
 def test_a_very_long_run_behind_few_words_is_cut(name: str) -> None:
     """WordPiece has few tokens for it, and exactly those of the whole text."""
@@ -296,6 +305,7 @@ def test_a_very_long_run_behind_few_words_is_cut(name: str) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("behind", ["", " " * 1000, "\n" * 200_000, "😀" * 200_000])
 def test_128_k_spaces_before_a_word_are_not_a_blank_text(behind: str, each: Tokenizer) -> None:
     for max_tokens in (TINY_MAX_TOKENS, 4096):
@@ -336,6 +346,7 @@ def test_what_is_blank_once_transliterated_is_said_to_be(text: str, tokenizer: T
     assert not tokenizer(text + "a").is_blank
 
 
+@pytest.mark.slow
 def test_the_real_longformer_tokenizer_is_cut_at_4096() -> None:
     whole = real_longformer_tokenizer()
     tokenizer = TextTokenizer.load(LONGFORMER_DIR / "tokenizer.json", 4096)

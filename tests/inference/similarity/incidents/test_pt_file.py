@@ -105,6 +105,7 @@ def test_a_file_is_read_as_torch_reads_it(name: str, form: str, tmp_path: Path) 
 FLOATS = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 
 
+@pytest.mark.slow
 @given(
     shapes=st.lists(st.tuples(st.integers(1, 5), st.integers(1, 9)) | st.none(), min_size=1, max_size=8),
     dtype=st.sampled_from(FLOATS),
@@ -280,6 +281,7 @@ def read_in_another_process(folder: Path) -> dict[str, str]:
     return outcomes
 
 
+@pytest.mark.slow
 def test_hostile_pickles_are_refused_and_do_no_harm(tmp_path: Path) -> None:
     for number, (pickled, _) in enumerate(PICKLES.values()):
         pack(tmp_path / f"{number:03}.pt", {"a/data.pkl": pickled, "a/data/0": np.ones(4, "<f4").tobytes()})
@@ -290,6 +292,7 @@ def test_hostile_pickles_are_refused_and_do_no_harm(tmp_path: Path) -> None:
         assert outcome.isprintable(), name
 
 
+@pytest.mark.slow
 def test_hostile_zips_are_refused_and_do_no_harm(tmp_path: Path) -> None:
     good = {"a/data.pkl": listed(ROW), "a/data/0": np.ones(4, "<f4").tobytes()}
     zeros = {**good, "a/data/0": bytes(1 << 30)}
@@ -361,6 +364,7 @@ def mutants(tmp_path: Path, count: int) -> Iterator[bytes]:
             yield changed(path.read_bytes(), chance)
 
 
+@pytest.mark.slow
 def test_damaged_files_end_in_a_sentence_or_in_a_state_that_ranks(tmp_path: Path) -> None:
     """600 mutants, read in a process with little memory."""
     folder = tmp_path / "mutants"
@@ -382,6 +386,7 @@ INSTRUCTIONS = [
 ] + [STORAGE, REBUILD, ROW, b"ccollections\nOrderedDict\n", b"K\x02", b"X\x01\0\0\0k", b"q\x05", b"h\x05", b"Q", b"R"]
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(INSTRUCTIONS) | st.binary(max_size=3), max_size=40))
 @settings(max_examples=1000)
 def test_any_instructions_give_values_or_a_pt_file_error(tmp_path_factory: Any, parts: list[bytes]) -> None:
@@ -402,6 +407,7 @@ def assert_is_plain(content: Any, depth: int = 0) -> None:
             assert_is_plain(each, depth + 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["zip", "old"])
 def test_a_file_cut_at_any_byte_is_refused_in_words(form: str, tmp_path: Path) -> None:
     content = save([SOME[:1, :2].clone()], tmp_path / "whole.pt", form).read_bytes()

@@ -106,6 +106,7 @@ def plain_similarities(vector: np.ndarray, means: np.ndarray, metric: Metric) ->
     return (means / np.where(lengths, lengths, 1)[:, None]) @ (vector / (length or 1))
 
 
+@pytest.mark.slow
 @hypothesis.settings(derandomize=True, deadline=None, max_examples=500)
 @hypothesis.given(means_and_vector(), hypothesis.strategies.integers(0, 10))
 @pytest.mark.parametrize("metric", METRICS)
@@ -195,6 +196,7 @@ def test_ties_go_by_incident_id() -> None:
     assert [match.incident_id for match in matches] == [251, *range(1, 100)]
 
 
+@pytest.mark.slow
 def test_no_similarity_is_above_1() -> None:
     means = np.random.default_rng(0).standard_normal((2000, 7), np.float32)
     state = state_of(means)

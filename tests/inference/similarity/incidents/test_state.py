@@ -189,6 +189,7 @@ def test_a_broken_state_is_a_state_error(name: str, tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 @given(
     means=arrays(
         np.float32,

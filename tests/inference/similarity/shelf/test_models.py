@@ -66,6 +66,7 @@ BROKEN: dict[str, Break] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", BROKEN.values(), ids=BROKEN)
 def test_whatever_is_wrong_there_the_image_serves_and_says_so_once(
     damage: Break, image: Image, loaded_from: list[Path], caplog: pytest.LogCaptureFixture

@@ -113,6 +113,7 @@ BROKEN: dict[str, Break] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", BROKEN.values(), ids=BROKEN)
 @pytest.mark.parametrize("is_fresh", [True, False])
 def test_a_damaged_state_is_refused_once_and_the_last_good_one_served(
@@ -146,6 +147,7 @@ def test_a_state_of_another_model_is_refused_and_the_newest_that_fits_served(
     assert problems(caplog) == ["state refused"]
 
 
+@pytest.mark.slow
 def test_a_refused_state_is_tried_again_after_pauses_that_grow_and_served_once_it_is_whole(
     image: Image, newer: IncidentState, pass_time: PassTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +255,7 @@ def _unlistable(mount: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> No
     monkeypatch.setattr(os, "listdir", refuse)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOTCONN])
 def test_a_shelf_that_fails_is_logged_once_and_the_last_state_served(
     number: int,
@@ -272,6 +275,7 @@ def test_a_shelf_that_fails_is_logged_once_and_the_last_state_served(
     assert titles() == set(TINY_TEXTS.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["mount", "shelf", "states"])
 @pytest.mark.parametrize("becomes", ["gone", "empty"])
 def test_a_shelf_that_is_lost_leaves_the_last_state_in_use(

@@ -93,6 +93,7 @@ def kill_before(step: int) -> None:
         setattr(os, name, dying(getattr(os, name)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("was", ["nothing", "damaged"])
 def test_killed_at_every_step(was: str, folder: Path, files: dict[str, Path]) -> None:
     killed = 0

@@ -319,6 +319,7 @@ def random_texts(count: int) -> list[str]:
     return texts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["folder", "zip", "tar.bz2"])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
 def test_texts_as_aiid_writes_them_are_those_of_its_database(form: str, line_end: str, tmp_path: Path) -> None:
