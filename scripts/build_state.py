@@ -3,7 +3,7 @@
 
 SOURCE is one of
     a snapshot of the AI Incident Database (folder, zip or tar with incidents.csv and reports.csv),
-    an incidents.csv alone (title and description stand in for the reports),
+    an incidents.csv alone (title and description replace the reports),
     a state.csv of nlp-lambdas (vectors of allenai/longformer-base-4096; no model is run),
     a state in the original's list form (no model is run).
 

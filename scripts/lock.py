@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""Write the lock files anew: versions and hashes of all packages that get installed, also those that others need.
+"""Write the lock files: versions and hashes of all packages to install, with the packages that these need.
 
-Run it after a change to a requirements file. Versions stay where the requirements allow it; --upgrade takes the newest.
-A lock holds for Python 3.11 to 3.14, on Linux (x86_64 and ARM) and on macOS (Apple silicon). This needs a package
-index; pip and uv each read their own settings for it. uv does the work; it is installed for that and removed again.
+Run this after a change to a requirements file. It keeps the locked versions that the requirements allow. --upgrade
+takes the newest versions instead. A lock is for Python 3.11 to 3.14, on Linux (x86_64 and ARM) and macOS (Apple
+silicon).
+
+uv does the work. It is installed for this and removed afterwards. pip and uv need a package index, and each reads its
+own settings for it.
 
 Example:
     python scripts/lock.py
-Example, the newest of what the requirements don't pin:
+Example that takes the newest versions that the requirements allow:
     python scripts/lock.py --upgrade
 """
 
@@ -34,16 +37,16 @@ LOCKS = {
     "inference/requirements.txt": "inference/locks/requirements.txt",
 }
 UV_LOCK = SCRIPTS_DIR / "locks" / "requirements-uv.txt"
-# What torch's ordinary build for Linux asks for, and its CPU build doesn't: several GB.
+# torch's ordinary build for Linux needs these packages of several GB. Its CPU build doesn't.
 EXCLUDED = (
     *("cuda-bindings", "cuda-toolkit", "triton"),
     *("nvidia-cudnn-cu13", "nvidia-cusparselt-cu13", "nvidia-nccl-cu13", "nvidia-nvshmem-cu13"),
 )
 OPTIONS = (
     *("--quiet", "--universal", "--python-version=3.11", "--no-python-downloads"),
-    # One version of a package for all Pythons: the one that the tests run with.
+    # One version of a package for all Pythons, so that the tests run with it.
     "--fork-strategy=fewest",
-    # Builds only: a source package would fetch what it is built with, and nothing checks that.
+    # Only wheels: building a source package would fetch other packages without checking hashes.
     *("--generate-hashes", "--only-binary=:all:", "--emit-build-options"),
     *(f"--no-emit-package={UNLOCKED}", "--no-annotate", "--custom-compile-command=python scripts/lock.py"),
 )
@@ -53,14 +56,14 @@ def install_uv(folder: Path) -> Path:
     """Makes a venv with the pinned uv. Returns the path of the program. Raises CalledProcessError."""
     venv.create(folder, with_pip=True)
     pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    # Into that venv, whatever pip's settings say, as in scripts/local/venv.sh.
+    # These override pip's settings, so that it installs into this venv. scripts/local/venv.sh does the same.
     there = ["--no-user", "--target=", "--root=/", f"--prefix={folder}"]
     subprocess.run([*pip, *there, "--require-hashes", "--no-deps", "-r", str(UV_LOCK)], check=True)
     return folder / "bin" / "uv"
 
 
 def lock(folder: Path, upgrade: bool) -> None:
-    """Writes all locks, or none. Raises CalledProcessError where uv finds no versions that go together."""
+    """Writes all locks, or none. Raises CalledProcessError if uv finds no versions that fit together."""
     uv = install_uv(folder / "venv")
     excluded = folder / "excluded.txt"
     excluded.write_text("".join(f"{name}\n" for name in EXCLUDED))
@@ -91,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as folder:
             lock(Path(folder), args.upgrade)
     except subprocess.CalledProcessError as error:
-        # The program has said why.
+        # The program has printed the reason.
         print(f"lock: no lock was changed, because {Path(error.cmd[0]).name} failed", file=sys.stderr)
         return 1
     return 0

@@ -1,4 +1,4 @@
-"""Lambdas without a route: each file that defines `handler` is one. A deployment, an event or a schedule calls it.
+"""Lambdas without a route: each file here that defines `handler`. A deployment, an event or a schedule calls it.
 
-The work itself is done in `similarity`.
+The handlers are short; `similarity` does the work.
 """

@@ -1,7 +1,7 @@
 """Puts the image's state on the shelf, where all Lambdas find it. Each deployment calls this first.
 
-It is the only Lambda that may write there. It makes the folders of the file system, and removes what nobody needs any
-more. It raises where the deployment must not go on.
+Only this Lambda may write there. It makes the folders of the file system and removes old versions. It raises an error
+if the deployment must not go on.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from similarity.settings import Settings
 from similarity.shelf.usable import FolderModel
 from similarity.shelf.writer import prepare, put_models_aside, shelve_model, shelve_state
 
-# States have a few MB, and are read one after the other.
+# A state has a few MB. States are read one after the other.
 MEMORY_MIB = 1024
 # With MODEL_ON_EFS, 600 MB are written. A deployment waits for 14.5 minutes at most.
 TIMEOUT_S = 600
@@ -23,14 +23,14 @@ log = logging.getLogger(__name__)
 
 
 class ShelvingError(Exception):
-    """The state can't be put on the shelf. The message says why and names the remedy: the deployment shows it."""
+    """The state can't be put on the shelf. The deployment shows the message, which names the cause and the remedy."""
 
 
 def handler(event: Any, context: Any) -> dict[str, Any]:
-    """The state's name on the shelf (`shelved`), the one that is served now (`serves`), and those that were removed.
+    """Answers with names of states: the deployed one (`shelved`), the served one (`serves`) and the `removed` ones.
 
-    `note` says so where the deployed state isn't the one that is served. `model` is the version of the model on the
-    shelf, null where MODEL_ON_EFS isn't set. Raises ShelvingError or OSError.
+    `model` is the version of the model on the shelf, null unless MODEL_ON_EFS is true. `note` is a sentence if another
+    state than the deployed one is served, else empty. Raises ShelvingError or OSError.
     """
     del event, context
     try:

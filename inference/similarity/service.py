@@ -60,7 +60,7 @@ class Service:
         return encoder, ranking
 
     def _load_state_for_vectors(self) -> Ranking:
-        """Without the model, but no state that a text would not be compared with. A folder may have no model at all."""
+        """The state without loading the model, compared with the model's files if the folder has any."""
         ranking = self._state.get()
         if self._model.is_there():
             self._model.require_made(ranking.state)
@@ -80,7 +80,7 @@ class Service:
         return shelved or self._state_for_vectors.get()
 
     def dimension(self) -> int:
-        """How many numbers a vector to compare has. Raises StateError, or ModelError for a folder with half a model."""
+        """The dimension of the state's vectors. Raises StateError, or ModelError if a file of the model is missing."""
         return self._ranking().state.dimension
 
     def similar_to_text(self, text: str, num: int, metric: Metric) -> Answer[list[Match]]:
@@ -107,7 +107,7 @@ class Service:
 
 def _encode(encoder: TextEncoder, text: str) -> Encoding:
     encoding = encoder.encode(text)
-    if encoding.tokens.is_blank:  # emoji alone, say, which have no transliteration
+    if encoding.tokens.is_blank:  # e.g. only emoji, which are dropped
         raise RequestError("Error! Valid input text not provided!")
     return encoding
 
@@ -124,5 +124,5 @@ def _ranked(ranking: Ranking, vector: NDArray[np.floating[Any]], num: int, metri
 
 @Once
 def service() -> Service:
-    """The service of this process, as its environment variables say."""
+    """The service of this process, with the settings of its environment variables."""
     return Service(Settings.from_environment())

@@ -23,7 +23,7 @@ Engine = Literal["onnx", "torch"]
 Precision = Literal["float32", "bfloat16", "int8"]
 DEFAULT_ENGINE: Engine = "onnx"
 DEFAULT_PRECISION: Precision = "float32"
-# What each engine can compute in.
+# The precisions of each engine.
 PRECISIONS: dict[Engine, tuple[Precision, ...]] = {"onnx": ("float32", "int8"), "torch": ("float32", "bfloat16")}
 
 
@@ -34,11 +34,11 @@ class Settings:
     model_dir: holds config.json, tokenizer.json and the weights. MODEL_DIR; a relative path counts from the handlers.
     model_filename: the weights, safetensors. MODEL_FILENAME.
     state_path: the incident state. INCIDENTS_FILENAME, relative to model_dir or absolute.
-    model_uri: what the model is called where its folder does not say. HF_MODEL_URI.
-    engine: what does the encoder's arithmetic. ENCODER_ENGINE.
-    precision: what it does it in. ENCODER_PRECISION.
-    shelf: the folder that all Lambdas share, for `similarity.shelf`; None where there is none. SHELF_DIR.
-    model_on_shelf: whether the model is there too. MODEL_ON_EFS, "true" or "false".
+    model_uri: the model's name if its folder doesn't say it. HF_MODEL_URI.
+    engine: computes the encoder. ENCODER_ENGINE.
+    precision: of the engine's arithmetic. ENCODER_PRECISION.
+    shelf: the folder that all Lambdas share, see `similarity.shelf`; None without one. SHELF_DIR.
+    model_on_shelf: whether the model is on the shelf too. MODEL_ON_EFS, "true" or "false".
     """
 
     model_dir: Path
@@ -52,7 +52,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
-        """Settings of this process. An empty variable counts as one that is not set.
+        """The settings of this process. An empty variable counts as unset.
 
         Raises ModelError for a value that isn't allowed.
         """

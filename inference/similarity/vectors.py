@@ -1,4 +1,4 @@
-"""Vectors as all rooms pass them on: float32, the last dimension the model's hidden size."""
+"""The vectors that all packages use: float32, with the model's hidden size as last dimension."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Vector = NDArray[np.float32]
 
 
 def unit(vectors: NDArray[np.floating[Any]]) -> Vector:
-    """Vectors, in the last dimension, of length 1; one of zeros stays as it is. Takes every number of float32."""
-    exact = vectors.astype(np.float64)  # which holds the squares of all float32
+    """The vectors (…, hidden), each divided by its length. A vector of zeros stays as it is."""
+    exact = vectors.astype(np.float64)  # float64 can hold the squares of all float32 numbers
     return divide(exact, np.sqrt(np.vecdot(exact, exact)[..., None])).astype(np.float32)
 
 
 def divide(vectors: NDArray[np.float64], lengths: NDArray[np.float64]) -> NDArray[np.float64]:
-    """vectors / lengths, where a length of 0 counts as 1."""
+    """vectors / lengths; a length of 0 counts as 1."""
     quotients: NDArray[np.float64] = vectors / (lengths + (lengths == 0))
     return quotients

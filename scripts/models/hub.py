@@ -118,7 +118,7 @@ def _as_hub_errors(model: str, revision: str) -> Iterator[None]:
             "pip install socksio, or unset the proxy."
         ) from error
     except OSError as error:
-        if error.errno is not None:  # of this machine: a full disk, say
+        if error.errno is not None:  # an error of this machine, e.g. a full disk
             raise
         raise HubError(_failure(model, revision, error)) from error
     except UnicodeEncodeError as error:

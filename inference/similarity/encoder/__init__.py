@@ -1,4 +1,4 @@
-"""A text becomes its CLS vector: tokens, a model's folder, and an engine that does the arithmetic.
+"""Turns a text into its CLS vector: tokens, a model's folder, and an engine for the arithmetic.
 
-Nothing here knows of incidents.
+Nothing here knows about incidents.
 """

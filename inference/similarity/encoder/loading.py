@@ -1,7 +1,7 @@
-"""The encoder of a model's folder, by the engine that ENCODER_ENGINE names.
+"""Loads the encoder of a model's folder with the engine that ENCODER_ENGINE names.
 
-An engine's packages are imported when it is loaded. `onnx` is what a Lambda serves with, because it starts without
-torch. `torch` is the reference, which also makes the state. Their vectors differ by rounding alone.
+A Lambda uses `onnx`, because it starts without torch. `torch` is the reference, and it also makes the state. Their
+vectors differ only by rounding. An engine's packages are imported when the engine is loaded.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ def load_encoder(
     engine: Engine = DEFAULT_ENGINE,
     precision: Precision = DEFAULT_PRECISION,
 ) -> TextEncoder:
-    """The checkpoint in `model_dir`: config.json, tokenizer.json and safetensors weights of any `LongformerModel`.
+    """The encoder in `model_dir`: config.json, tokenizer.json and safetensors weights of any `LongformerModel`.
 
-    Raises ModelError for files that are missing, truncated or of another kind of model, and where the engine, or the
-    graph that it needs, is not there.
+    Raises ModelError if a file is missing, truncated or of another kind of model, and if the engine's package or graph
+    is missing.
     """
     try:
         if engine == "torch":

@@ -1,12 +1,12 @@
-"""A model's folder: config.json, tokenizer.json, weights and, where a script of this project made it, provenance.json.
+"""A model's folder: config.json, tokenizer.json and weights. The scripts of this project add provenance.json.
 
-Says what the folder holds; reading weights into tensors is the encoder's job. provenance.json is a JSON object:
+This module reads and checks the files. The encoders read the weights into tensors. provenance.json is a JSON object:
 
     model           str, the model's name
     weights_sha256  str, SHA-256 hex of the weights, as the script wrote them
-    graph_sha256    object, SHA-256 hex of each graph by its file's name
+    graph_sha256    object, SHA-256 hex of each graph by file name
 
-and what else the script knows. Each key may be missing, as in folders from earlier versions.
+Other keys are allowed. Each key may be missing, e.g. in folders from earlier versions.
 """
 
 from __future__ import annotations
@@ -26,37 +26,37 @@ from similarity.settings import DEFAULT_MODEL_FILENAME, Precision
 CONFIG_FILENAME = "config.json"
 TOKENIZER_FILENAME = "tokenizer.json"
 PROVENANCE_FILENAME = "provenance.json"
-# What scripts/export_onnx.py makes of the weights, by precision.
+# The graphs that scripts/export_onnx.py makes, by precision.
 GRAPH_FILENAMES: dict[Precision, str] = {"float32": "encoder.onnx", "int8": "encoder.int8.onnx"}
 
-# While a new model's files take their places one by one, they wait in this folder (scripts/models/install_files.py).
+# The files of a new model wait in this folder while they are moved one by one (scripts/models/install_files.py).
 INSTALLING_DIRNAME = ".installing"
 HOW_TO_GET_ONE = (
     "scripts/fetch_model.py fetches one, and scripts/convert_encoder.py --quick-start --out FOLDER makes a small one"
 )
-# What scripts/convert_encoder.py makes a Longformer of.
+# scripts/convert_encoder.py converts these kinds of model.
 CONVERTIBLE_KINDS = ("bert", "roberta", "xlm-roberta", "camembert")
 
-# How checkpoints have their weights elsewhere: pickled, or in shards.
+# Other forms of weights: pickled, or in shards.
 _OTHER_WEIGHTS = ("pytorch_model*.bin", "*.ckpt", "*.safetensors.index.json")
 
 _SAMPLES, _SAMPLE_BYTES = 64, 4096
-# What Git LFS leaves in place of a large file: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
+# Git LFS leaves a pointer in place of a large file: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-# Far more than any model has; a larger number comes from a damaged file. With 2^24 layers, a start took 5 s and 700 MB.
+# No model is nearly as large; a larger number comes from a damaged file. With 2^24 layers, a start took 5 s and 700 MB.
 _MAX_SIZE = 1 << 20
-# Longformer-base's graph has 80 KB, since it refers to the weights. One that holds weights (int8, or of a float16
-# checkpoint) has 96 MB and more; hashing it at each start would take 0.07 s of 0.3.
+# Longformer-base's graph has 80 KB, because it refers to the weights. A graph that holds weights (int8, or a float16
+# checkpoint) has at least 96 MB. Hashing it at each start would take 0.07 s of 0.3 s.
 _SMALL_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
 class LongformerConfig:
-    """The part of a checkpoint's config.json that the forward pass depends on.
+    """The part of a checkpoint's config.json that affects the forward pass.
 
-    attention_window holds, for each layer, the whole window in tokens: half of it to each side (Beltagy et al. 2020,
-    section 3.1). global_attention_on_cls is a key of this project's own, for checkpoints that were trained with the
-    CLS token attending to all tokens and all of them to it, as `LongformerForSequenceClassification` does it.
+    attention_window: the whole window of each layer in tokens, half of it to each side (Beltagy et al. 2020, section
+    3.1). global_attention_on_cls: this project's own key, for checkpoints that were trained with global attention on
+    the CLS token, as in `LongformerForSequenceClassification`. The CLS token then sees all tokens, and all see it.
     """
 
     hidden_size: int
@@ -71,12 +71,12 @@ class LongformerConfig:
 
     @property
     def max_tokens(self) -> int:
-        """Positions start behind the padding index (as in RoBERTa), which costs the table pad_token_id + 1 rows."""
+        """The longest text. Positions start after the padding index, as in RoBERTa, so some rows are unused."""
         return self.max_position_embeddings - self.pad_token_id - 1
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> LongformerConfig:
-        """Raises ValueError where `values` don't describe a Longformer."""
+        """Raises ValueError if `values` don't describe a Longformer."""
         kind = values.get("model_type")
         if kind != "longformer":
             remedy = "; convert it with scripts/convert_encoder.py" if kind in CONVERTIBLE_KINDS else ""
@@ -124,7 +124,7 @@ def _size(values: Mapping[str, Any], name: str, *, least: int = 1, default: int 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """Paths of a model's files, and which model they are."""
+    """The files of a model's folder: paths, checks, name and fingerprint."""
 
     folder: Path
     weights_filename: str = DEFAULT_MODEL_FILENAME
@@ -147,11 +147,11 @@ class ModelFiles:
 
     @property
     def graph_paths(self) -> tuple[Path, ...]:
-        """Of which the engine onnx needs the one of its precision, the engine torch none."""
+        """All graphs, which may be missing. The engine onnx needs one, for its precision; torch needs none."""
         return tuple(self.folder / name for name in GRAPH_FILENAMES.values())
 
     def config(self) -> LongformerConfig:
-        """Raises ModelError for a config that is missing, broken or of another kind of model."""
+        """Raises ModelError if the config is missing, broken or of another kind of model."""
         if (self.folder / INSTALLING_DIRNAME).is_dir():
             raise ModelError(
                 f"the installation of a model in {self.folder} was stopped halfway; to finish it, give the same "
@@ -165,12 +165,12 @@ class ModelFiles:
             raise ModelError(f"{self.config_path}: {error}") from error
 
     def name(self) -> str | None:
-        """What the script that made the folder calls the model, e.g. `allenai/longformer-base-4096`."""
+        """The model's name in provenance.json, e.g. `allenai/longformer-base-4096`. Raises ModelError."""
         name = self.provenance().get("model")
         return None if name is None else one_line(str(name))
 
     def provenance(self) -> dict[str, Any]:
-        """What provenance.json says, nothing where there is none. Raises ModelError for one that can't be read."""
+        """The content of provenance.json, {} if there is none. Raises ModelError if it can't be read."""
         path = self.folder / PROVENANCE_FILENAME
         try:
             return read_object(path) if path.exists() else {}
@@ -178,7 +178,7 @@ class ModelFiles:
             raise ModelError(f"{path}: {error}") from error
 
     def require_weights(self) -> None:
-        """Raises ModelError where the weights' file isn't there, or isn't a whole safetensors file by its header."""
+        """Raises ModelError if the weights are missing, or their size isn't the one in their safetensors header."""
         if not self.weights_path.exists() and any(
             path.exists() for name in _OTHER_WEIGHTS for path in self.folder.glob(name)
         ):
@@ -190,9 +190,9 @@ class ModelFiles:
         read_header(self.weights_path)
 
     def require_weights_unchanged(self) -> None:
-        """Reads all of the weights: half a second for 600 MB.
+        """Raises ModelError if the weights have changed since they were installed, or can't be read.
 
-        Raises ModelError where they aren't what the script that made the folder wrote, or can't be read.
+        Reads all weights, which takes half a second for 600 MB.
         """
         expected = self.provenance().get("weights_sha256")
         if expected is not None and sha256_of(self.weights_path) != expected:
@@ -202,7 +202,7 @@ class ModelFiles:
             )
 
     def require_graph_unchanged(self, name: str) -> None:
-        """Raises ModelError where the graph isn't what the export wrote, or can't be read."""
+        """Raises ModelError if the graph has changed since the export, or can't be read."""
         expected = self.graph_sha256().get(name)
         if expected is not None and sha256_of(self.folder / name) != expected:
             raise ModelError(
@@ -211,7 +211,7 @@ class ModelFiles:
             )
 
     def require_graph_at_start(self, name: str) -> None:
-        """As `require_graph_unchanged`, but a graph that holds weights isn't read: that is for those who can wait."""
+        """As `require_graph_unchanged`, but skips a graph that holds weights: reading it would slow down the start."""
         try:
             is_small = (self.folder / name).stat().st_size <= _SMALL_BYTES
         except OSError as error:
@@ -220,7 +220,7 @@ class ModelFiles:
             self.require_graph_unchanged(name)
 
     def require_unchanged(self) -> None:
-        """Reads all of weights and graphs. Raises ModelError where one has changed, or the folder can't be used."""
+        """Raises ModelError if weights or graphs have changed, or the folder is unusable. Reads all of them."""
         self.config()
         self.require_weights()
         self.require_weights_unchanged()
@@ -229,26 +229,26 @@ class ModelFiles:
                 self.require_graph_unchanged(path.name)
 
     def graph_sha256(self) -> dict[str, Any]:
-        """SHA-256 hex by file name of a graph, as far as provenance.json has them. Raises ModelError."""
+        """SHA-256 hex of graphs by file name, from provenance.json. Raises ModelError."""
         noted = self.provenance().get("graph_sha256")
         return noted if isinstance(noted, dict) else {}
 
     def fingerprint(self) -> str:
-        """SHA-256 hex over config, tokenizer and weights; of the weights their size, their header and samples.
+        """SHA-256 hex over config, tokenizer, and the weights' size, header and samples.
 
-        Reads 2 MB rather than 600, so that every cold start can afford it: it tells models apart, it does not prove
-        that no bit has flipped. Raises ModelError where a file can't be read.
+        It reads 2 MB instead of 600 MB, so that every cold start can afford it. It tells models apart, but doesn't
+        notice every flipped bit. Raises ModelError if a file can't be read.
         """
         config = self.config()
         require_content(self.weights_path)
-        # As long as there was no other kind of attention, fingerprints did not mention it.
+        # Older fingerprints don't contain this key. Leaving out its default keeps them valid.
         digest = hashlib.sha256(repr(config).replace(", global_attention_on_cls=False", "").encode())
         try:
             digest.update(self.tokenizer_path.read_bytes())
             size = self.weights_path.stat().st_size
             digest.update(str(size).encode())
             with self.weights_path.open("rb") as weights:
-                # Whether the header is sound, `require_weights` says.
+                # `require_weights` checks the header; here a wrong length must do no harm.
                 header_bytes = 8 + min(int.from_bytes(weights.read(8), "little"), max(size - 8, 0))
                 weights.seek(0)
                 digest.update(weights.read(min(header_bytes, 1 << 20)))
@@ -261,7 +261,7 @@ class ModelFiles:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 hex of a file's bytes. Raises ModelError where it can't be read."""
+    """SHA-256 hex of a file's bytes. Raises ModelError if it can't be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -270,7 +270,7 @@ def sha256_of(path: Path) -> str:
 
 
 def require_content(path: Path) -> None:
-    """Raises ModelError for a file that isn't there, is a folder, is empty, or only points to another file."""
+    """Raises ModelError if the file is missing, empty, a folder, or a pointer of Git LFS."""
     if path.is_dir():
         raise ModelError(f"{path} is a folder where a file should be; copy or fetch the file")
     try:
@@ -289,7 +289,7 @@ def require_content(path: Path) -> None:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Raises ValueError for a file that doesn't hold a JSON object, ModelError for one that can't be read."""
+    """Raises ValueError if the file doesn't hold a JSON object, ModelError if it can't be read."""
     require_content(path)
     try:
         values = json.loads(path.read_bytes())
@@ -305,7 +305,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Fails where the weights or graphs of a folder aren't the files that were installed; the Dockerfile runs it."""
+    """Returns 1 if weights or graphs of the folder have changed since they were installed. The Dockerfile runs this."""
     [folder] = map(Path, sys.argv[1:] if argv is None else argv)
     try:
         ModelFiles(folder).require_unchanged()

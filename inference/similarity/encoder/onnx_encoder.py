@@ -1,7 +1,8 @@
-"""The encoder without torch: the computation of `similarity.encoder.torch_encoder` as a graph, run by ONNX Runtime.
+"""The encoder without torch: ONNX Runtime runs the computation of `similarity.encoder.torch_encoder` as a graph.
 
-`scripts/export_onnx.py` writes the graph, encoder.onnx, into the model's folder. It holds no weights but says where in
-the safetensors file they stand; ONNX Runtime maps them into memory, so that a process starts in a fraction of a second.
+`scripts/export_onnx.py` writes the graph, encoder.onnx, into the model's folder. The graph doesn't hold the weights. It
+names their places in the safetensors file, and ONNX Runtime maps them into memory. So a process starts in a fraction of
+a second.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from similarity.errors import ModelError
 from similarity.settings import DEFAULT_MODEL_FILENAME, DEFAULT_PRECISION, Precision
 from similarity.vectors import Vector
 
-# Since 1.29 ONNX Runtime's builds else send events to Microsoft; it reads this when it is imported.
+# Otherwise ONNX Runtime sends events to Microsoft (since 1.29). It reads this variable during its import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
-# What the export notes down in the graph, to be compared with the folder that the graph is found in.
+# The export writes these into the graph. They are compared with the model's folder.
 FINGERPRINT_KEY, WORDS_KEY = "model_fingerprint", "vocabulary_size"
 _ADVICE = "export it again with scripts/export_onnx.py"
 
 
 class OnnxEncoder(TextEncoder):
-    """A Longformer whose arithmetic ONNX Runtime does."""
+    """A Longformer that ONNX Runtime computes."""
 
     def __init__(
         self,
@@ -65,10 +66,10 @@ class OnnxEncoder(TextEncoder):
     def from_graph(
         cls, path: Path, config: LongformerConfig, tokenizer: TextTokenizer, files: ModelFiles, precision: Precision
     ) -> OnnxEncoder:
-        """The graph in the file `path`, which stands beside the weights. Raises ModelError."""
+        """Loads the graph `path`, which must be beside the weights. Raises ModelError."""
         try:
             session = onnxruntime.InferenceSession(path, _options(precision), providers=["CPUExecutionProvider"])
-        except Exception as error:  # the exceptions of ONNX Runtime have no ancestor of their own
+        except Exception as error:  # ONNX Runtime's exceptions have no common base class
             raise ModelError(
                 f"{path}, or the weights that it refers to, can't be loaded; {_ADVICE}: {error}"
             ) from error
@@ -87,13 +88,13 @@ class OnnxEncoder(TextEncoder):
         return np.stack([self.cls_vector(np.asarray(ids, dtype=np.int64)) for ids in texts])
 
     def cls_vector(self, ids: NDArray[np.int64]) -> Vector:
-        """(tokens,) of token ids, special tokens included -> (hidden,), float32."""
+        """Token ids (tokens,) with special tokens -> CLS vector (hidden,), float32."""
         (vector,) = self._session.run(None, {"ids": ids})
         return vector  # type: ignore[no-any-return]
 
 
 def _gives_vectors(session: onnxruntime.InferenceSession, config: LongformerConfig) -> bool:
-    """Whether it takes token ids and gives a CLS vector."""
+    """Whether the graph takes token ids and gives a CLS vector."""
     takes = [(each.name, each.type, len(each.shape)) for each in session.get_inputs()]
     gives = [(each.name, each.type, list(each.shape)) for each in session.get_outputs()]
     return takes == [("ids", "tensor(int64)", 1)] and gives == [("cls", "tensor(float)", [config.hidden_size])]
@@ -101,14 +102,14 @@ def _gives_vectors(session: onnxruntime.InferenceSession, config: LongformerConf
 
 def _options(precision: Precision) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
-    # Left to itself ONNX Runtime binds threads to cores, which a container may not allow.
+    # By default ONNX Runtime binds threads to cores, which a container may forbid.
     affinity = getattr(os, "sched_getaffinity", None)  # Linux
     options.intra_op_num_threads = len(affinity(0)) if affinity else os.cpu_count() or 1
-    # The graph is written the way it is meant to be executed; optimising takes longer than the first answer.
+    # The graph needs no optimising, which would take longer than the first answer.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if precision == "float32":
-        # Packing weights at the start would copy all of them, half a second, to save 12 ms a text. For products of
-        # integers it is quick, and without it they would be slow.
+        # Packing all weights takes half a second at the start, and saves only 12 ms a text. For int8 it is quick, and
+        # products without it are slow.
         options.add_session_config_entry("session.disable_prepacking", "1")
     options.log_severity_level = 3  # errors
     return options

@@ -1,6 +1,6 @@
-"""The header of a safetensors file, read without the package: which tensor stands where.
+"""Reads the header of a safetensors file, without the package: the place of each tensor.
 
-The format: https://huggingface.co/docs/safetensors (Format). What the tensors hold is left to those who read them.
+The format: https://huggingface.co/docs/safetensors (Format). The callers read the tensors.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MAX_HEADER_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class Place:
-    """A tensor's dtype as the format names it ("F32"), its shape, and its first and last byte + 1 in the file."""
+    """A tensor's dtype as the format names it ("F32"), its shape, and the bytes start <= byte < end in the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -27,7 +27,7 @@ class Place:
 
 
 def read_header(path: Path) -> dict[str, Place]:
-    """The tensors' places, by name. Raises ModelError for a file that is cut off, damaged or of another format."""
+    """The tensors' places, by name. Raises ModelError if the file is cut off, damaged or of another format."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:

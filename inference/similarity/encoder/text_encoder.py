@@ -1,6 +1,6 @@
-"""What every encoder has in common: text in, CLS vector out, whatever engine does the arithmetic.
+"""The part of the encoder that both engines share: a text comes in, its CLS vector comes out.
 
-What an engine adds is in `torch_encoder` and `onnx_encoder` beside this file; choosing one is left to `loading`.
+The engines are in `torch_encoder` and `onnx_encoder`. `loading` chooses one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from similarity.errors import ModelError
 from similarity.settings import Precision
 from similarity.vectors import Vector
 
-# As config.json names them; the values are what torch and ONNX call the approximation of GELU.
+# hidden_act in config.json -> the name that torch and ONNX use for the approximation of GELU.
 GELU_APPROXIMATIONS: dict[str, Literal["none", "tanh"]] = {
     "gelu": "none",
     "gelu_new": "tanh",
@@ -32,7 +32,7 @@ GELU_APPROXIMATIONS: dict[str, Literal["none", "tanh"]] = {
 class Encoding:
     """A text's CLS vector, float32 of shape (hidden,), and its tokens.
 
-    tokenising_s, encoding_s: seconds that the tokens and the vectors of its whole batch took.
+    tokenising_s, encoding_s: seconds for the tokens and for the vectors of the whole batch.
     """
 
     vector: Vector
@@ -42,10 +42,10 @@ class Encoding:
 
 
 def inputs_needed(tokens: int, config: LongformerConfig) -> list[int]:
-    """How many of the first positions matter at the input of each layer, and, last, at the output: 1, the CLS token.
+    """The number of first positions that are needed at each layer's input. The last entry is 1, the output's CLS token.
 
     Without global attention (Beltagy et al. 2020, section 3.1) the CLS vector of a layer sees half a window of the
-    layer before. Where the CLS token attends globally, it sees every position of it.
+    layer before. With global attention on the CLS token, it sees every position.
     """
     needed = [1]
     for window in reversed(config.attention_window):
@@ -69,13 +69,13 @@ class TextEncoder(ABC):
         return self.config.hidden_size
 
     def encode(self, text: str) -> Encoding:
-        """The CLS vector of a text and its tokens; the text is transliterated and cut, see `tokens`."""
+        """A text's CLS vector and tokens. `tokens` describes how the text is cut. Raises as `encode_batch`."""
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
-        """The same for several texts at once: the vectors differ by rounding alone.
+        """The same for several texts at once; the vectors differ only by rounding.
 
-        Raises ModelError where the tokenizer fails, or where the model doesn't give finite numbers.
+        Raises ModelError if the tokenizer fails, or if the model gives NaN or infinity.
         """
         start_s = perf_counter()
         with tokenizer_errors("the tokenizer fails on a text"):
@@ -90,11 +90,11 @@ class TextEncoder(ABC):
 
     @abstractmethod
     def vectors(self, texts: Sequence[Sequence[int]]) -> Vector:
-        """CLS vectors of several texts: token ids, special tokens included, for each of them -> (texts, hidden)."""
+        """Token ids of several texts, with special tokens -> CLS vectors (texts, hidden), float32."""
 
 
 def open_folder(model_dir: str | Path, model_filename: str) -> tuple[ModelFiles, LongformerConfig, TextTokenizer]:
-    """A model's folder, and what of it every engine reads. Raises ModelError."""
+    """The parts of a model's folder that every engine needs. Raises ModelError."""
     files = ModelFiles(Path(model_dir), model_filename)
     config = files.config()
     files.require_weights()
@@ -102,7 +102,7 @@ def open_folder(model_dir: str | Path, model_filename: str) -> tuple[ModelFiles,
 
 
 def require_vocabulary(tokenizer: TextTokenizer, words: int) -> None:
-    """Raises ModelError where the tokenizer has tokens for which a table of so many words has no row."""
+    """Raises ModelError if the tokenizer has more tokens than the model's word table has rows (`words`)."""
     if tokenizer.vocabulary_size > words:
         raise ModelError(
             f"the tokenizer has {tokenizer.vocabulary_size} tokens, but the model has {words}; install the model again"

@@ -1,16 +1,16 @@
-"""Text to token ids: transliterated, tokenised, cut at the model's maximum.
+"""Turns a text into token ids: transliterated, tokenised, cut at the model's maximum.
 
-The same preparation serves a request and the building of the state; otherwise their vectors would not compare.
+Requests and the building of the state prepare texts in this same way. Otherwise their vectors couldn't be compared.
 
-A long text is cut before it is tokenised, so that 6 MB of anything cost what a full-length text costs. The ids are
-those of the whole text, cut at the maximum, but for two kinds of text. A run is a word, or the white space between two
-words; characters are counted after transliteration.
+A long text is cut before it is tokenised. So 6 MB cost no more than a text of the maximum length. The ids are almost
+always those of the whole text, cut at the maximum. They may differ in two cases. In these, a run is a word, or the
+white space between two words. Characters are counted after transliteration.
 
-1. The first CHARS_PER_TOKEN * max_tokens characters give max_tokens tokens or fewer. The text is read anew, up to
-   SPARSE_CHARS_PER_TOKEN * max_tokens characters, and every run in it is cut to LONGEST_RUN characters. The ids differ
-   where a byte-level tokenizer would have made more of such a run, and where still too few tokens are reached.
-2. A run of more than 2 * LONGEST_RUN characters stands where the text is cut. Its last tokens may differ, which shows
-   only where they are among the first max_tokens.
+1. The first CHARS_PER_TOKEN * max_tokens characters give at most max_tokens tokens. Then the text is read again, up to
+   SPARSE_CHARS_PER_TOKEN * max_tokens characters, and each run is cut to LONGEST_RUN characters. The ids differ if a
+   byte-level tokenizer makes more tokens of the whole run, or if there are still too few tokens.
+2. The cut is inside a run of more than 2 * LONGEST_RUN characters. The last tokens of that run may differ. This matters
+   only if they are among the first max_tokens.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from similarity.errors import ModelError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-# Real texts have 4 to 5 characters a token. At 32 even a report full of markup is tokenised, and so counted, whole.
+# Real texts have 4 to 5 characters a token. With 32, even a report full of markup is tokenised and counted as a whole.
 CHARS_PER_TOKEN = 32
 # Longformer's longest token of ASCII has 66 characters.
 SPARSE_CHARS_PER_TOKEN = 128
-# WordPiece makes one token of every word of over 100 characters, and none of white space of any length.
+# WordPiece makes one token of every word of over 100 characters. It makes no token of white space, however long.
 LONGEST_RUN = 1024
 
 _LONG_RUN = re.compile(rf"(?<!\S)(\S{{{LONGEST_RUN}}})\S+|(?<!\s)(\s{{{LONGEST_RUN}}})\s+")
-# Every tokenizer splits words at these; WordPiece drops the two others.
+# Every tokenizer splits words at the first four. WordPiece drops the other two.
 _SPLITTING_SPACE, _SPACE = " \t\n\r", " \t\n\r\v\f"
 _PIECE = 65_536
 
 
 def transliterate(text: str) -> str:
-    """`text` in ASCII, exactly as `unidecode` gives it, but with lone surrogates dropped without a warning.
+    """`text` in ASCII, exactly as `unidecode` gives it. Lone surrogates are dropped without a warning.
 
-    unidecode maps each character on its own, so it is asked only once for each different one.
+    unidecode maps each character by itself, so it is called once for each different character.
     """
     if text.isascii():
         return text
@@ -56,18 +56,18 @@ def transliterate(text: str) -> str:
 
 
 def transliterated(text: str) -> Iterator[str]:
-    """`transliterate(text)` in pieces: as a whole it may be twelve times as long as `text`."""
+    """`transliterate(text)` in pieces, because the whole may be twelve times as long as `text`."""
     return (transliterate(text[start : start + _PIECE]) for start in range(0, len(text), _PIECE))
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """What becomes of a text.
+    """A text as tokens.
 
     ids: token ids with the special tokens, at most the model's maximum.
-    came: tokens of the whole text, special tokens included; where came_is_exact is False, it has more than that.
-    is_blank: the text has nothing but white space once it is transliterated.
-    is_shortened: a word or a gap of it was cut to LONGEST_RUN characters.
+    came: number of tokens of the whole text with special tokens. If came_is_exact is False, the text has more.
+    is_blank: the transliterated text is only white space.
+    is_shortened: a word or a gap was cut to LONGEST_RUN characters.
     """
 
     ids: list[int]
@@ -77,7 +77,7 @@ class Tokens:
     is_shortened: bool
 
     def warnings(self) -> list[str]:
-        """For the caller: what of the text was left out."""
+        """Sentences that tell the caller which part of the text wasn't used."""
         found = []
         if self.is_shortened:
             found.append(
@@ -91,7 +91,7 @@ class Tokens:
 
 
 class TextTokenizer:
-    """A `tokenizer.json` with the model's maximum; its own truncation and padding are switched off."""
+    """A `tokenizer.json` with the model's maximum. Its own truncation and padding are switched off."""
 
     def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
         tokenizer.no_truncation()
@@ -103,17 +103,17 @@ class TextTokenizer:
 
     @classmethod
     def load(cls, path: Path, max_tokens: int) -> TextTokenizer:
-        """Raises ModelError for a file that is missing or isn't a tokenizer."""
-        # Not at the top: /embed-to-db-similar does without.
+        """Raises ModelError if the file is missing or isn't a tokenizer."""
+        # Imported here, because /embed-to-db-similar doesn't need it.
         from tokenizers import Tokenizer
 
         require_content(path)
         with tokenizer_errors(f"{path} isn't a tokenizer"):
-            # from_str rather than from_file: tokenizers reports a missing file as a bare Exception too.
+            # Not from_file: it raises a plain Exception for a missing file too.
             return cls(Tokenizer.from_str(path.read_text(encoding="utf-8-sig")), max_tokens)
 
     def __call__(self, text: str) -> Tokens:
-        """Tokens of `text`.
+        """The tokens of `text`.
 
         The tokenizer gets at most (CHARS_PER_TOKEN + SPARSE_CHARS_PER_TOKEN) * max_tokens characters.
         """
@@ -136,13 +136,13 @@ class TextTokenizer:
 
 @contextmanager
 def tokenizer_errors(what: str) -> Iterator[None]:
-    """Turns all that tokenizers raises into a ModelError that begins with `what`.
+    """Turns every error of tokenizers into a ModelError that begins with `what`.
 
-    Its code in Rust may panic. That reaches Python as a class that isn't an Exception, and its words may hold the text.
+    Its Rust code may panic. A panic reaches Python as a BaseException, and its message may contain the text.
     """
     try:
         yield
-    except Exception as error:  # tokenizers raises nothing more special
+    except Exception as error:  # tokenizers raises plain Exception
         raise ModelError(f"{what}: {error}") from error
     except BaseException as error:
         if type(error).__name__ != "PanicException":
@@ -152,7 +152,7 @@ def tokenizer_errors(what: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Beginning:
-    """How a text begins, transliterated. is_whole: that is all of it. is_shortened: less the ends of its long runs."""
+    """The start of a transliterated text. is_whole: it is the whole text. is_shortened: long runs were cut."""
 
     text: str
     is_whole: bool
@@ -160,7 +160,7 @@ class _Beginning:
 
 
 def _beginning(text: str, limit: int, *, shorten: bool = False) -> _Beginning:
-    """The first `limit` characters or fewer, ending where no token reaches across, or within a very long run."""
+    """At most the first `limit` characters. They end between two words, or inside a very long run."""
     start, is_shortened, is_whole = "", False, True
     for place in range(0, len(text), limit):
         if len(start) >= limit:

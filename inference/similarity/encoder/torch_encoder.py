@@ -1,13 +1,12 @@
-"""Text to CLS vector by torch: the Longformer forward pass, for that one vector only.
+"""Text to CLS vector with torch: the part of the Longformer's forward pass that this one vector needs.
 
-`LongformerModel` is used here as the original service uses it, without global attention (Beltagy et al. 2020, section
-3.1, sliding window): with half a window of w, the CLS vector of the last layer sees positions 0..w of the layer before,
-0..2w of the one before that, and so on. What lies further out can't change the answer and is not computed.
+The original service uses `LongformerModel` without global attention (Beltagy et al. 2020, section 3.1, sliding window).
+So does this module. With half a window of w, the CLS vector of the last layer sees positions 0..w of the layer before,
+0..2w of the layer before that, and so on. Positions further out can't change the CLS vector, so they aren't computed.
 
-Told from the inside out: the parts of a layer, a layer, the weights that layers are made of, the encoder. Texts of a
-batch stand one behind the other in the rows of a matrix, without padding: a linear layer does not care where one ends,
-and attention takes them one by one. What engines share is in `similarity.encoder.text_encoder`, a model's files in
-`similarity.encoder.model_folder`.
+The order is from the inside out: the parts of a layer, a layer, the weights, the encoder. The texts of a batch stand
+one after another in the rows of a matrix, without padding. Linear layers take all rows at once. Attention takes one
+text at a time. `similarity.encoder.text_encoder` has the part that both engines share.
 """
 
 from __future__ import annotations
@@ -39,39 +38,39 @@ from similarity.errors import ModelError
 from similarity.settings import DEFAULT_MODEL_FILENAME, DEFAULT_PRECISION, Precision
 from similarity.vectors import Vector
 
-# int8 with a scale for each token and each channel was tried: first places agreed for 98 % of real titles, too few.
+# int8 with a scale for each token and each channel was tried: only 98 % of real titles kept their first place.
 DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# Quantised weights mean nothing without their scales.
+# Quantised weights aren't among them: they mean nothing without their scales.
 _STORED_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
-# oneDNN reads weights in blocks of its own layout. torch packs them so for compiled models; where it can't (another
-# processor, another build) the plain product does the same a little slower.
+# oneDNN reads weights in blocks of its own layout. torch packs them so for compiled models. On another processor or
+# build this may be missing. Then the plain product gives the same, a little slower.
 _ONEDNN: Any = (
     torch.ops.mkldnn
     if torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     and platform.machine() in ("x86_64", "AMD64")
     else None
 )
-# Without AVX-512 oneDNN packs no bfloat16, and torch's own products of it take five times as long as float32's.
+# Without AVX-512 oneDNN can't pack bfloat16, and torch's own products of bfloat16 take five times as long as float32's.
 _PRODUCTS = {
     torch.bfloat16: torch.bfloat16 if _ONEDNN is None or _ONEDNN._is_mkldnn_bf16_supported() else torch.float32
 }
-# Rows to expect. Measured: packed for 32 or more, every number of rows is as fast as packed for itself.
+# Weights are packed for this number of rows. Measured: packed for 32 or more, they are fast for every number of rows.
 _ROWS = 256
 
-# Rows that a layer takes through its feed-forward part at a time: enough for products to run at full speed, few enough
-# that what lies between them stays in the cache and that its memory is used again instead of asked for anew.
+# Rows that go through a layer's feed-forward part at a time. So many keep products at full speed. With more, the
+# intermediate results wouldn't stay in the cache, and their memory wouldn't be reused.
 _CHUNK = 512
 
-# Queries that attention takes at a time where not all see all: with more, too many of the scores are of no use.
+# Queries that attention takes at a time, unless each sees all keys. With more, too many scores would be masked.
 _BLOCK = 64
 
 
 class Linear:
-    """x W^T + b, for weight (out, in) and bias (out,), with what follows it done in the same pass over the result.
+    """x W^T + b, for weight (out, in) and bias (out,). GELU or a sum can follow in the same pass over the result.
 
-    `dtype` is what goes into the product and comes out of it, float32 or bfloat16, whatever x is; sums within it are
-    float32. Where the CPU has no product of bfloat16, numbers are rounded to it and stay float32.
+    dtype: of the product's input and output, float32 or bfloat16, for every dtype of x. The product sums in float32. If
+    the CPU can't multiply bfloat16, numbers are rounded to bfloat16 but stored as float32.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype = torch.float32) -> None:
@@ -86,13 +85,13 @@ class Linear:
         return self._run(x, "none", "")
 
     def gelu(self, x: Tensor, approximation: Literal["none", "tanh"]) -> Tensor:
-        """GELU of the product, (rows, in) -> (rows, out)."""
+        """GELU(x W^T + b), (rows, in) -> (rows, out)."""
         if _ONEDNN is None:
             return F.gelu(self(x), approximate=approximation)
         return self._run(x, "gelu", approximation)
 
     def add(self, x: Tensor, residual: Tensor) -> Tensor:
-        """The product plus residual (rows, out), (rows, in) -> (rows, out) in the residual's dtype."""
+        """x W^T + b + residual, (rows, in) -> (rows, out), in the dtype of residual (rows, out)."""
         if _ONEDNN is None or residual.dtype != self._dtype:
             return residual + self(x)
         sum_: Tensor = _ONEDNN._linear_pointwise.binary(x, residual, self._weight, self._bias, "add")
@@ -122,7 +121,7 @@ class Norm:
 
 @dataclass(frozen=True)
 class Span:
-    """A text's share of a layer: positions 0 to inputs - 1 come in, 0 to outputs - 1 are wanted."""
+    """The part of a layer that a text needs: input positions 0 to inputs - 1, output positions 0 to outputs - 1."""
 
     inputs: int
     outputs: int
@@ -130,9 +129,9 @@ class Span:
 
 @lru_cache(maxsize=64)
 def _band(queries: int, keys: int, offset: int, reach: int, cls_at: int | None, dtype: torch.dtype) -> Tensor:
-    """(queries, keys): 0 where query i, which stands at key i + offset, sees a key, -inf where it does not.
+    """A mask (queries, keys): 0 if the query sees the key, else -inf. Query i is at the position of key i + offset.
 
-    All see the key `cls_at`, if there is one; where that is -1, it stands in front as a key more.
+    cls_at: all queries see this key; None for no such key. If it is -1, an extra key is put in front.
     """
     distance = torch.arange(keys) - (torch.arange(queries) + offset).unsqueeze(1)
     band = torch.zeros(queries, keys, dtype=dtype).masked_fill_(distance.abs() > reach, -math.inf)
@@ -146,10 +145,10 @@ def _band(queries: int, keys: int, offset: int, reach: int, cls_at: int | None, 
 def banded_attention(
     query: Tensor, key: Tensor, value: Tensor, reach: int, out: Tensor, *, all_see_first: bool = False
 ) -> None:
-    """Attention in which position i sees positions i - reach to i + reach, and position 0 where `all_see_first`.
+    """Attention in which position i sees positions i - reach to i + reach, and also position 0 if `all_see_first`.
 
-    query and out (queries, heads, head), key and value (keys, heads, head), keys >= queries, all counted from position
-    0. Fills `out`.
+    query, out: (queries, heads, head). key, value: (keys, heads, head), keys >= queries. All start at position 0. Fills
+    `out`.
     """
     queries, keys = query.shape[0], key.shape[0]
     # (positions, heads, head) -> (heads, positions, head)
@@ -175,11 +174,11 @@ def banded_attention(
 
 @dataclass(frozen=True)
 class GlobalAttention:
-    """What the CLS token gathers where it attends to all positions, by projections of its own.
+    """Attention of the CLS token to all positions, with its own projections.
 
-    weights (heads, head, hidden), biases (hidden,). With one query there is a cheap order of the products: scores need
-    no key of every position (q (W x) = (q W) x), and values are projected after they are summed. The bias of the keys
-    adds the same to all scores of a head, which changes nothing.
+    key_weight, value_weight: (heads, head, hidden). value_bias: (hidden,). With one query the products have a cheap
+    order. No keys are computed: q (W x) = (q W) x. Values are projected after they are summed. The keys' bias is left
+    out: it adds the same to all scores of a head.
     """
 
     query: Linear
@@ -219,7 +218,7 @@ class Layer:
         query = self.query(wanted).unflatten(1, (self.heads, -1))  # type: ignore[no-untyped-call]
         # (rows, 2 * hidden) -> (rows, 2, heads, head) -> 2 x (rows, heads, head)
         key, value = self.key_value(x).view(x.shape[0], 2, self.heads, -1).unbind(1)
-        context = torch.empty_like(wanted)  # (rows, hidden), and by and by the layer's result
+        context = torch.empty_like(wanted)  # (rows, hidden); reused below for the layer's result
         row = input_row = 0
         for span in spans:
             rows, input_rows = slice(row, row + span.outputs), slice(input_row, input_row + span.inputs)
@@ -249,22 +248,22 @@ def _first_rows(x: Tensor, spans: Sequence[Span]) -> Tensor:
 
 
 class WeightReader:
-    """Reads from `weights`, which may carry a head on top of the encoder. Every method raises ModelError.
+    """Builds layers from `weights`, which may also hold a head. Every method raises ModelError.
 
-    Products are made in `dtype`.
+    dtype: of the layers' products.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], config: LongformerConfig, dtype: torch.dtype) -> None:
         self._weights = weights
         self._config = config
         self._dtype = dtype
-        # A checkpoint saved with a head on top (masked language model) carries the encoder under this prefix.
+        # A checkpoint with a head (e.g. a masked language model) has the encoder under this prefix.
         self._prefix = "longformer." if any(name.startswith("longformer.") for name in weights) else ""
         if config.hidden_act not in GELU_APPROXIMATIONS:
             raise ModelError(f"hidden_act must be one of {', '.join(GELU_APPROXIMATIONS)}, not {config.hidden_act!r}")
 
     def take(self, name: str, *shape: int | None) -> Tensor:
-        """The tensor `name`, float32, of `shape`, in which None stands for any size."""
+        """The tensor `name` as float32. It must have `shape`, in which None allows any size."""
         tensor = self._weights.get(self._prefix + name)
         if tensor is None:
             raise ModelError(f"the weights have no tensor {name}")
@@ -284,7 +283,7 @@ class WeightReader:
         return Norm(self.take(f"{name}.weight", size), self.take(f"{name}.bias", size), self._config.layer_norm_eps)
 
     def layer(self, index: int) -> Layer:
-        """The layer with the number `index`; key and value are one product."""
+        """The layer number `index`. Key and value are joined in one product."""
         name, size = f"encoder.layer.{index}", self._config.hidden_size
         key_weight, key_bias = self._affine(f"{name}.attention.self.key", size, size)
         value_weight, value_bias = self._affine(f"{name}.attention.self.value", size, size)
@@ -322,7 +321,7 @@ class WeightReader:
 
 
 class TorchEncoder(TextEncoder):
-    """A Longformer whose arithmetic torch does."""
+    """A Longformer that torch computes."""
 
     def __init__(
         self,
@@ -367,12 +366,12 @@ class TorchEncoder(TextEncoder):
         return self.cls_vectors([torch.tensor(ids) for ids in texts]).numpy()
 
     def cls_vector(self, ids: Tensor) -> Tensor:
-        """(tokens,) of token ids, special tokens included -> (hidden,), float32."""
+        """Token ids (tokens,) with special tokens -> CLS vector (hidden,), float32."""
         return self.cls_vectors([ids])[0]
 
     @torch.inference_mode()
     def cls_vectors(self, texts: Sequence[Tensor]) -> Tensor:
-        """CLS vectors of several texts in one pass: (tokens,) of token ids for each of them -> (texts, hidden)."""
+        """Token ids (tokens,) of several texts -> CLS vectors (texts, hidden), in one pass."""
         needed = [inputs_needed(len(ids), self.config) for ids in texts]
         x = torch.cat([self._embed(ids[: need[0]]) for ids, need in zip(texts, needed, strict=True)])
         for index, layer in enumerate(self._layers):
@@ -380,7 +379,7 @@ class TorchEncoder(TextEncoder):
         return x
 
     def _embed(self, ids: Tensor) -> Tensor:
-        """(tokens,) -> (tokens, hidden). A literal padding token takes no position, as in RoBERTa."""
+        """(tokens,) -> (tokens, hidden). A literal padding token doesn't take a position, as in RoBERTa."""
         pad = self.config.pad_token_id
         is_word = ids.ne(pad)
         positions = is_word.cumsum(0) * is_word + pad

@@ -1,10 +1,10 @@
-"""Reads what torch.save has written, without torch: numpy arrays instead of tensors, in lists and dicts.
+"""Reads files of torch.save without torch. Tensors become numpy arrays, in lists and dicts.
 
-A file of torch 1.6 or newer is a zip that holds a pickle and the bytes of each storage. An older one is a row of
-pickles, followed by the storages. Both: https://docs.pytorch.org/docs/stable/notes/serialization.html
+A file of torch 1.6 or newer is a zip with a pickle and the bytes of each storage. An older file is a row of pickles,
+followed by the storages. Both: https://docs.pytorch.org/docs/stable/notes/serialization.html
 
-Reading is as safe as `torch.load(..., weights_only=True)`: nothing that the file names is called, and a file can't make
-more than a small multiple of its own size. What the pickle says is executed by `similarity.incidents.pt_pickle`.
+Reading is as safe as `torch.load(..., weights_only=True)`. No function that the file names is called. A file can't use
+more memory than a small multiple of its size. `similarity.incidents.pt_pickle` executes the pickle.
 """
 
 from __future__ import annotations
@@ -20,17 +20,14 @@ from numpy.typing import NDArray
 
 from similarity.incidents.pt_pickle import Budget, Kind, LoadStorage, PickleMachine, PtFileError, Storage, expect
 
-# How the two kinds of file begin. The second is the first pickle of the older format, a number that torch chose.
+# The first bytes of both formats. The older format starts with a pickle of torch's magic number.
 _ZIP_START = b"PK\x03\x04"
 _OLD_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _OLD_PROTOCOL = 1001
 
 
 def is_pt(path: Path) -> bool:
-    """Whether a file begins as torch.save begins one: as that older format, or as a zip with a pickle in it.
-
-    Raises OSError.
-    """
+    """Whether the file is one of torch.save: in the older format, or a zip with a pickle. Raises OSError."""
     with path.open("rb") as file:
         start = file.read(len(_OLD_START))
         if not start.startswith(_ZIP_START):
@@ -38,14 +35,14 @@ def is_pt(path: Path) -> bool:
         try:
             with zipfile.ZipFile(file) as archive:
                 return any(name.endswith("/data.pkl") for name in archive.namelist())
-        except Exception:  # a damaged zip; zipfile raises many kinds
+        except Exception:  # for a damaged zip, zipfile raises many kinds
             return False
 
 
 def read_pt(path: str | Path) -> Any:
     """The content of the file: lists, tuples, dicts, strings, numbers, None, and numpy arrays instead of tensors.
 
-    Arrays may share memory, as the tensors did. Raises PtFileError, or OSError where the file can't be read.
+    Arrays may share memory, as the tensors did. Raises PtFileError, or OSError if the file can't be read.
     """
     with Path(path).open("rb") as file:
         start = file.read(len(_OLD_START))
@@ -60,7 +57,7 @@ def read_pt(path: str | Path) -> Any:
             raise
         except MemoryError as error:
             raise PtFileError("there isn't enough memory to read the file") from error
-        except Exception as error:  # depending on where it is broken, nearly anything is raised
+        except Exception as error:  # a broken file may raise nearly anything
             raise PtFileError(f"the file is damaged ({type(error).__name__} while reading it)") from error
     raise PtFileError("torch.save didn't write this file" if start else "the file is empty")
 
@@ -68,7 +65,7 @@ def read_pt(path: str | Path) -> Any:
 def _read_zip(file: IO[bytes], budget: Budget) -> Any:
     try:
         archive = zipfile.ZipFile(file)
-    except Exception as error:  # zipfile raises many kinds, OSError among them, where a file was cut off
+    except Exception as error:  # for a file that is cut off, zipfile raises many kinds, also OSError
         raise PtFileError("the file is cut off or damaged: its table of contents can't be read") from error
     members = {info.filename: info for info in archive.infolist()}
     folder = next((name.removesuffix("data.pkl") for name in members if name.endswith("/data.pkl")), None)
@@ -95,7 +92,7 @@ def _read_zip(file: IO[bytes], budget: Budget) -> Any:
 
 
 def _read_member(file: IO[bytes], info: zipfile.ZipInfo, budget: Budget) -> NDArray[np.uint8]:
-    """The bytes of a zip's member. `zipfile` isn't asked: it refuses what torch writes without checksums.
+    """The bytes of a zip's member. `zipfile` isn't used, because it refuses files that torch writes without checksums.
 
     The format: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, section 4.3.7.
     """
@@ -110,9 +107,9 @@ def _read_member(file: IO[bytes], info: zipfile.ZipInfo, budget: Budget) -> NDAr
         raise misplaced
     file.seek(start)
     content = np.empty(info.compress_size, dtype=np.uint8)
-    if file.readinto(content) != info.compress_size:  # type: ignore[attr-defined]  # an open binary file has it
+    if file.readinto(content) != info.compress_size:  # type: ignore[attr-defined]  # open binary files have readinto
         raise PtFileError("the file is cut off")
-    if info.compress_type == zipfile.ZIP_DEFLATED:  # torch.save doesn't compress; somebody may have packed it again
+    if info.compress_type == zipfile.ZIP_DEFLATED:  # torch.save doesn't compress, but the file may have been repacked
         inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content.data, info.file_size + 1)
         content = np.frombuffer(bytearray(inflated), dtype=np.uint8)
     elif info.compress_type != zipfile.ZIP_STORED:
@@ -128,8 +125,8 @@ def _read_member(file: IO[bytes], info: zipfile.ZipInfo, budget: Budget) -> NDAr
 def _read_old(file: IO[bytes], budget: Budget) -> Any:
     """The older format: magic number, protocol, machine, content and keys as pickles, then each key's storage.
 
-    A storage is its number of entries (int64) and the entries, little-endian. Their kinds stand in the content, so this
-    is executed twice: once to learn the kinds, once to make the tensors.
+    A storage is its number of entries (int64) and the entries, little-endian. The content names the storages' kinds. So
+    it is executed twice: first to learn the kinds, then to make the tensors.
     """
     budget.spend(2 * budget.file_bytes)
     whole = file.read()
@@ -144,10 +141,10 @@ def _read_old(file: IO[bytes], budget: Budget) -> Any:
     def run(load_storage: LoadStorage) -> Any:
         return PickleMachine(budget, load_storage).run(stream)
 
-    run(note_kind)  # the magic number, which the file begins with
+    run(note_kind)  # the magic number
     if run(note_kind) != _OLD_PROTOCOL:
         raise PtFileError(f"its protocol isn't {_OLD_PROTOCOL}")
-    run(note_kind)  # sizes of the numbers of C on the machine that wrote it
+    run(note_kind)  # sizes of C's number types on the writing machine
     content_at = stream.tell()
     run(note_kind)
     keys = expect(run(note_kind), list)

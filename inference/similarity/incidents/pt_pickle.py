@@ -1,8 +1,8 @@
-"""Executes the pickles that torch.save writes, as far as tensors, lists, dicts, strings and numbers need it.
+"""Executes pickles of torch.save that contain tensors, lists, dicts, strings and numbers.
 
-Python's own unpickler isn't used: it believes the sizes that a pickle names, and it calls and changes whatever the
-pickle tells it to. Here a few instructions are executed and nothing is called. A budget bounds the memory that they may
-ask for. Where pickle and storages stand in a file is left to `similarity.incidents.pt_file`.
+Python's own unpickler isn't used: it trusts the sizes in a pickle, and it calls every function that the pickle names.
+Here only a few instructions are executed, and nothing is called. A budget limits their memory.
+`similarity.incidents.pt_file` finds the pickle and the storages in a file.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ _DTYPES = {
     "ByteStorage": "u1",
     "BoolStorage": "?",
 }
-# numpy's own limit.
+# numpy's limit.
 _MAX_DIMENSIONS = 64
 
-# What a file may make: so much, and a multiple of its size. An instruction makes one small object at most.
+# The memory that a file may use: a fixed part, and a multiple of its size. An instruction makes at most a small object.
 _FREE_BYTES, _BYTES_PER_BYTE, _BYTES_PER_INSTRUCTION = 16 << 20, 8, 64
 
 
 class PtFileError(ValueError):
-    """The file is damaged, or torch.save didn't write it, or it holds something that no state needs."""
+    """The file is damaged, isn't from torch.save, or holds an object that a state doesn't contain."""
 
 
 class Budget:
-    """Counts the bytes that a file makes us hold, against what a file of its size may."""
+    """Counts the memory that reading a file takes, against the limit for a file of its size."""
 
     def __init__(self, file_bytes: int) -> None:
         self.file_bytes = file_bytes
         self._left = _FREE_BYTES + _BYTES_PER_BYTE * file_bytes
 
     def spend(self, size: int) -> None:
-        """Raises PtFileError where the file asks for more than it may."""
+        """Raises PtFileError if the limit is exceeded. size: in bytes."""
         self._left -= size
         if self._left < 0:
             raise PtFileError(f"the file has {self.file_bytes} bytes but asks for far more memory")
@@ -57,7 +57,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Kind:
-    """A class of torch that holds numbers, by its name, e.g. FloatStorage."""
+    """torch's class of a storage. name: e.g. FloatStorage."""
 
     name: str
 
@@ -76,12 +76,12 @@ class Kind:
 
 @dataclass(frozen=True, eq=False)
 class Storage:
-    """The numbers of one or more tensors, (entries,); None as long as only the instructions are looked at."""
+    """The numbers of one or more tensors, (entries,). None while a file's kinds of storage are being learnt."""
 
     array: NDArray[Any] | None
 
 
-# What a persistent id names: kind, key and number of entries.
+# Kind, key and number of entries, as a persistent id names them -> the storage.
 LoadStorage = Callable[[Kind, str, int], Storage]
 
 # The functions that a file may name. None of them is called.
@@ -95,7 +95,7 @@ _GLOBALS: dict[str, object] = {
 
 
 class PickleMachine:
-    """Executes one pickle's instructions. What they mean is written in Python's `pickletools`."""
+    """Executes the instructions of one pickle. Python's `pickletools` documents them."""
 
     def __init__(self, budget: Budget, load_storage: LoadStorage) -> None:
         self._budget = budget
@@ -105,7 +105,7 @@ class PickleMachine:
         self._memo: dict[int, Any] = {}
 
     def run(self, stream: IO[bytes]) -> Any:
-        """Reads up to and with the pickle's end. Raises PtFileError, or nearly anything for a damaged pickle."""
+        """Reads to the end of the pickle. Raises PtFileError; for a damaged pickle also nearly anything else."""
         for opcode, argument, _ in pickletools.genops(stream):
             self._budget.spend(_BYTES_PER_INSTRUCTION)
             self._execute(opcode.name, argument)
@@ -147,7 +147,7 @@ class PickleMachine:
             case "BINGET" | "LONG_BINGET":
                 value = self._memo[argument]
                 if isinstance(value, np.ndarray):
-                    # Whoever computes with it does so once more.
+                    # Each further use may be computed with, and takes memory then.
                     self._budget.spend(value.nbytes)
                 stack.append(value)
             case "GLOBAL":
@@ -181,7 +181,7 @@ class PickleMachine:
 
     def _set_items(self, values: list[Any]) -> None:
         target = expect(self._stack[-1], dict)
-        # Other keys may be made so that comparing them takes for ever.
+        # Keys must be strings: comparing hostile tuples would take for ever.
         for key, value in zip(values[::2], values[1::2], strict=True):
             target[expect(key, str)] = value
 
@@ -197,13 +197,13 @@ class PickleMachine:
         if function is _ORDERED_DICT and not arguments:
             return {}
         if function is _REBUILD_TENSOR:
-            # What comes sixth, hooks, is for training; seventh may be that all signs are turned around, say.
+            # Hooks, the sixth argument, are for training. The seventh may e.g. change all signs.
             storage, offset, size, stride, *others = arguments
             if any(others[2:]):
                 raise PtFileError("a tensor isn't plain: save a copy of it (clone, resolve_neg, resolve_conj)")
             return self._tensor(expect(storage, Storage), offset, expect(size, tuple), expect(stride, tuple))
         if function is _REBUILD_PARAMETER:
-            # A parameter is its tensor, and whether gradients are wanted.
+            # A parameter has its tensor first, then whether it needs gradients.
             tensor, *_ = arguments
             return None if tensor is None else expect(tensor, np.ndarray)
         raise PtFileError("it calls something that isn't a tensor, a parameter or an OrderedDict")
@@ -221,15 +221,15 @@ class PickleMachine:
         if offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) >= len(storage.array):
             raise PtFileError("a tensor reaches beyond its storage")
         item_bytes = storage.array.itemsize
-        # It may show the same entry again and again: whoever computes with it needs room for all of them.
+        # With strides of 0, few entries make a large tensor. Computing with it takes memory for all its numbers.
         self._budget.spend(math.prod(size) * item_bytes)
-        # The stride of a dimension of size 1 says nothing, and may be more than numpy holds.
+        # The stride of a dimension of size 1 has no meaning, and may be too large for numpy.
         steps = [step * item_bytes if n > 1 else 0 for n, step in zip(size, stride, strict=True)]
         return np.lib.stride_tricks.as_strided(storage.array[offset:], size, steps)
 
 
 def expect(value: Any, kind: type) -> Any:
-    """`value`, which must be of that very type: True, say, isn't an int here. Raises PtFileError."""
+    """`value`, whose type must be exactly `kind`; True isn't an int here. Raises PtFileError."""
     if type(value) is not kind:
         raise PtFileError(f"it has a value of type {type(value).__name__} where one of type {kind.__name__} is needed")
     return value

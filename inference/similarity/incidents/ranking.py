@@ -1,11 +1,11 @@
-"""Cosine top-k over the incidents.
+"""Finds the incidents that are most similar to a vector, by cosine.
 
-`cosine` is the plain cosine of the CLS vector and an incident's mean. `centered` subtracts the mean of all incidents
-from both sides first ("all but the top", Mu and Viswanath 2018, first step): raw Longformer vectors share one large
-component, which squeezes every cosine into 0.99 to 1.
+`cosine` is the plain cosine of the CLS vector and an incident's mean. `centered` first subtracts the mean of all
+incidents from both ("all but the top", Mu and Viswanath 2018, first step). Raw Longformer vectors share one large
+component, so their plain cosines all lie between 0.99 and 1.
 
-Each metric has a matrix of unit vectors, 4 MB for 1,400 incidents of 768 numbers, which the first query with that
-metric makes. A query then costs one dot product an incident.
+Each metric has a matrix of unit vectors, 4 MB for 1,400 incidents of 768 numbers. The first query with the metric makes
+it. Then a query costs one dot product per incident.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from similarity.vectors import Vector, divide, unit
 Metric = Literal["cosine", "centered"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 
-# Rows that are in memory as float64 at a time: few, so that a small Lambda has room and the processor's cache too.
+# Rows that are converted to float64 at a time. So few fit into the processor's cache and a small Lambda's memory.
 _CHUNK = 256
 
 
@@ -36,9 +36,9 @@ class Match:
 
 
 class Ranking:
-    """A state, ready to be searched. Safe to use from several threads.
+    """A state with its index. Safe to use from several threads.
 
-    version: as `state_version` gives it, "" where the state comes from no file.
+    version: from `state_version`, "" if the state isn't from a file.
     """
 
     def __init__(self, state: IncidentState, version: str = "") -> None:
@@ -47,10 +47,10 @@ class Ranking:
         self._index = Index(state.means)
 
     def most_similar(self, vector: NDArray[np.floating[Any]], num: int, metric: Metric = "cosine") -> list[Match]:
-        """The `num` incidents most like `vector` (hidden,), best first, ties by incident id; all of them if num < 0.
+        """The `num` incidents most like `vector` (hidden,), best first, ties by incident id; all incidents if num < 0.
 
-        Raises ValueError for a vector of another shape than the state's or an unknown metric. A vector of zeros, or one
-        equal to the center with `centered`, has no direction: its similarities are 0.
+        A vector of zeros has no direction, so its similarities are 0. With `centered`, so has the center. Raises
+        ValueError if the vector has another shape than the state's, or the metric is unknown.
         """
         state = self.state
         if vector.shape != (state.dimension,):
@@ -69,7 +69,7 @@ class Ranking:
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """For finite means (incidents, hidden). Safe to use from several threads."""
+    """Searches means (incidents, hidden), which must be finite. Safe to use from several threads."""
 
     means: Vector
     _prepared: dict[Metric, tuple[NDArray[np.float64], Vector]] = field(default_factory=dict, init=False)
@@ -77,22 +77,22 @@ class Index:
     def top(self, vector: NDArray[np.floating[Any]], num: int, metric: Metric) -> tuple[NDArray[np.intp], Vector]:
         """The rows of the `num` incidents most like `vector` (hidden,), best first, and their similarities, -1 to 1.
 
-        What has no direction has similarity 0; ties are in the order of the rows.
+        A vector without a direction has similarity 0. Ties are in the order of the rows.
         """
-        if metric not in self._prepared:  # two threads may both make it, and it is the same
+        if metric not in self._prepared:  # two threads may both make it, with the same result
             self._prepared[metric] = self._prepare(metric)
         origin, directions = self._prepared[metric]
         difference = vector.astype(np.float64) - origin
-        # Its length doesn't matter, and may be one that float64 has no square of.
+        # Scaled first, because the squares of its numbers may be too large for float64.
         direction = unit(divide(difference, np.abs(difference).max(keepdims=True)))
-        # Row by row: a product of matrix and vector may give equal rows different last digits.
+        # vecdot goes row by row. A matrix product may give equal rows different last digits.
         similarities: Vector = np.vecdot(directions, direction)  # (incidents,)
-        np.clip(similarities, -1, 1, out=similarities)  # rounding may lead past 1
+        np.clip(similarities, -1, 1, out=similarities)  # rounding may exceed 1
         best = _largest(similarities, num)
         return best, similarities[best]
 
     def _prepare(self, metric: Metric) -> tuple[NDArray[np.float64], Vector]:
-        """What the metric subtracts, (hidden,), and the directions of the means less that, (incidents, hidden)."""
+        """The metric's origin (hidden,), and the unit vectors from it to the means (incidents, hidden)."""
         origin = np.zeros(self.means.shape[1])
         if metric == "centered" and len(self.means):
             origin = self.means.mean(axis=0, dtype=np.float64)
@@ -104,7 +104,7 @@ class Index:
 
 
 def _largest(values: Vector, k: int) -> NDArray[np.intp]:
-    """(n,) -> (k,): where the k largest values are, largest first, ties in order."""
+    """(n,) -> (k,): the indices of the k largest values, largest first, ties in order."""
     if k == 0:
         return np.empty(0, dtype=np.intp)
     threshold = np.partition(values, len(values) - k)[len(values) - k]

@@ -1,22 +1,22 @@
 """The incident state, `incident_cls.pt`: the mean CLS vector of all reports of every incident.
 
-Reads two forms, without torch (`similarity.incidents.pt_file`); `torch.load(..., weights_only=True)` reads them too:
+Two forms can be read, without torch (`similarity.incidents.pt_file`) or with `torch.load(..., weights_only=True)`:
 
-1. This project's own, a dict:
+1. This project's own form, a dict:
        format            "incident-state"
        version           1
-       incident_ids      int64 (incidents,), 1 or more, ascending, no two alike; at least one incident
-       report_counts     int64 (incidents,), how many vectors went into each mean, at least 1
+       incident_ids      int64 (incidents,), 1 or more, in ascending order, unique; at least one
+       report_counts     int64 (incidents,), number of vectors in each mean, at least 1
        means             float32 (incidents, hidden), finite, from -MAX_SIZE to MAX_SIZE
-       titles            list of str, one an incident, "" where unknown
-       model             str, e.g. "allenai/longformer-base-4096", "" where unknown
-       model_fingerprint str, `TextEncoder.fingerprint` of the model that made it, "" where unknown
-       precision         str, what the vectors were computed in, e.g. "float32"
-       built_at          str, when it was built: UTC, ISO 8601 with seconds, e.g. "2026-11-26T07:04:05Z"; "" where
-                         unknown, and missing in states of earlier versions
-2. The original's: a list whose entry i is a tensor (reports, hidden) for incident i + 1, or None where there is none.
+       titles            list of str, one per incident, "" if unknown
+       model             str, e.g. "allenai/longformer-base-4096", "" if unknown
+       model_fingerprint str, `TextEncoder.fingerprint` of the model that made the state, "" if unknown
+       precision         str, precision in which the vectors were computed, e.g. "float32"
+       built_at          str, time of the build: UTC, ISO 8601 with seconds, e.g. "2026-11-26T07:04:05Z"; "" if
+                         unknown, missing in states of earlier versions
+2. The original's form, a list: entry i is a tensor (reports, hidden) for incident i + 1, or None without reports.
 
-Comparing is left to `similarity.incidents.ranking`, making the vectors to `scripts/build_state.py`.
+`similarity.incidents.ranking` compares vectors. `scripts/build_state.py` makes them.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ from similarity.incidents.pt_file import read_pt
 from similarity.vectors import Vector
 
 FORMAT, VERSION = "incident-state", 1
-# Of built_at, for strftime.
+# The format of built_at, for strftime.
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 _REMEDY = "build the state again with this model (scripts/build_state.py)"
 
-# Layer normalisation ends an encoder, so a number of a vector is sqrt(hidden) times a weight at most: real ones stay
-# below 20. A larger number comes from a damaged file, and would drown all others in a comparison.
+# An encoder ends with layer normalisation, so a number of a vector is at most sqrt(hidden) times a weight. Real numbers
+# stay below 20. A larger one comes from a damaged file, and would dominate every comparison.
 MAX_SIZE = 1e6
 
 
 class MadeBy(Protocol):
-    """What a state knows of the encoder that made it."""
+    """The properties of an encoder that a state is compared with."""
 
     @property
     def dimension(self) -> int: ...
@@ -61,7 +61,7 @@ class MadeBy(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class IncidentState:
-    """What every incident looks like to the model. Shapes and meanings as in this module's docstring."""
+    """The mean vectors of all incidents. The module's docstring gives the shapes and meanings."""
 
     incident_ids: NDArray[np.int64]
     report_counts: NDArray[np.int64]
@@ -73,7 +73,7 @@ class IncidentState:
     built_at: str = ""
 
     def __post_init__(self) -> None:
-        """Raises ValueError where the parts don't fit together, or where they can't be ranked."""
+        """Raises ValueError if the parts don't fit together, or can't be ranked."""
         if not all(isinstance(each, np.ndarray) for each in (self.incident_ids, self.report_counts, self.means)):
             raise ValueError("incident_ids, report_counts and means must be tensors")
         incidents = self.incident_ids.shape[0] if self.incident_ids.ndim == 1 else -1
@@ -119,7 +119,7 @@ class IncidentState:
         return int(self.means.shape[1])
 
     def require_made_by(self, encoder: MadeBy, name: str) -> None:
-        """Raises StateError where this state was made with another model than `encoder`, which is called `name`."""
+        """Raises StateError if another model than `encoder` made this state. name: the encoder's name."""
         if self.dimension != encoder.dimension:
             raise StateError(
                 f"the state has {self.dimension} dimensions, but the model has {encoder.dimension}; {_REMEDY}"
@@ -133,9 +133,7 @@ class IncidentState:
             raise StateError(f"the state was made with the model {self.model}, but {name} is loaded; {_REMEDY}")
 
     def save(self, path: str | Path) -> None:
-        """Writes the state whole or not at all, with torch.
-
-        Raises OSError, e.g. on a full disk; what was there before stays."""
+        """Writes the file with torch, whole or not at all. If it raises OSError, the old file stays."""
         import torch
 
         path = Path(path)
@@ -157,18 +155,18 @@ class IncidentState:
                 torch.save(content, file)
                 file.flush()
                 os.fsync(file.fileno())
-            # mkstemp makes it private; others (the Docker build, the Lambda's user) have to read it.
+            # mkstemp makes a private file, but the Docker build and the Lambda's user must read it.
             Path(temporary).chmod(0o644)
             Path(temporary).replace(path)
         except BaseException as error:
             Path(temporary).unlink(missing_ok=True)
-            if isinstance(error, RuntimeError):  # how torch.save reports a failed write
+            if isinstance(error, RuntimeError):  # torch.save raises it if a write fails
                 raise OSError(f"writing {path} failed: {error}") from error
             raise
 
     @classmethod
     def load(cls, path: str | Path) -> IncidentState:
-        """Reads either form. Raises StateError for a file that is missing, truncated or no state."""
+        """Reads either form. Raises StateError if the file is missing, truncated or isn't a state."""
         try:
             content = read_pt(path)
             return cls._from_dict(content) if isinstance(content, dict) else cls._from_original(content)
@@ -197,7 +195,7 @@ class IncidentState:
                 raise ValueError(f"the entry of incident {incident_id} isn't a tensor of floats (reports, hidden)")
             ids.append(incident_id)
             counts.append(len(vectors))
-            # (reports, hidden) -> (hidden,). A number too large for float32 becomes infinite, which is refused below.
+            # (reports, hidden) -> (hidden,). Numbers too large for float32 become infinite; __post_init__ refuses them.
             with np.errstate(over="ignore", invalid="ignore"):
                 means.append(vectors.mean(axis=0, dtype=np.float64).astype(np.float32))
         if len({len(mean) for mean in means}) != 1:
@@ -211,7 +209,7 @@ class IncidentState:
 
 
 def state_version(path: Path) -> str:
-    """What a state's file is known by: the first 16 hex digits of its SHA-256. Raises StateError."""
+    """The version of a state's file: the first 16 hex digits of its SHA-256. Raises StateError."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Versions on the file system that all Lambdas share, and which state is served.
+"""The shelf: versions of states and models on the file system that all Lambdas share, and the choice of the state.
 
-Jobs write here, handlers only read.
+Jobs write to the shelf. Handlers only read.
 """

@@ -1,7 +1,7 @@
-"""The model on the shelf, for MODEL_ON_EFS=true: the same files as in the image, at a place that all Lambdas share.
+"""The model on the shelf, for MODEL_ON_EFS=true: a copy of the image's model files.
 
-The folder's name is the model's version. It depends on each file's name and size, on provenance.json, which has the
-hashes of weights and graphs, and on `ModelFiles.fingerprint`.
+The folder's name is the model's version. It is a hash of `ModelFiles.fingerprint`, each file's name and size, and
+provenance.json, which has the hashes of weights and graphs.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# How long a start waits for the shelf before it reads the image: loading maps the weights, it doesn't read them all.
+# A start waits so long for the shelf, then reads the image. Loading doesn't read all weights, because it maps them.
 START_S = 5.0
 
 _PATTERNS = (CONFIG_FILENAME, TOKENIZER_FILENAME, PROVENANCE_FILENAME, "*.safetensors", "*.onnx")
 
 
 def model_files(folder: Path) -> dict[str, Path]:
-    """The files that make up a model, by name."""
+    """The files of a model, by name."""
     return {path.name: path for pattern in _PATTERNS for path in sorted(folder.glob(pattern))}
 
 
 def model_version(files: ModelFiles) -> str:
-    """16 hex digits. Raises ModelError, or OSError."""
+    """The model's version, 16 hex digits. Raises ModelError or OSError."""
     digest = hashlib.sha256(files.fingerprint().encode())
     for name, path in sorted(model_files(files.folder).items()):
         digest.update(f"\n{name} {path.stat().st_size}".encode())
@@ -43,10 +43,10 @@ def model_version(files: ModelFiles) -> str:
 
 
 def load_from_shelf(shelf: Path, files: ModelFiles, load: Callable[[Path], T]) -> T | None:
-    """What `load` makes of the folder on the shelf that has the image's model, which is `files`.
+    """Loads the shelf's copy of the image's model. files: the image's. load: gets the copy's folder.
 
-    None, and one line in the log, where names or sizes there differ, `load` raises, the file system fails, or all that
-    takes longer than START_S.
+    Returns None, and logs one line, if names or sizes differ, `load` raises, the file system fails, or this takes
+    longer than START_S.
     """
     loaded: list[T] = []
     failed: list[str] = []
@@ -59,7 +59,7 @@ def load_from_shelf(shelf: Path, files: ModelFiles, load: Callable[[Path], T]) -
         except Exception as error:
             failed.append(reason_of(error))
 
-    # Not waited for at the end of the process: it may hang.
+    # A daemon, so that the process can end although the thread hangs.
     thread = Thread(target=work, name="model", daemon=True)
     thread.start()
     thread.join(START_S)
@@ -71,7 +71,7 @@ def load_from_shelf(shelf: Path, files: ModelFiles, load: Callable[[Path], T]) -
 
 
 def _require_same_sizes(image: Path, shelved: Path) -> None:
-    """Raises ModelError where a file is missing on the shelf, or has another size, or is one too many; or OSError."""
+    """Raises ModelError if the shelf lacks a file, has an additional one, or one of another size. Or OSError."""
     expected = {name: path.stat().st_size for name, path in model_files(image).items()}
     found = {path.name: path.stat().st_size for path in shelved.iterdir()}
     if found != expected:

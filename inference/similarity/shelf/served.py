@@ -1,10 +1,10 @@
-"""Which state is served: the newest on the shelf that this process can use.
+"""Chooses the state to serve: the newest on the shelf that this process can use.
 
-A look at the shelf runs in a thread, so that a file system that hangs keeps no request waiting for longer than WAIT_S.
-A new state is copied to this process's own disk, compared with the hash in its name, tried, and only then served. A
-state that can't be used is refused, with one line in the log, and tried again after pauses that grow. Whatever goes
-wrong, the last state that worked is served on. A process that never had one serves the image's own, which is left to
-the caller.
+A look at the shelf runs in a thread. So a request waits at most WAIT_S, even if the file system hangs. A new state is
+copied to this process's own disk, compared with the hash in its name, and tried. Only then is it served. An unusable
+state is refused with one line in the log. It is tried again after growing pauses.
+
+If anything goes wrong, the last good state is still served. Without one, the caller serves the image's own state.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from similarity.shelf.versions import STATE_FILENAME, STATES, copy_hashed, diges
 
 log = logging.getLogger(__name__)
 
-# How often a process that is in use looks; how old its last look may be before a request waits for a new one.
+# A process in use looks every LOOK_S. If its last look is older than STALE_S, a request waits for a new one.
 LOOK_S, STALE_S = 10.0, 60.0
-# How long a request waits for a look.
+# A request waits so long for a look.
 WAIT_S = 1.0
-# How long a refused state is left alone at first, and at most.
+# The pauses before a refused state is tried again: the first, and the longest.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 3600.0
 
 
 @dataclass(frozen=True)
 class _Refused:
-    """A state that could not be used: until when it is left alone, and for how long that was."""
+    """A state that couldn't be used. until: the time of the next try. pause_s: how long it waits for that."""
 
     until: float
     pause_s: float
 
 
 class ServedState:
-    """Safe to use from several threads.
+    """The state that this process serves. Safe to use from several threads.
 
     shelf: the folder that `similarity.shelf.versions` describes. check: raises SimilarityError for a state that this
     process can't use.
@@ -56,13 +56,13 @@ class ServedState:
         self._ranking: Ranking | None = None
         self._refused: dict[str, _Refused] = {}
         self._trouble = ""
-        # By the clock on the wall: the monotonic one may stand still while a Lambda is frozen.
+        # Wall-clock time, because the monotonic clock may stop while a Lambda is frozen.
         self._looked_at: float | None = None
         self._look = _done()
         self._is_waited_for = True
 
     def look(self) -> Look:
-        """To be called when a request begins. Starts a look where one is due, and returns at once."""
+        """Call this when a request begins. It starts a look if one is due, and returns at once."""
         with self._lock:
             age_s = float("inf") if self._looked_at is None else abs(time.time() - self._looked_at)
             if self._look.is_set() and age_s >= LOOK_S:
@@ -72,11 +72,11 @@ class ServedState:
             return Look(self, self._look if waits else _done(), time.monotonic() + WAIT_S)
 
     def newest(self) -> Ranking | None:
-        """The newest state that a look has found, ready to be searched; None where there was none."""
+        """The newest usable state that a look has found; None without one."""
         return self._ranking
 
     def give_up(self, look: Event) -> None:
-        """No further request waits for this look: it may hang for ever."""
+        """Makes further requests not wait for this look, because it may hang for ever."""
         with self._lock:
             if look is self._look:
                 self._is_waited_for = False
@@ -114,7 +114,7 @@ class ServedState:
             return
 
     def _load(self, name: str) -> Ranking:
-        """Raises OSError, also where this process's own disk is full, or SimilarityError for a state of no use."""
+        """Raises SimilarityError if the state is unusable, or OSError, e.g. if this process's own disk is full."""
         descriptor, copy_name = tempfile.mkstemp(prefix="state-")
         os.close(descriptor)
         copy = Path(copy_name)
@@ -139,7 +139,7 @@ class ServedState:
             log.error("state refused", extra={"state": name, "reason": reason_of(error), "serves": serves})
 
     def _report(self, trouble: str) -> None:
-        """Once, until the shelf works again."""
+        """Logs the same trouble only once until the shelf works again."""
         if trouble != self._trouble:
             self._trouble = trouble
             log.warning("shelf unavailable", extra={"reason": trouble, "serves": self._name or "the image's own"})
@@ -147,14 +147,14 @@ class ServedState:
 
 @dataclass(frozen=True)
 class Look:
-    """A request's view of the shelf."""
+    """A look at the shelf, from the view of one request."""
 
     states: ServedState
     pending: Event
     deadline: float
 
     def newest(self) -> Ranking | None:
-        """As `ServedState.newest`, once the look has ended that this request has to wait for, or its second has."""
+        """As `ServedState.newest`, after waiting for the end of a pending look, at most until the deadline."""
         if not self.pending.wait(max(0.0, self.deadline - time.monotonic())):
             self.states.give_up(self.pending)
         return self.states.newest()

@@ -1,4 +1,4 @@
-"""Which states a process can use: those made with the model in its folder. No model is loaded for it."""
+"""Checks whether a process can use a state: its model must have made the state. The model isn't loaded for this."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from similarity.settings import Settings
 
 
 class FolderModel:
-    """The model in the folder that the settings name, as far as a state is compared with it: reads 2 MB."""
+    """The model in the settings' folder, to compare states with. Reads 2 MB of it."""
 
     def __init__(self, settings: Settings) -> None:
         self.files = ModelFiles(settings.model_dir, settings.model_filename)
@@ -26,5 +26,5 @@ class FolderModel:
         return self.files.fingerprint()
 
     def require_made(self, state: IncidentState) -> None:
-        """Raises StateError for a state that was made with another model, ModelError without a model."""
+        """Raises StateError if another model made the state, ModelError without a usable model."""
         state.require_made_by(self, self.files.name() or self._model_uri)

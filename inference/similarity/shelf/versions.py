@@ -1,16 +1,17 @@
-"""How versions lie on the shelf, the folder that all Lambdas share, and how one is put there whole.
+"""The layout of the shelf, the folder that all Lambdas share, and the writing of whole versions.
 
     states/<time>-<digest>/incident_cls.pt
     models/<version>/…
 
-<time> is when the state was built, in UTC, e.g. 20261126T070405Z, or UNDATED where the state doesn't say. <digest> is
-the first 16 digits of the file's SHA-256. `similarity.shelf.models` makes a model's <version>.
+<time> is when the state was built, in UTC, e.g. 20261126T070405Z. It is UNDATED if the state doesn't say. <digest> is
+the first 16 digits of the file's SHA-256. `similarity.shelf.models` computes a model's <version>.
 
-A version is written into a folder beside, whose name starts with a dot, and renamed. A reader sees all or nothing,
-whoever is killed at whatever moment. Two writers of one version waste bandwidth and nothing else, as in
-huggingface_hub's cache. So there is no lock. The file system may be NFS 4.1 (EFS), whose rename is atomic.
+A version is written into a temporary folder beside its place, and then renamed. The temporary name starts with a dot.
+So a reader sees the whole version or nothing, whenever a process is killed. Two writers of the same version only waste
+bandwidth, as in huggingface_hub's cache, so there is no lock. The file system may be NFS 4.1 (EFS), where a rename is
+atomic.
 
-What to keep is left to `similarity.shelf.writer`, what to serve to `similarity.shelf.served`.
+`similarity.shelf.writer` decides which versions to keep. `similarity.shelf.served` decides which state to serve.
 """
 
 from __future__ import annotations
@@ -32,18 +33,18 @@ from pathlib import Path
 STATES, MODELS = "states", "models"
 STATE_FILENAME = "incident_cls.pt"
 UNDATED = "00000000T000000Z"
-# Below every user's own: the group, which the handlers belong to, reads; nobody else does.
+# The owner (jobs) writes, the group (handlers) reads, nobody else does either.
 FOLDER_MODE, FILE_MODE = 0o750, 0o640
 
 _STATE_NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{16}")
 _NEW, _OLD = ".new-", ".old-"
-# A writer has no more than the 15 minutes of a Lambda, and no Lambda that was replaced goes on for an hour.
+# A writer ends within the 15 minutes of a Lambda. A replaced Lambda ends within an hour.
 _LEFTOVER_S = 3600.0
 _CHUNK_BYTES = 1 << 20
 
 
 def state_name(built_at: str, digest: str) -> str:
-    """The folder of a state. built_at: as `IncidentState.built_at`, "" where it doesn't say. digest: 16 hex digits."""
+    """The name of a state's folder. built_at: as `IncidentState.built_at`, may be "". digest: 16 hex digits."""
     stamp = f"{datetime.fromisoformat(built_at):%Y%m%dT%H%M%SZ}" if built_at else UNDATED
     return f"{stamp}-{digest}"
 
@@ -54,12 +55,12 @@ def digest_in(name: str) -> str:
 
 def state_names(shelf: Path) -> list[str]:
     """The names of all states on the shelf, newest first. Raises OSError."""
-    names = os.listdir(shelf / STATES)  # noqa: PTH208 (names alone)
+    names = os.listdir(shelf / STATES)  # noqa: PTH208 (only names are needed)
     return sorted((name for name in names if _STATE_NAME.fullmatch(name)), reverse=True)
 
 
 def copy_hashed(source: Path, target: Path) -> str:
-    """Copies a file, on disk when this returns; gives the SHA-256 of its bytes, hex. Raises OSError."""
+    """Copies a file, waits until it is on disk, and returns the SHA-256 of its bytes, hex. Raises OSError."""
     # Opening a pipe would wait for a writer for ever.
     if not stat.S_ISREG(source.stat().st_mode):
         raise OSError(errno.EINVAL, "It isn't a file", str(source))
@@ -74,9 +75,10 @@ def copy_hashed(source: Path, target: Path) -> str:
 
 
 def put(folder: Path, files: Mapping[str, Path]) -> bool:
-    """Puts copies of `files`, by name, into `folder`, all or none; False where they were there. Raises OSError.
+    """Copies `files` to `folder`, all or none. Returns False if the same files are there already. Raises OSError.
 
-    Another content in `folder` is damage, since its name says what it holds: it is put aside.
+    files: by name in `folder`. Other files in `folder` are put aside: its name depends on its content, so the content
+    is damaged.
     """
     if _holds(folder, files):
         return False
@@ -106,9 +108,9 @@ def put(folder: Path, files: Mapping[str, Path]) -> bool:
 
 
 def put_aside(path: Path) -> Path:
-    """Takes a file or folder out of its place, for `remove_leftovers` to remove it later; gives its new place.
+    """Renames a file or folder, and returns its new path. `remove_leftovers` removes it later.
 
-    Who has it open, or mapped into memory, can go on. Raises OSError.
+    A process that has it open, or mapped into memory, can still read it. Raises OSError.
     """
     aside = path.rename(path.with_name(_OLD + uuid.uuid4().hex))
     os.utime(aside)
@@ -116,13 +118,13 @@ def put_aside(path: Path) -> Path:
 
 
 def remove(folder: Path) -> None:
-    """Removes a version at once. No reader finds a half of it. Raises OSError where it can't be renamed."""
+    """Removes a version at once. No reader sees a part of it. Raises OSError if it can't be renamed."""
     with suppress(FileNotFoundError):
         shutil.rmtree(put_aside(folder), ignore_errors=True)
 
 
 def remove_leftovers(parent: Path) -> None:
-    """Removes what was put aside an hour ago or more, and what a killed writer has left. Raises OSError."""
+    """Removes what was put aside, and leftovers of killed writers, after an hour. Raises OSError."""
     for prefix in (_NEW, _OLD):
         for path in parent.glob(f"{prefix}*"):
             with suppress(FileNotFoundError):
@@ -134,7 +136,7 @@ def remove_leftovers(parent: Path) -> None:
 
 
 def _holds(folder: Path, files: Mapping[str, Path]) -> bool:
-    """Whether `folder` has exactly these files, to the last byte."""
+    """Whether `folder` has exactly these files, byte for byte."""
     try:
         if {path.name for path in folder.iterdir()} != set(files):
             return False

@@ -1,7 +1,6 @@
-"""What a deployment does to the shelf: prepares it, puts the image's state there, and removes what nobody needs.
+"""Writes to the shelf at a deployment: prepares it, adds the image's state, and removes old versions.
 
-For the one job that may write there, `jobs/shelve_state.py`. Runs that meet do no harm, see
-`similarity.shelf.versions`.
+Only the job `jobs/shelve_state.py` uses this. Two runs at the same time do no harm, see `similarity.shelf.versions`.
 """
 
 from __future__ import annotations
@@ -37,22 +36,22 @@ from similarity.shelf.versions import (
 
 log = logging.getLogger(__name__)
 
-# States that the deployed image can use.
+# So many of the states that the deployed image can use are kept.
 KEPT_STATES = 3
 KEPT_S = 24 * 3600.0
-# Clocks differ; a state that is dated further ahead would be served in place of newer ones until its time has come.
+# Clocks differ a little. A state dated further ahead would be served instead of newer ones until that time.
 MAX_AHEAD_S = 300.0
 
 HUGGINGFACE_DIRNAME = "huggingface"
-# The set-group-ID bit gives what is made inside to the group.
+# The set-group-ID bit gives new files inside to the group.
 _HUGGINGFACE_MODE = 0o2770
-# Earlier versions kept copies of model and state in this folder beside the shelf.
+# Earlier versions of this project kept copies of model and state in this folder beside the shelf.
 _FORMER_CACHE = "incidents"
 
 
 @dataclass(frozen=True)
 class Shelved:
-    """The state's name on the shelf, that of the newest state which the image can use, and those that were removed."""
+    """name: of the new state on the shelf. serves: the newest state that the image can use. removed: old states."""
 
     name: str
     serves: str
@@ -60,17 +59,18 @@ class Shelved:
 
 
 def prepare(shelf: Path) -> None:
-    """Makes the shelf and the folder beside it for models that handlers download, with their modes.
+    """Makes the shelf, and beside it the folder for models that handlers download, and sets their modes.
 
-    The folder around both is the mount, and must be there. Puts the former cache aside. Raises OSError.
+    The parent folder is the mount and must exist. Puts the former cache aside. Raises OSError.
     """
     for folder in (shelf, shelf / STATES, shelf / MODELS):
         folder.mkdir(exist_ok=True)
         folder.chmod(FOLDER_MODE)
     huggingface = shelf.parent / HUGGINGFACE_DIRNAME
     huggingface.mkdir(exist_ok=True)
-    huggingface.chmod(_HUGGINGFACE_MODE)
-    _open_to_group(huggingface)
+    if huggingface.stat().st_mode & 0o7777 != _HUGGINGFACE_MODE:  # the mark that the files in it need no change
+        _open_to_group(huggingface)
+        huggingface.chmod(_HUGGINGFACE_MODE)
     former = shelf.parent / _FORMER_CACHE
     with suppress(FileNotFoundError):
         put_aside(former)
@@ -79,10 +79,10 @@ def prepare(shelf: Path) -> None:
 
 
 def shelve_state(shelf: Path, path: Path, check: Callable[[IncidentState], None]) -> Shelved:
-    """Puts the state in the file `path` on the shelf, under the time at which it was built.
+    """Puts the state in the file `path` on the shelf, under its build time. Then removes old states.
 
-    check: raises SimilarityError for a state that the image can't use. Raises StateError for a file that isn't a usable
-    state, is dated ahead, or can't be read back from the shelf; OSError where it can't be written.
+    check: raises SimilarityError for a state that the image can't use. Raises StateError if the state is unusable, is
+    dated ahead, or can't be read back from the shelf; OSError if it can't be written.
     """
     state = IncidentState.load(path)
     check(state)
@@ -99,7 +99,7 @@ def shelve_state(shelf: Path, path: Path, check: Callable[[IncidentState], None]
 
 
 def _tidy(shelf: Path, name: str, check: Callable[[IncidentState], None]) -> Shelved:
-    """Keeps the newest states that the image can use, the newest that another can, and all that are young."""
+    """Keeps the newest states that the image can use, the newest that another image can use, and all young ones."""
     usable: list[str] = []
     others: list[str] = []
     damaged: list[str] = []
@@ -123,7 +123,7 @@ def _tidy(shelf: Path, name: str, check: Callable[[IncidentState], None]) -> She
             usable.append(each)
     if name not in usable:
         raise StateError(f"the state {name} was put on the shelf, but can't be read back: deploy again")
-    # A deployment that is taken back would serve the newest of the others again.
+    # After a rollback, the earlier image needs the newest of the others again.
     kept = {*usable[:KEPT_STATES], *others[:1], name}
     removed = []
     for each in (*usable, *others, *damaged):
@@ -137,7 +137,7 @@ def _tidy(shelf: Path, name: str, check: Callable[[IncidentState], None]) -> She
 
 
 def shelve_model(shelf: Path, files: ModelFiles) -> str:
-    """Puts the image's model on the shelf and others aside; gives its version. Raises ModelError or OSError."""
+    """Puts the image's model on the shelf, other models aside. Returns its version. Raises ModelError or OSError."""
     version = model_version(files)
     put(shelf / MODELS / version, model_files(files.folder))
     put_models_aside(shelf, but=version)
@@ -145,7 +145,7 @@ def shelve_model(shelf: Path, files: ModelFiles) -> str:
 
 
 def put_models_aside(shelf: Path, *, but: str = "") -> None:
-    """Lambdas that have mapped one into memory can go on. Raises OSError."""
+    """Puts all models except `but` aside. Lambdas that have mapped one can go on. Raises OSError."""
     for folder in (shelf / MODELS).iterdir():
         if folder.name != but and not folder.name.startswith("."):
             with suppress(FileNotFoundError):  # another run has put it aside
@@ -153,7 +153,7 @@ def put_models_aside(shelf: Path, *, but: str = "") -> None:
 
 
 def _age_s(folder: Path) -> float:
-    """0 where it is gone: another run has removed it."""
+    """Seconds since the folder was written; 0 if another run has removed it."""
     try:
         return time.time() - folder.stat().st_mtime
     except FileNotFoundError:
@@ -161,7 +161,7 @@ def _age_s(folder: Path) -> float:
 
 
 def _open_to_group(folder: Path) -> None:
-    """Lets the group write what is in `folder`, where it is ours: earlier versions had one user for all Lambdas."""
+    """Lets the group write our files in `folder`. Earlier versions of this project had one user for all Lambdas."""
     for parent, folders, names in os.walk(folder):
         for name in (*folders, *names):
             with suppress(FileNotFoundError):  # a handler that downloads renames and removes files meanwhile

@@ -1,4 +1,4 @@
-"""AIID's data, read into incidents with their texts: snapshots and tables.
+"""Reads AIID's data, snapshots and tables, into incidents with their texts.
 
 Nothing here runs a model.
 """

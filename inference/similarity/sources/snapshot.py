@@ -1,7 +1,7 @@
-"""What an incident state can be built from: AIID's snapshots and tables, read into incidents or into a state.
+"""Reads the sources of an incident state: AIID's snapshots and tables become incidents or a state.
 
-Turning the texts into vectors is left to `build_state.py`. A bad row is reported by its line and skipped; a source that
-can't be read at all is a SourceError.
+A bad row is skipped, and its line is reported. A source that can't be read is a SourceError. `scripts/build_state.py`
+turns the texts into vectors.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ INCIDENTS, REPORTS = "incidents.csv", "reports.csv"
 
 @dataclass(frozen=True)
 class Incident:
-    """An incident and the texts that stand for it."""
+    """An incident with its texts: its reports, or columns of incidents.csv."""
 
     incident_id: int
     title: str
@@ -39,7 +39,7 @@ class Incident:
 def read_incidents(path: Path, problems: Problems, text: TextMode) -> list[Incident]:
     """The incidents of a snapshot (folder, zip or tar with incidents.csv and reports.csv) or of an incidents.csv alone.
 
-    `text` says what stands in for reports where there are none. Raises SourceError.
+    text: the columns that replace the reports for an incidents.csv alone. Raises SourceError.
     """
     if path.is_file() and is_text(path):
         return _incidents_alone(lambda: path.open("rb"), path.name, problems, text)
@@ -48,7 +48,7 @@ def read_incidents(path: Path, problems: Problems, text: TextMode) -> list[Incid
 
 
 def read_state_csv(path: Path, problems: Problems) -> IncidentState:
-    """The `state.csv` of nlp-lambdas: incident_id, count and mean, made by the original model. Raises SourceError."""
+    """The `state.csv` of nlp-lambdas: incident_id, count and the original model's mean. Raises SourceError."""
     rows: dict[int, tuple[int, Vector]] = {}
     for line, row in read_rows(lambda: path.open("rb"), path.name, ("incident_id", "count", "mean"), problems):
         incident_id, count = _integer(row["incident_id"]), _integer(row["count"])
@@ -82,7 +82,7 @@ def read_state_csv(path: Path, problems: Problems) -> IncidentState:
 
 
 def _vector(value: object) -> Vector:
-    """Of a JSON list of numbers; what float32 can't hold becomes infinite. Raises TypeError or ValueError."""
+    """A JSON list of numbers as float32. Numbers that are too large become infinite. Raises TypeError or ValueError."""
     if not isinstance(value, list) or not all(isinstance(entry, float | int) for entry in value):
         raise TypeError("not a list of numbers")
     with np.errstate(over="ignore"):
@@ -90,7 +90,7 @@ def _vector(value: object) -> Vector:
 
 
 def read_original_state(path: Path) -> IncidentState:
-    """The original list form, or a state of this project's own. Raises SourceError."""
+    """A state in the original's form or this project's own form. Raises SourceError."""
     try:
         return IncidentState.load(path)
     except StateError as error:
@@ -132,7 +132,7 @@ def _incidents_with_reports(opener: Callable[[str], Content], problems: Problems
         if not isinstance(numbers, list) or not all(type(number) is int for number in numbers):
             problems.report(INCIDENTS, line, f"reports of incident {incident_id} isn't a JSON list of report numbers")
             continue
-        numbers = list(dict.fromkeys(numbers))  # A report named twice is one report.
+        numbers = list(dict.fromkeys(numbers))  # A report that is listed twice counts once.
         missing = [number for number in numbers if number not in texts]
         if missing:
             problems.report(

@@ -1,6 +1,6 @@
-"""Rows of CSV tables, wherever they are: by themselves, or in a folder, zip or tar.
+"""Reads rows of CSV tables: single files, or files in a folder, zip or tar.
 
-What the columns mean is left to `sources`.
+`similarity.sources.snapshot` knows the meaning of the columns.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ T = TypeVar("T")
 
 
 class SourceError(Exception):
-    """The source can't be used, in one sentence."""
+    """The source can't be used. The message is one sentence."""
 
 
 class Problems:
-    """Counts the bad rows and says of each where it is."""
+    """Counts the bad rows, and reports each on stderr with its line."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -43,17 +43,17 @@ class Problems:
 def read_rows(
     open_it: Callable[[], Content], name: str, columns: Sequence[str], problems: Problems
 ) -> Iterator[tuple[int, Row]]:
-    """The rows of a CSV with the line each ends in, `columns` only. Bad ones are reported and left out.
+    """The rows of a CSV, each with the line in which it ends. They have only `columns`. Bad rows are reported.
 
-    Doubled backslashes are undone in a table of AIID's job, which has written reports.csv since 26 March 2025 with
-    `csv.writer(quoting=csv.QUOTE_ALL, escapechar="\\\\")`. That writer quotes every field, the header's too, and writes
-    each backslash twice, so no run of backslashes has an odd length. A table counts as the job's when its header is
-    quoted and it has no such run. mongoexport doesn't quote a header. Other programs that quote everything (pandas,
-    LibreOffice) write a backslash once; the first single one, as in Markdown's `\\_`, gives them away.
+    AIID's job has written reports.csv since 26 March 2025 with `csv.writer(quoting=csv.QUOTE_ALL, escapechar="\\\\")`.
+    That writer quotes every field, also of the header, and doubles each backslash. In such a table, doubled backslashes
+    become single ones again. It is recognised by its quoted header, and because no run of backslashes has an odd
+    length. mongoexport doesn't quote the header. Other programs that quote everything (pandas, LibreOffice) don't
+    double backslashes, so a single one, as in Markdown's `\\_`, tells them apart.
 
     Raises SourceError.
     """
-    # The default limit of 131,072 characters a field is less than the longest report.
+    # The longest report exceeds the default limit of 131,072 characters per field.
     csv.field_size_limit(sys.maxsize)
     with (
         reading(name),
@@ -71,11 +71,11 @@ def read_rows(
         held: list[tuple[int, Row]] = []
         for line, fields in _whole_rows(reader, len(header), name, problems):
             row = {column: fields[place] for column, place in places.items()}
-            # Bytes that aren't UTF-8 have been read as lone surrogates, which no UTF-8 text has.
+            # Bytes that aren't UTF-8 were read as lone surrogates, which valid UTF-8 doesn't contain.
             if any("\ud800" <= character <= "\udfff" for value in row.values() for character in value):
                 problems.report(name, line, "not valid UTF-8")
             elif doubled:
-                # Only the whole table tells whether they are doubled.
+                # Whether backslashes are doubled is known only at the end of the table.
                 held.append((line, row))
                 doubled = not any("\\" in field.replace("\\\\", "") for field in fields)
             else:
@@ -87,7 +87,7 @@ def read_rows(
 
 
 def _whole_rows(reader: Any, size: int, name: str, problems: Problems) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a csv.reader that are valid CSV and have `size` fields, with the line each ends in."""
+    """The rows of a csv.reader that are valid and have `size` fields, each with the line in which it ends."""
     while True:
         try:
             fields = next(reader)
@@ -106,7 +106,7 @@ def _whole_rows(reader: Any, size: int, name: str, problems: Problems) -> Iterat
 def reading(name: str) -> Iterator[None]:
     try:
         yield
-    # RuntimeError: a zip with a password or packed in a way that zipfile doesn't know.
+    # RuntimeError: a zip has a password, or a compression that zipfile doesn't know.
     except (
         OSError, EOFError, csv.Error, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, RuntimeError
     ) as error:  # fmt: skip
@@ -114,7 +114,7 @@ def reading(name: str) -> Iterator[None]:
 
 
 def is_text(path: Path) -> bool:
-    """Whether a file may be a table: text, going by its first bytes, where archives and tensors have zeros.
+    """Whether a file may be a table: the start of an archive or state has zero bytes, text doesn't.
 
     Raises SourceError.
     """
@@ -123,10 +123,10 @@ def is_text(path: Path) -> bool:
 
 
 def snapshot_opener(path: Path) -> Callable[[str], Content]:
-    """What opens a file of the snapshot by its name, wherever in folder or archive it is. Raises SourceError.
+    """A function that opens a file of the snapshot by its name, at any depth of the folder or archive.
 
-    Symbolic links in a folder are followed; links in an archive aren't, since they may lead out of it. Nothing is
-    unpacked, so it doesn't matter where an archive says that its files belong.
+    Symbolic links in a folder are followed. Links in an archive aren't, because they may lead out of it. Nothing is
+    unpacked, so hostile paths in an archive do no harm. Raises SourceError.
     """
     with reading(path.name):
         if path.is_dir():
@@ -145,7 +145,7 @@ def _open_in_folder(path: Path, name: str) -> IO[bytes]:
     for parent, folders, files in os.walk(path, followlinks=True):
         folder = Path(parent).resolve()
         if folder in visited:
-            folders.clear()  # A link leads back here.
+            folders.clear()  # a link leads back to this folder
             continue
         visited.add(folder)
         for file in (Path(parent, file) for file in sorted(files)):
@@ -178,7 +178,7 @@ def _open_in_tar(path: Path, name: str) -> Iterator[IO[bytes]]:
         links = [member.name for member in members if member.issym() or member.islnk()]
         files = [(member.name, member) for member in members if member.isreg() and _is(member.name, name)]
         member = _only(files, name, path, links, _LINK_IN_ARCHIVE)
-        # gzip's checksum stands at its very end, behind what tarfile reads by itself.
+        # tarfile stops before gzip's checksum at the end. Reading the rest checks it.
         while archive.fileobj and archive.fileobj.read(1 << 20):
             pass
         content = archive.extractfile(member)
@@ -187,12 +187,12 @@ def _open_in_tar(path: Path, name: str) -> Iterator[IO[bytes]]:
 
 
 def _is(member: str, name: str) -> bool:
-    """Whether a member's last part is `name`. Some programs on Windows put backslashes between the parts."""
+    """Whether the last part of a member's path is `name`. Some Windows programs separate the parts by backslashes."""
     return member.replace("\\", "/").rpartition("/")[2] == name
 
 
 def _only(found: Sequence[tuple[str, T]], name: str, path: Path, links: Sequence[str], about_link: str) -> T:
-    """The one file that was found. Where there is none, a link that wasn't followed may be the reason."""
+    """The only file that was found. If there is none, the error names a link, because that may be the cause."""
     if len(found) > 1:
         first, second, *_ = (member for member, _ in found)
         raise SourceError(
