@@ -254,22 +254,24 @@ def test_a_flipped_bit_is_refused_and_the_next_deployment_mends_it(
 def test_a_job_that_is_killed_halfway_leaves_nothing_to_trip_over(
     job: Function, similar: Function, volume: Volume, best: int, tmp_path: Path
 ) -> None:
-    """It is killed with some files of the model written: the last one is a pipe, which nobody writes to."""
-    pipe = tmp_path / "zz.safetensors"
-    os.mkfifo(pipe)
-    pipe.chmod(0o644)
+    """It is killed with some files of the model written: the last one is too large to be copied before that."""
+    endless = tmp_path / "zz.safetensors"
+    endless.touch(0o644)
+    os.truncate(endless, 100 << 30)
     on_efs = replace(job, environment={**job.environment, "MODEL_ON_EFS": "true"})
-    stuck = replace(on_efs, mounts=(f"type=bind,src={pipe},dst=/var/task/model/{pipe.name}",))
+    stuck = replace(on_efs, mounts=(f"type=bind,src={endless},dst=/var/task/model/{endless.name},readonly",))
     for _ in range(KILLS):
         with Instance(stuck) as instance, ThreadPoolExecutor(1) as pool:
             answering = pool.submit(instance.invoke, {})
-            wait_until(lambda: pipe.name in volume.run("sh", "-c", "ls shelf/models/.new-*/ || true"), "the last file")
+            wait_until(
+                lambda: endless.name in volume.run("sh", "-c", "ls shelf/models/.new-*/ || true"), "the last file"
+            )
             docker("kill", "--signal=KILL", instance.container)
             assert answering.exception() is not None
         with Instance(similar) as instance:
             assert first(instance.ask(ASK)) == best
             assert problems(instance) == []
-        volume.run("sh", "-c", "mv shelf/models/.new-* /tmp")
+        volume.run("sh", "-c", "rm -r shelf/models/.new-*")
     volume.run("sh", "-c", "mkdir shelf/models/.new-1 && touch --date='2 hours ago' shelf/models/.new-1")
     version = deploy(on_efs)["model"]
     assert names(volume, "shelf/models") == [version]
