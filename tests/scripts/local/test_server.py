@@ -284,7 +284,7 @@ def test_a_state_of_another_model_is_one_line_and_exit_code_1(tmp_path: Path, ti
     ("config", "said"),
     [
         (None, "scripts/fetch_model.py fetches one"),
-        ('{"model_type": "bert"}', "scripts/convert_encoder.py makes one of it"),
+        ('{"model_type": "bert"}', "convert it with scripts/convert_encoder.py"),
     ],
 )
 def test_a_folder_that_is_no_longformer_is_one_line_that_names_what_helps(
