@@ -107,7 +107,7 @@ class Command:
     output: list[str]
 
     def words(self) -> list[list[str]]:
-        """The words of each program in a pipe, without variables set for it and without redirections."""
+        """The words of each program in a pipe, without variables set for it without redirections and parentheses."""
         lexer = shlex.shlex(self.line, posix=True, punctuation_chars="|<>&;()")
         lexer.whitespace_split = True
         programs: list[list[str]] = [[]]
@@ -116,6 +116,8 @@ class Command:
                 programs.append([])
             elif word in (">", ">>", "<"):
                 next(lexer)
+            elif word in ("(", ")"):
+                continue
             elif programs[-1] or not re.match(r"[A-Za-z_]\w*=", word):
                 programs[-1].append(word)
         return programs

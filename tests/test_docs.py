@@ -59,6 +59,10 @@ PARSED_SCRIPTS = ("fetch_model", "convert_encoder", "benchmark", "lock")
 def _rule(words: list[str]) -> Rule:
     """What is done with a program and its arguments. Fails for one that nobody has thought of."""
     match words:
+        case []:  # sets a variable
+            return "executed"
+        case ["cd", _] | ["python", "-c", *_]:
+            return "executed"
         case ["curl" | "echo" | "cp", *_] | ["python3", "-c", *_] | ["python3", "-m", "json.tool"]:
             return "executed"
         case ["python", script, *_] if script.startswith("scripts/"):
@@ -118,7 +122,7 @@ def test_every_block_is_dealt_with() -> None:
 def test_commands_run_and_print_what_is_shown(block: Block, project: Path, server: Server, tmp_path: Path) -> None:
     commands = executed(block)
     printed, replies = execute(commands, project, server, tmp_path)
-    assert len(replies) == sum(words[0] == "curl" for command in commands for words in command.words())
+    assert len(replies) == sum(words[:1] == ["curl"] for command in commands for words in command.words())
     for reply in replies:
         assert reply.status == 200
         assert reply.body["statusCode"] == 200

@@ -1,4 +1,7 @@
-"""Names and defaults of the environment variables that the handlers read. `app.py` sets them on the Lambdas."""
+"""Names and defaults of the environment variables that the handlers read.
+
+The stack (`infrastructure/functions.py`) sets them on the Lambdas.
+"""
 
 from __future__ import annotations
 
