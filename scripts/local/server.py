@@ -160,7 +160,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         prepare(args.model, args.state)
         app = gateway(find_handlers(INFERENCE_DIR), args.allow_origin or DEFAULT_ALLOWED_ORIGINS)
-        listener.listen()  # Else a request that follows on the next line would be refused until uvicorn is up.
+        listener.listen()  # Else a request would be refused between the line "Serving on" and uvicorn's start.
     except (ModelError, StateError) as error:
         print(f"scripts/serve: {error.detail}", file=sys.stderr)
         return 1
@@ -168,9 +168,12 @@ def main(argv: list[str] | None = None) -> int:
         print(f"scripts/serve: {error}", file=sys.stderr)
         return 1
     host, port = listener.getsockname()[:2]
-    print(f"Serving on http://{f'[{host}]' if ':' in host else host}:{port}/similar (Ctrl-C ends it)", flush=True)
-    with suppress(KeyboardInterrupt):  # uvicorn has shut down in order and passes the signal on
-        server(app).run(sockets=[listener])
+    serving = server(app)
+    # From here on Ctrl-C is uvicorn's, which passes it on when it has shut down. Otherwise Ctrl-C could end in a
+    # traceback while asyncio makes its loop.
+    with suppress(KeyboardInterrupt), serving.capture_signals():
+        print(f"Serving on http://{f'[{host}]' if ':' in host else host}:{port}/similar (Ctrl-C ends it)", flush=True)
+        serving.run(sockets=[listener])
     return 0
 
 

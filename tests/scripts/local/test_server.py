@@ -208,9 +208,38 @@ def test_ctrl_c_is_quiet_also_before_the_first_request(
 ) -> None:
     with serving(tmp_path, "--model", tiny_model_dir, "--state", tiny_state_path) as server:
         server.process.send_signal(signal.SIGINT)
-        # The latter where uvicorn doesn't listen for it yet.
-        assert server.process.wait(PATIENCE_S) in (0, -signal.SIGINT)
+        assert server.process.wait(PATIENCE_S) == 0
         assert "Traceback" not in server.output
+
+
+# Runs the server, and presses Ctrl-C at the moment when asyncio makes its loop.
+STOPPED_BEFORE_ITS_START = """
+import asyncio, os, signal, sys
+
+make = asyncio.SelectorEventLoop.__init__
+
+def press_ctrl_c_and_make(loop, *arguments):
+    print("Ctrl-C", flush=True)
+    os.kill(os.getpid(), signal.SIGINT)
+    make(loop, *arguments)
+
+sys.path[0] = SCRIPTS
+from local import server as local_server
+
+asyncio.SelectorEventLoop.__init__ = press_ctrl_c_and_make
+sys.exit(local_server.main(sys.argv[1:]))
+""".replace("SCRIPTS", repr(str(SCRIPT.parent.parent)))
+
+
+def test_ctrl_c_is_quiet_also_between_the_line_that_names_the_url_and_the_start(
+    tiny_model_dir: Path, tiny_state_path: Path
+) -> None:
+    arguments = ("--port", "0", "--model", tiny_model_dir, "--state", tiny_state_path)
+    ended = run_to_its_end(*arguments, program=["-c", STOPPED_BEFORE_ITS_START])
+    assert ended.stdout.startswith("Serving on")
+    assert ended.stdout.endswith("Ctrl-C\n")
+    assert ended.returncode == 0, ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 @pytest.fixture(scope="module")
