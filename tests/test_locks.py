@@ -125,7 +125,7 @@ def with_what_they_ask_for(requirements: Iterator[Requirement]) -> list[Requirem
 @pytest.mark.slow
 @pytest.mark.parametrize(("requirements", "path"), PAIRS, ids=short)
 def test_a_lock_has_all_that_its_packages_ask_for_and_nothing_else(requirements: Path, path: Path) -> None:
-    """Nothing looks for what is missing: locks are installed with --no-deps."""
+    """A lock that lacks a package can't be installed: pip refuses packages without hashes."""
     locked = pins(path)
     needed = with_what_they_ask_for(asked_for(requirements))
     assert len({canonical(one.name) for one in needed}) > len(pins(requirements))

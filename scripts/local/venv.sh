@@ -75,9 +75,10 @@ install_torch() {
     pip_install --no-deps "$pin"
 }
 
-# All that the lock names, and nothing else: pip refuses a file whose hash the lock doesn't have.
+# All that the lock names, and nothing else: pip refuses a file whose hash the lock doesn't have. Not with --no-deps: pip
+# then forgets which package needs which, and installs aws-cdk-lib before a package that overwrites some of its files.
 install_lock() {
-    pip_install --require-hashes --no-deps -r "$1" || return 1
+    pip_install --require-hashes -r "$1" || return 1
     # The CPU build of torch needs no more. Another build asks for libraries of CUDA, which no lock has.
     .venv/bin/python -c 'import torch' >>.venv/pip.log 2>&1 || pip_install "$(torch_pin)"
 }

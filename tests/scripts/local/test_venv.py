@@ -296,7 +296,9 @@ def test_what_a_package_asks_for_is_installed_only_where_the_lock_names_it(
     write_wheel(tmp_path / "wheels", "small_thing", "1.0", requires="other_thing")
     write_wheel(tmp_path / "wheels", "other_thing", "1.0")
     write_lock(project, "requirements.txt", *LOCKED)
-    found_by(serve(project, environment()))
+    refused = serve(project, environment())
+    assert refused.returncode == 1
+    assert "other_thing" in refused.stderr
     assert not list((project / ".venv").rglob("other_thing*"))
     # A lock that changed is installed.
     write_lock(project, "requirements.txt", *LOCKED, "other_thing")
