@@ -127,6 +127,7 @@ def test_an_init_error_after_the_first_next_is_refused(api: RuntimeApi, caller: 
     assert pending.result(5).json() == 1
 
 
+@pytest.mark.slow
 def test_an_event_that_nobody_answers_runs_out_of_time(api: RuntimeApi, caller: ThreadPoolExecutor) -> None:
     with pytest.raises(RuntimeApiError, match="was not taken"):
         api.invoke({}, 0.1)

@@ -24,6 +24,7 @@ def test_a_new_handler_file_is_a_new_function_and_a_helper_is_none(tmp_path: Pat
     assert set(synthesised.functions()) == HANDLERS | JOBS | {"sentiment_of_text"}
 
 
+@pytest.mark.slow
 def test_a_new_job_is_a_new_function_on_the_job_s_access_point(default: Synthesised, tmp_path: Path) -> None:
     synthesised = synthesise(DEFAULT, tmp_path)
     (synthesised.handlers_dir / "jobs" / "tidy.py").write_text(HANDLER, encoding="utf-8")
@@ -33,6 +34,7 @@ def test_a_new_job_is_a_new_function_on_the_job_s_access_point(default: Synthesi
         assert functions[module]["FileSystemConfigs"] == default.functions()["jobs.shelve_state"]["FileSystemConfigs"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Api", "Network", "ModelCache", "Functions", "Jobs", "shelve_state"])
 def test_a_handler_may_be_called_like_a_part_of_the_stack(name: str, tmp_path: Path) -> None:
     assert set(synthesise(DEFAULT, tmp_path, **{name: HANDLER}).functions()) == HANDLERS | JOBS | {name}
@@ -56,6 +58,7 @@ def test_the_job_has_what_its_file_asks_for_and_may_run_beside_itself(each: Synt
     assert "ReservedConcurrentExecutions" not in job
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("constants", "expected"),
     [

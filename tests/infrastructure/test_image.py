@@ -50,6 +50,7 @@ def warnings_of(folder: Path, *, files: tuple[str, ...], config: Config = DEFAUL
     return warnings_in(handlers_dir, folder / "cdk.out", config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "script"),
     [
@@ -67,11 +68,13 @@ def test_a_missing_part_of_the_model_is_a_warning_that_says_what_makes_it(
     assert f"scripts/{script}" in warning
 
 
+@pytest.mark.slow
 def test_every_missing_part_is_a_warning_and_nothing_else_is(tmp_path: Path) -> None:
     assert len(warnings_of(tmp_path / "none", files=())) == 3
     assert len(warnings_of(tmp_path / "torch", files=(), config=TORCH)) == 2
 
 
+@pytest.mark.slow
 def test_a_model_with_its_state_gives_no_warning(tmp_path: Path) -> None:
     assert warnings_of(tmp_path / "onnx", files=("model.safetensors", "encoder.onnx", "incident_cls.pt")) == []
     assert warnings_of(tmp_path / "torch", files=("model.safetensors", "incident_cls.pt"), config=TORCH) == []
@@ -231,6 +234,7 @@ def test_a_link_to_a_folder_that_holds_the_handlers_is_refused(name: str, target
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["gone", "model"])
 def test_a_link_that_leads_nowhere_is_a_warning_that_says_so(target: str, tmp_path: Path) -> None:
     handlers_dir = copy_inference(tmp_path / "inference")

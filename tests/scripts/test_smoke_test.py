@@ -159,6 +159,7 @@ def test_everything_passes_on_the_local_server(real_url: str, capsys: pytest.Cap
         assert 0 < median_s <= slowest_s < took_s
 
 
+@pytest.mark.slow
 def test_a_proxy_that_changes_nothing_fails_nothing(real_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     with proxy(real_url, lambda exchange: None) as url:
         found = outcomes(url, capsys)
@@ -175,6 +176,7 @@ def test_a_url_with_a_route_is_that_of_its_api(suffix: str) -> None:
     assert smoke_test.api_url(f"https://example.org/stage{suffix}") == "https://example.org/stage"
 
 
+@pytest.mark.slow
 def test_the_first_reply_is_timed_apart_from_those_that_follow(
     real_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -393,6 +395,7 @@ def test_every_check_can_fail() -> None:
     assert {"GET /embed-to-db-similar finds what the text finds", "other routes and methods are refused"} <= checked
 
 
+@pytest.mark.slow
 def test_a_failure_is_a_line_on_stdout_and_exit_code_1(real_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     with proxy(real_url, found_404) as url:
         assert smoke_test.main([url, "--repeat", "1"]) == 1
@@ -452,6 +455,7 @@ def test_a_text_may_be_longer_than_the_model_takes(real_url: str, capsys: pytest
     assert found["failed"] == []
 
 
+@pytest.mark.slow
 def test_incidents_that_are_as_similar_may_come_in_any_order(real_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     """As two Lambdas on different CPUs may find them."""
 
@@ -504,6 +508,7 @@ def test_a_host_that_does_not_exist_is_one_line(capsys: pytest.CaptureFixture[st
     assert "nothing answers at https://no-such-host.invalid" in one_line_of_stderr(capsys)
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers_is_given_up(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert smoke_test.main([f"http://127.0.0.1:{silent.getsockname()[1]}", "--timeout", "1"]) == 1
@@ -524,6 +529,7 @@ def drip(server: socket.socket, cut_off: threading.Event) -> None:
             cut_off.set()
 
 
+@pytest.mark.slow
 def test_a_server_that_never_ends_its_answer_is_given_up(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         cut_off = threading.Event()

@@ -180,6 +180,7 @@ def test_a_request_that_drips_in_is_closed(start_of_it: bytes, start: Callable[.
     assert "Traceback" not in server.end()
 
 
+@pytest.mark.slow
 def test_the_limit_does_not_count_while_the_answer_is_made(start: Callable[..., Running]) -> None:
     server = start(request_s=LIMIT_S)
     patient = server.send(WHOLE.replace(b"/echo", b"/waiting"))

@@ -231,6 +231,7 @@ sys.exit(local_server.main(sys.argv[1:]))
 """.replace("SCRIPTS", repr(str(SCRIPT.parent.parent)))
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_quiet_also_between_the_line_that_names_the_url_and_the_start(
     tiny_model_dir: Path, tiny_state_path: Path
 ) -> None:

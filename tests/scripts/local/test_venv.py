@@ -365,6 +365,7 @@ def test_ctrl_c_ends_the_set_up_with_one_line_and_the_same_command_goes_on(
     found_by(serve(project, env))
 
 
+@pytest.mark.slow
 def test_a_python_that_is_too_old_is_named(bare_project: Path, environment: Environment, tmp_path: Path) -> None:
     old = tmp_path / "old python"
     old.write_text("#!/bin/sh\nexit 1\n")
