@@ -11,9 +11,14 @@ Vector = NDArray[np.float32]
 
 
 def unit(vectors: NDArray[np.floating[Any]]) -> Vector:
-    """The vectors (…, hidden), each divided by its length. A vector of zeros stays as it is."""
+    """The vectors (…, hidden), each divided by its length, in float32. A vector of zeros stays as it is."""
+    return exact_unit(vectors).astype(np.float32)
+
+
+def exact_unit(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """The vectors (…, hidden), each divided by its length, in float64. A vector of zeros stays as it is."""
     exact = vectors.astype(np.float64)  # float64 can hold the squares of all float32 numbers
-    return divide(exact, np.sqrt(np.vecdot(exact, exact)[..., None])).astype(np.float32)
+    return divide(exact, np.sqrt(np.vecdot(exact, exact)[..., None]))
 
 
 def divide(vectors: NDArray[np.float64], lengths: NDArray[np.float64]) -> NDArray[np.float64]:

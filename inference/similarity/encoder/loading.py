@@ -19,19 +19,21 @@ def load_encoder(
     *,
     engine: Engine = DEFAULT_ENGINE,
     precision: Precision = DEFAULT_PRECISION,
+    max_tokens: int = 0,
 ) -> TextEncoder:
     """The encoder in `model_dir`: config.json, tokenizer.json and safetensors weights of any `LongformerModel`.
 
-    Raises ModelError if a file is missing, truncated or of another kind of model, and if the engine's package or graph
-    is missing.
+    max_tokens: texts are cut at this number of tokens, 3 or more. 0: the model's maximum.
+    Raises ModelError if a file is missing, truncated or of another kind of model, if the engine's package or graph is
+    missing, and if max_tokens is less than 3 or more than the model takes.
     """
     try:
         if engine == "torch":
             from similarity.encoder.torch_encoder import TorchEncoder
 
-            return TorchEncoder.load(model_dir, model_filename, precision)
+            return TorchEncoder.load(model_dir, model_filename, precision).cut_at(max_tokens)
         from similarity.encoder.onnx_encoder import OnnxEncoder
 
-        return OnnxEncoder.load(model_dir, model_filename, precision)
+        return OnnxEncoder.load(model_dir, model_filename, precision).cut_at(max_tokens)
     except ImportError as error:
         raise ModelError(f"ENCODER_ENGINE is {engine}, but the package {error.name} isn't installed") from error

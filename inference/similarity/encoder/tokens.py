@@ -1,4 +1,4 @@
-"""Turns a text into token ids: transliterated, tokenised, cut at the model's maximum.
+"""Turns a text into token ids: transliterated, tokenised, cut at a maximum (the model's, or a lower one).
 
 Requests and the building of the state prepare texts in this same way. Otherwise their vectors couldn't be compared.
 
@@ -26,6 +26,7 @@ from unidecode import unidecode
 
 from similarity.encoder.model_folder import require_content
 from similarity.errors import ModelError
+from similarity.settings import DEFAULT_TEXT_PREPARATION
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -41,6 +42,9 @@ _LONG_RUN = re.compile(rf"(?<!\S)(\S{{{LONGEST_RUN}}})\S+|(?<!\s)(\s{{{LONGEST_R
 # Every tokenizer splits words at the first four. WordPiece drops the other two.
 _SPLITTING_SPACE, _SPACE = " \t\n\r", " \t\n\r\v\f"
 _PIECE = 65_536
+
+# Each text is prepared by `transliterate`. A state whose texts were prepared in another way is refused.
+TEXT_PREPARATION = DEFAULT_TEXT_PREPARATION
 
 
 def transliterate(text: str) -> str:
@@ -64,7 +68,7 @@ def transliterated(text: str) -> Iterator[str]:
 class Tokens:
     """A text as tokens.
 
-    ids: token ids with the special tokens, at most the model's maximum.
+    ids: token ids with the special tokens, at most the tokenizer's maximum.
     came: number of tokens of the whole text with special tokens. If came_is_exact is False, the text has more.
     is_blank: the transliterated text is only white space.
     is_shortened: a word or a gap was cut to LONGEST_RUN characters.
@@ -91,7 +95,7 @@ class Tokens:
 
 
 class TextTokenizer:
-    """A `tokenizer.json` with the model's maximum. Its own truncation and padding are switched off."""
+    """A `tokenizer.json` with a maximum that includes the special tokens. Its own truncation and padding are off."""
 
     def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
         tokenizer.no_truncation()
@@ -111,6 +115,10 @@ class TextTokenizer:
         with tokenizer_errors(f"{path} isn't a tokenizer"):
             # Not from_file: it raises a plain Exception for a missing file too.
             return cls(Tokenizer.from_str(path.read_text(encoding="utf-8-sig")), max_tokens)
+
+    def cut_at(self, max_tokens: int) -> TextTokenizer:
+        """This tokenizer with another maximum."""
+        return TextTokenizer(self._tokenizer, max_tokens)
 
     def __call__(self, text: str) -> Tokens:
         """The tokens of `text`.

@@ -88,14 +88,12 @@ class Index:
         # vecdot goes row by row. A matrix product may give equal rows different last digits.
         similarities: Vector = np.vecdot(directions, direction)  # (incidents,)
         np.clip(similarities, -1, 1, out=similarities)  # rounding may exceed 1
-        best = _largest(similarities, num)
+        best = largest(similarities, num)
         return best, similarities[best]
 
     def _prepare(self, metric: Metric) -> tuple[NDArray[np.float64], Vector]:
         """The metric's origin (hidden,), and the unit vectors from it to the means (incidents, hidden)."""
-        origin = np.zeros(self.means.shape[1])
-        if metric == "centered" and len(self.means):
-            origin = self.means.mean(axis=0, dtype=np.float64)
+        origin = origin_of(self.means, metric)
         directions = np.empty_like(self.means)
         for start in range(0, len(self.means), _CHUNK):
             rows = slice(start, start + _CHUNK)
@@ -103,7 +101,15 @@ class Index:
         return origin, directions
 
 
-def _largest(values: Vector, k: int) -> NDArray[np.intp]:
+def origin_of(means: Vector, metric: Metric) -> NDArray[np.float64]:
+    """The vector that the metric subtracts from every other: (incidents, hidden) -> (hidden,)."""
+    origin = np.zeros(means.shape[1])
+    if metric == "centered" and len(means):
+        origin = means.mean(axis=0, dtype=np.float64)
+    return origin
+
+
+def largest(values: NDArray[np.floating[Any]], k: int) -> NDArray[np.intp]:
     """(n,) -> (k,): the indices of the k largest values, largest first, ties in order."""
     if k == 0:
         return np.empty(0, dtype=np.intp)

@@ -12,11 +12,20 @@ Two forms can be read, without torch (`similarity.incidents.pt_file`) or with `t
        model             str, e.g. "allenai/longformer-base-4096", "" if unknown
        model_fingerprint str, `TextEncoder.fingerprint` of the model that made the state, "" if unknown
        precision         str, precision in which the vectors were computed, e.g. "float32"
-       built_at          str, time of the build: UTC, ISO 8601 with seconds, e.g. "2026-11-26T07:04:05Z"; "" if
-                         unknown, missing in states of earlier versions
+       built_at          str, time of the build: UTC, ISO 8601 with seconds, e.g. "2026-11-26T07:04:05Z"; "" if unknown
+       dates             list of str, one per incident, YYYY-MM-DD, "" if unknown; an empty list if all are unknown
+       source            dict of str, the data that the texts come from; empty if unknown. Keys: kind, one of KINDS;
+                         name, a file name or URL; date, the time of the data, like built_at, "" if unknown
+       options           dict of str, the options of the build: vectors, responses; empty if unknown
+       max_tokens        int, limit at which each text was cut, with special tokens; 0: the model's maximum
+       text_preparation  str, preparation of each text before tokenisation, e.g. "unidecode"
+       duplicates        int64 (merged, 2): id of a merged incident, in ascending order, unique; id of the incident
+                         that it became, which isn't a merged one
+       dissimilar        int64 (pairs, 2): ids of incidents that people marked as dissimilar, the smaller id first
+   States of earlier versions lack the fields from built_at on. A missing field gets the value for "unknown".
 2. The original's form, a list: entry i is a tensor (reports, hidden) for incident i + 1, or None without reports.
 
-`similarity.incidents.ranking` compares vectors. `scripts/build_state.py` makes them.
+`similarity.incidents.ranking` compares vectors. `pt_writer` and `pt_file` write and read the bytes.
 """
 
 from __future__ import annotations
@@ -24,10 +33,10 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field, fields
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,6 +45,8 @@ from numpy.typing import NDArray
 
 from similarity.errors import StateError
 from similarity.incidents.pt_file import read_pt
+from similarity.incidents.pt_writer import write_pt
+from similarity.settings import DEFAULT_TEXT_PREPARATION, FEWEST_TOKENS
 from similarity.vectors import Vector
 
 FORMAT, VERSION = "incident-state", 1
@@ -43,6 +54,10 @@ FORMAT, VERSION = "incident-state", 1
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 _REMEDY = "build the state again with this model (scripts/build_state.py)"
+# What the states of all versions have.
+_FIRST_FIELDS = ("incident_ids", "report_counts", "means", "titles", "model", "model_fingerprint", "precision")
+# Of a source: an archive that AIID published, tables, or documents.
+KINDS = ("aiid-snapshot", "csv", "records")
 
 # An encoder ends with layer normalisation, so a number of a vector is at most sqrt(hidden) times a weight. Real numbers
 # stay below 20. A larger one comes from a damaged file, and would dominate every comparison.
@@ -58,6 +73,17 @@ class MadeBy(Protocol):
     @property
     def fingerprint(self) -> str: ...
 
+    @property
+    def longest_input(self) -> int:
+        """The most tokens that the model takes."""
+
+    @property
+    def text_preparation(self) -> str: ...
+
+
+def _no_pairs() -> NDArray[np.int64]:
+    return np.empty((0, 2), dtype=np.int64)
+
 
 @dataclass(frozen=True, eq=False)
 class IncidentState:
@@ -71,6 +97,13 @@ class IncidentState:
     model_fingerprint: str = ""
     precision: str = "float32"
     built_at: str = ""
+    dates: Sequence[str] = ()
+    source: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict)
+    max_tokens: int = 0
+    text_preparation: str = DEFAULT_TEXT_PREPARATION
+    duplicates: NDArray[np.int64] = field(default_factory=_no_pairs)
+    dissimilar: NDArray[np.int64] = field(default_factory=_no_pairs)
 
     def __post_init__(self) -> None:
         """Raises ValueError if the parts don't fit together, or can't be ranked."""
@@ -88,6 +121,8 @@ class IncidentState:
         if not incidents:
             raise ValueError("the state has no incidents")
         self._require_strings()
+        self._require_origin()
+        self._require_pairs()
         if not (self.incident_ids > 0).all() or not (np.diff(self.incident_ids) > 0).all():
             raise ValueError("incident_ids must be 1 or more, in ascending order and unique")
         if not (self.report_counts > 0).all():
@@ -95,11 +130,46 @@ class IncidentState:
         self._require_usable_means()
 
     def _require_strings(self) -> None:
-        names = (self.model, self.model_fingerprint, self.precision, self.built_at)
+        names = (self.model, self.model_fingerprint, self.precision, self.built_at, self.text_preparation)
         if not all(isinstance(s, str) for s in (*self.titles, *names)):
-            raise ValueError("titles, model, model_fingerprint, precision and built_at must be strings")
+            raise ValueError(
+                "titles, model, model_fingerprint, precision, text_preparation and built_at must be strings"
+            )
         if self.built_at and not _is_time(self.built_at):
             raise ValueError('built_at must be a time in UTC such as "2026-11-26T07:04:05Z", or empty')
+
+    def _require_origin(self) -> None:
+        """What the state says of the data and the texts it was made of."""
+        if not isinstance(self.dates, list | tuple) or len(self.dates) not in (0, len(self.titles)):
+            raise ValueError("dates must be a list of as many dates as there are incidents, or of none")
+        if not all(isinstance(each, str) and (not each or _is_date(each)) for each in self.dates):
+            raise ValueError('dates must be strings such as "2026-11-26", or empty where unknown')
+        for name, values in {"source": self.source, "options": self.options}.items():
+            if not isinstance(values, Mapping) or not all(isinstance(s, str) for s in (*values, *values.values())):
+                raise ValueError(f"{name} must be a dict of strings")
+        if self.source:
+            if set(self.source) != {"kind", "name", "date"} or self.source["kind"] not in KINDS:
+                raise ValueError(
+                    f"source must have kind, name and date, and the kind must be one of {', '.join(KINDS)}"
+                )
+            if self.source["date"] and not _is_time(self.source["date"]):
+                raise ValueError('the date of source must be a time in UTC such as "2026-11-26T07:04:05Z", or empty')
+        if type(self.max_tokens) is not int or (self.max_tokens != 0 and self.max_tokens < FEWEST_TOKENS):
+            raise ValueError(f"max_tokens must be a whole number from {FEWEST_TOKENS} on, or 0 for the model's maximum")
+
+    def _require_pairs(self) -> None:
+        for name, pairs in {"duplicates": self.duplicates, "dissimilar": self.dissimilar}.items():
+            if not isinstance(pairs, np.ndarray) or pairs.dtype != np.int64 or pairs.shape[1:] != (2,):
+                raise ValueError(f"{name} must be a tensor of int64 of shape (pairs, 2)")
+            if not (pairs > 0).all():
+                raise ValueError(f"{name} must have ids of 1 or more")
+        merged, became = self.duplicates.T  # (merged, 2) -> twice (merged,)
+        if not (np.diff(merged) > 0).all() or np.isin(became, merged).any():
+            raise ValueError(
+                "duplicates must have each merged incident once, ascending, and with it one that wasn't merged itself"
+            )
+        if not (np.diff(self.dissimilar) > 0).all():
+            raise ValueError("dissimilar must have two ids in each pair, the smaller one first")
 
     def _require_usable_means(self) -> None:
         largest = np.maximum(self.means.max(axis=1), -self.means.min(axis=1))  # (incidents, hidden) -> (incidents,)
@@ -131,28 +201,47 @@ class IncidentState:
                 )
         elif self.model and self.model != name:
             raise StateError(f"the state was made with the model {self.model}, but {name} is loaded; {_REMEDY}")
+        if self.text_preparation != encoder.text_preparation:
+            raise StateError(
+                f"the texts of the state were prepared with {self.text_preparation or 'nothing'}, but the loaded model "
+                f"uses {encoder.text_preparation}; {_REMEDY}"
+            )
+        self.require_limit_within(encoder.longest_input)
+
+    def require_limit_within(self, longest_input: int) -> None:
+        """Raises StateError if the state's limit is more than the `longest_input` tokens that a model takes."""
+        if self.max_tokens > longest_input:
+            raise StateError(
+                f"the texts of the state were cut at {self.max_tokens} tokens, but the model takes at most "
+                f"{longest_input}; build the state again with a lower MAX_TOKENS"
+            )
 
     def save(self, path: str | Path) -> None:
-        """Writes the file with torch, whole or not at all. If it raises OSError, the old file stays."""
-        import torch
-
+        """Writes the file whole or not at all. If it raises OSError, the old file stays."""
         path = Path(path)
         content = {
             "format": FORMAT,
             "version": VERSION,
-            "incident_ids": torch.from_numpy(self.incident_ids),
-            "report_counts": torch.from_numpy(self.report_counts),
-            "means": torch.from_numpy(self.means),
-            "titles": list(self.titles),
+            "incident_ids": self.incident_ids,
+            "report_counts": self.report_counts,
+            "means": self.means,
+            "titles": list(map(str, self.titles)),
             "model": self.model,
             "model_fingerprint": self.model_fingerprint,
             "precision": self.precision,
             "built_at": self.built_at,
+            "dates": list(map(str, self.dates)),
+            "source": dict(self.source),
+            "options": dict(self.options),
+            "max_tokens": self.max_tokens,
+            "text_preparation": self.text_preparation,
+            "duplicates": self.duplicates,
+            "dissimilar": self.dissimilar,
         }
         descriptor, temporary = tempfile.mkstemp(prefix=path.name + ".", suffix=".tmp", dir=path.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                torch.save(content, file)
+                write_pt(content, file)
                 file.flush()
                 os.fsync(file.fileno())
             # mkstemp makes a private file, but the Docker build and the Lambda's user must read it.
@@ -160,8 +249,8 @@ class IncidentState:
             Path(temporary).replace(path)
         except BaseException as error:
             Path(temporary).unlink(missing_ok=True)
-            if isinstance(error, RuntimeError):  # torch.save raises it if a write fails
-                raise OSError(f"writing {path} failed: {error}") from error
+            if isinstance(error, OSError) and error.filename is None:
+                error.filename = str(path)
             raise
 
     @classmethod
@@ -180,8 +269,8 @@ class IncidentState:
     def _from_dict(cls, content: dict[str, Any]) -> IncidentState:
         if (content.get("format"), content.get("version")) != (FORMAT, VERSION):
             raise ValueError(f'its "format" and "version" aren\'t "{FORMAT}" and {VERSION}')
-        fields = ("incident_ids", "report_counts", "means", "titles", "model", "model_fingerprint", "precision")
-        return cls(**{field: content[field] for field in fields}, built_at=content.get("built_at", ""))
+        later = {each.name for each in fields(cls)}.difference(_FIRST_FIELDS).intersection(content)
+        return cls(**{name: content[name] for name in (*_FIRST_FIELDS, *later)})
 
     @classmethod
     def _from_original(cls, content: object) -> IncidentState:
@@ -193,6 +282,8 @@ class IncidentState:
                 continue
             if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind != "f":
                 raise ValueError(f"the entry of incident {incident_id} isn't a tensor of floats (reports, hidden)")
+            if not len(vectors):
+                raise ValueError(f"the tensor of incident {incident_id} is empty; without reports, its entry is None")
             ids.append(incident_id)
             counts.append(len(vectors))
             # (reports, hidden) -> (hidden,). Numbers too large for float32 become infinite; __post_init__ refuses them.
@@ -220,4 +311,10 @@ def state_version(path: Path) -> str:
 def _is_time(text: str) -> bool:
     with suppress(ValueError):
         return f"{datetime.strptime(text, TIME_FORMAT):{TIME_FORMAT}}" == text
+    return False
+
+
+def _is_date(text: str) -> bool:
+    with suppress(ValueError):
+        return date.fromisoformat(text).isoformat() == text
     return False

@@ -1,8 +1,14 @@
-"""Checks whether a process can use a state: its model must have made the state. The model isn't loaded for this."""
+"""Checks whether a process can use a state: the state's vectors must be made as this process makes them.
+
+That means the same model, the same preparation of texts and the same limit of tokens. The limit is that of the state
+in the model's folder. The model isn't loaded for this.
+"""
 
 from __future__ import annotations
 
 from similarity.encoder.model_folder import ModelFiles
+from similarity.encoder.tokens import TEXT_PREPARATION
+from similarity.errors import StateError
 from similarity.incidents.state import IncidentState
 from similarity.settings import Settings
 
@@ -13,6 +19,7 @@ class FolderModel:
     def __init__(self, settings: Settings) -> None:
         self.files = ModelFiles(settings.model_dir, settings.model_filename)
         self._model_uri = settings.model_uri
+        self._own_state_path = settings.state_path
 
     def is_there(self) -> bool:
         return any(path.exists() for path in self.files.paths)
@@ -25,6 +32,36 @@ class FolderModel:
     def fingerprint(self) -> str:
         return self.files.fingerprint()
 
+    @property
+    def longest_input(self) -> int:
+        return self.files.config().max_tokens
+
+    @property
+    def text_preparation(self) -> str:
+        return TEXT_PREPARATION
+
+    def max_tokens(self) -> int:
+        """The limit of tokens of the folder's own state. Without a state: the model's maximum.
+
+        Raises StateError if that state can't be read, or if its limit is more than the model takes.
+        """
+        if not self._own_state_path.exists():
+            return self.longest_input
+        own = IncidentState.load(self._own_state_path)
+        own.require_limit_within(self.longest_input)
+        return own.max_tokens or self.longest_input
+
     def require_made(self, state: IncidentState) -> None:
         """Raises StateError if another model made the state, ModelError without a usable model."""
         state.require_made_by(self, self.files.name() or self._model_uri)
+
+    def require_usable(self, state: IncidentState) -> None:
+        """Raises as `require_made`, and StateError if the state has another limit of tokens than this process."""
+        self.require_made(state)
+        limit, here = state.max_tokens or self.longest_input, self.max_tokens()
+        if limit != here:
+            raise StateError(
+                f"the texts of the state were cut at {limit} tokens, but here texts are cut at {here}, the limit of the "
+                f"state in the model's folder; build the state again with MAX_TOKENS={here}, or deploy an image that "
+                "contains this state"
+            )

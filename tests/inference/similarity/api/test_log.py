@@ -24,6 +24,7 @@ from similarity import service as service_module
 from similarity.api import events
 from similarity.api.events import Request, endpoint
 from similarity.encoder import text_encoder
+from similarity.encoder.tokens import TextTokenizer
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.errors import ModelError, RequestError, StateError
 from similarity.incidents.ranking import Ranking
@@ -117,7 +118,7 @@ def test_each_time_is_that_of_its_own_work(
 
     for module in (text_encoder, service_module):
         monkeypatch.setattr(module, "perf_counter", lambda: clock_s[0])
-    monkeypatch.setattr(tiny_encoder, "tokenizer", lasting(1, tiny_encoder.tokenizer))
+    monkeypatch.setattr(TextTokenizer, "__call__", lasting(1, TextTokenizer.__call__))
     monkeypatch.setattr(tiny_encoder, "vectors", lasting(20, tiny_encoder.vectors))
     monkeypatch.setattr(Ranking, "most_similar", lasting(300, Ranking.most_similar))
     monkeypatch.setattr(service_module, "load_encoder", lambda *_, **__: tiny_encoder)

@@ -24,6 +24,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from same_content import as_arrays, assert_same
 from similarity.incidents.pt_file import is_pt, read_pt
 from similarity.incidents.pt_pickle import PtFileError
 from tiny import ROOT
@@ -51,6 +52,7 @@ CONTENTS: dict[str, Any] = {
         "flags": (True, False, None),
     },
     "an OrderedDict": OrderedDict([("means", SOME), ("titles", [])]),
+    "empty tensors": {"duplicates": torch.empty(0, 2).long(), "flat": torch.empty(0), "full": SOME},
     "many": [torch.full((1, 3), float(number)) for number in range(300)],
 }
 
@@ -58,36 +60,6 @@ CONTENTS: dict[str, Any] = {
 def save(content: Any, path: Path, form: str) -> Path:
     torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
     return path
-
-
-def as_arrays(content: Any) -> Any:
-    """What torch loaded, with numpy arrays instead of tensors."""
-    match content:
-        case torch.Tensor():
-            tensor = content.detach()
-            return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-        case dict():
-            return {key: as_arrays(value) for key, value in content.items()}
-        case list() | tuple():
-            return type(content)(map(as_arrays, content))
-    return content
-
-
-def assert_same(found: Any, expected: Any) -> None:
-    assert type(found) is type(expected)
-    match expected:
-        case np.ndarray():
-            assert found.dtype == expected.dtype
-            np.testing.assert_array_equal(found, expected, strict=True)
-        case dict():
-            assert list(found) == list(expected)
-            assert_same(list(found.values()), list(expected.values()))
-        case list() | tuple():
-            assert len(found) == len(expected)
-            for one, other in zip(found, expected, strict=True):
-                assert_same(one, other)
-        case _:
-            assert found == expected
 
 
 def assert_reads_as_torch_does(path: Path) -> None:
@@ -238,7 +210,11 @@ PICKLES: dict[str, tuple[bytes, str]] = {
     "a row too many": (listed(tensor(STORAGE, 0, (2, 4), (4, 1))), "beyond its storage"),
     "sizes that aren't numbers": (listed(REBUILD + b"(" + STORAGE + b"K\0)(NNttR"), "isn't|needed|sizes"),
     "65 dimensions": (listed(tensor(STORAGE, 0, (1,) * 65, (1,) * 65)), "65 sizes"),
-    "a storage without entries": (listed(tensor(STORAGE.replace(b"K\x04", b"K\0"), 0, (1, 1), (1, 1))), "is empty"),
+    "a storage without entries": (listed(tensor(STORAGE.replace(b"K\x04", b"K\0"), 0, (1, 1), (1, 1))), "another size"),
+    "an empty tensor": (listed(tensor(STORAGE, 0, (0, 4), (4, 1))), "is empty; without reports"),
+    "an empty tensor of wide rows": (listed(tensor(STORAGE, 0, (0, 10**12), (1, 1))), "far more memory"),
+    "many empty tensors of wide rows": (listed(*[tensor(STORAGE, 0, (0, 10**6), (1, 1))] * 80), "far more memory"),
+    "an empty tensor of 63 dimensions": (listed(tensor(STORAGE, 0, (0, *[2] * 63), (1,) * 64)), "far more memory"),
     "a storage larger than its file": (
         listed(tensor(STORAGE.replace(b"K\x04", b"J\xff\xff\xff\x7f"), 0, (1, 1), (1, 1))), "another size"
     ),
@@ -347,6 +323,11 @@ def mutants(tmp_path: Path, count: int) -> Iterator[bytes]:
         "model": "m",
         "model_fingerprint": "",
         "precision": "float32",
+        "dates": ["2026-11-26", "", ""],
+        "source": {"kind": "csv", "name": "n", "date": ""},
+        "max_tokens": 2000,
+        "duplicates": torch.tensor([[3, 1], [5, 2]]),
+        "dissimilar": torch.empty(0, 2, dtype=torch.int64),
     }
     forms = [
         save(content, tmp_path / f"{number}-{form}.pt", form)
