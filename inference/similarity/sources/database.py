@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal
 
 from similarity.vectors import Vector
@@ -88,3 +90,12 @@ class Database:
 def is_english(language: str) -> bool:
     """Whether a code such as "en" or "en-US" means English, as one that is missing is taken to do."""
     return language.strip().lower().replace("_", "-").partition("-")[0] in ("", "en")
+
+
+def snapshot_date(name: str) -> str:
+    """When AIID made the snapshot of that name, ISO 8601 in UTC; "" where it isn't named as AIID names snapshots."""
+    found = re.fullmatch(r"backup-([0-9]{14})\.tar\.\w+", name, re.ASCII)
+    try:
+        return f"{datetime.strptime(found[1], '%Y%m%d%H%M%S'):%Y-%m-%dT%H:%M:%SZ}" if found else ""
+    except ValueError:
+        return ""

@@ -6,10 +6,8 @@ ever read: what nobody has reviewed (submissions, candidates, quickadd) isn't am
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -27,7 +25,7 @@ from similarity.sources.csv_files import (
     read_csv_reports,
     read_incidents_alone,
 )
-from similarity.sources.database import Database, Responses, Source, SourceKind, TextMode
+from similarity.sources.database import Database, Responses, Source, SourceKind, TextMode, snapshot_date
 from similarity.sources.parts import dissimilar_pairs, link, resolve
 from similarity.sources.problems import HeldProblems, Problems, SourceError, Unit, reading
 from similarity.sources.tables import is_text
@@ -66,15 +64,6 @@ def read_database(
         incidents = read_incidents_alone(lambda: path.open("rb"), path.name, problems, text)
         return Database(incidents, {}, frozenset(), Source("csv", path.name))
     return _Snapshot(path, responses).database(problems)
-
-
-def snapshot_date(name: str) -> str:
-    """When AIID made the snapshot of that name, ISO 8601 in UTC; "" where it isn't named as AIID names snapshots."""
-    found = re.fullmatch(r"backup-([0-9]{14})\.tar\.\w+", name, re.ASCII)
-    try:
-        return f"{datetime.strptime(found[1], '%Y%m%d%H%M%S'):%Y-%m-%dT%H:%M:%SZ}" if found else ""
-    except ValueError:
-        return ""
 
 
 @dataclass

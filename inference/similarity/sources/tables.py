@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,9 @@ from similarity.sources.archive import Content
 from similarity.sources.problems import Problems, SourceError, reading
 
 Row = dict[str, str]
+
+# Bytes that aren't UTF-8 have been read as lone surrogates, which no UTF-8 text has.
+_NOT_UTF8 = re.compile("[\ud800-\udfff]")
 
 
 def read_rows(
@@ -54,8 +58,7 @@ def read_rows(
         held: deque[tuple[int, Row]] = deque()
         for line, fields in _whole_rows(reader, len(header), name, problems):
             row = {column: fields[place] for column, place in places.items()}
-            # Bytes that aren't UTF-8 have been read as lone surrogates, which no UTF-8 text has.
-            if any("\ud800" <= character <= "\udfff" for value in row.values() for character in value):
+            if any(map(_NOT_UTF8.search, row.values())):
                 problems.report(name, line, "not valid UTF-8")
             elif doubled:
                 # Only the whole table tells whether they are doubled.

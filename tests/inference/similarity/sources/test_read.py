@@ -156,7 +156,10 @@ BAD_INCIDENTS = {
     "an id of 30 digits": ("9" * 30 + ",2015,[10],d,t", "incident_id isn't a whole number above 0"),
     "reports that are no JSON": ("7,2015,[10,d,t", "reports of incident 7 isn't a JSON list of report numbers"),
     "reports that are no list": ("7,2015,10,d,t", "reports of incident 7 isn't a JSON list of report numbers"),
-    "reports that are no numbers": ('7,2015,"[""10""]",d,t', "reports of incident 7 isn't a JSON list of report numbers"),
+    "reports that are no numbers": (
+        '7,2015,"[""10""]",d,t',
+        "reports of incident 7 isn't a JSON list of report numbers",
+    ),
     "reports that are no integers": ("7,2015,[true],d,t", "reports of incident 7 isn't a JSON list of report numbers"),
     "reports nested too deeply": ("7,2015," + "[" * 100_000 + ",d,t", "reports of incident 7 isn't a JSON list"),
     "no reports": ("7,2015,[],d,t", "incident 7 has no reports"),
