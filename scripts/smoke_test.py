@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Ask a deployed API all that its callers rely on: every route, CORS, the replies to errors; and how long it takes.
 
-Prints a line for each check, a table of latencies, and how many incidents are served. The exit code is 0 when all is
-well, 1 when a check failed or nothing answers at the URL.
+Prints the version of the code that it runs from, a line for each check, a table of latencies, and how many incidents
+are served. The exit code is 0 when all is well, 1 when a check failed or nothing answers at the URL.
 
 The checks hold for any state. Whether it is the right one, --expect tells: a text, and the incident that it must find
 first.
@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from similarity import __version__
 from similarity.api.routes import DEFAULT_ALLOWED_ORIGINS
 from smoke.api_client import Api, NoReplyError, UnexpectedError
 from smoke.checks import FROM_EMBED, ROUTES, TEXT, TO_EMBED, checks, count_incidents, vector
@@ -107,6 +108,7 @@ def as_json(url: str, outcomes: list[Outcome], incidents: int | None) -> str:
     return json.dumps(
         {
             "url": url,
+            "version": __version__,
             "incidents": incidents,
             "passed": [found.name for found in outcomes if found.problem is None],
             "failed": [{"check": found.name, "problem": found.problem} for found in outcomes if found.problem],
@@ -191,6 +193,8 @@ def main(argv: list[str] | None = None) -> int:
     outcomes = []
     try:
         api.send("OPTIONS", ROUTES[0])  # Any reply will do: without one there is no need for a line from every check.
+        if not args.json:
+            print(f"smoke test of version {__version__}: {args.url}", flush=True)
         for outcome in run(api, args.origin, args.repeat, args.expect):
             outcomes.append(outcome)
             if not args.json:

@@ -14,20 +14,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer
 from transformers import LongformerModel
 
 from checkpoint_files import CONFIG_OF_2020, write_longformer_of_2020
 from fetch_model import is_installed, main
-from hub_server import COMMIT, Hub, Repository, contents, fetch
+from hub_server import COMMIT, Hub, Repository, fetch
+from reference import TOLERANCE, load_longformer, reference_of_text
 from similarity.encoder.torch_encoder import TorchEncoder
-from tiny import LONGFORMER_DIR, RunsCode
+from tiny import LONGFORMER_DIR, RunsCode, contents
 
 LONGFORMER = "allenai/longformer-base-4096"
 # The main branch on the hub, as its page shows it.
 LONGFORMER_REVISION = "301e6a42cb0d9976a6d6a26a079fef81c18aa895"
 TEXT = "A robot in a warehouse hurt workers"
-TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -38,10 +37,7 @@ class Published:
     encoder: LongformerModel
 
     def vector(self, text: str = TEXT) -> torch.Tensor:
-        ids = torch.tensor([Tokenizer.from_file(str(self.folder / "tokenizer.json")).encode(text).ids])
-        with torch.no_grad():
-            vector: torch.Tensor = self.encoder(ids).last_hidden_state[0, 0]
-        return vector
+        return reference_of_text(self.encoder, self.folder, text)
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +82,7 @@ def test_longformer_as_it_is_on_the_hub_is_fetched_at_the_pinned_revision_and_on
     assert (provenance["revision"], provenance["commit"]) == (LONGFORMER_REVISION, LONGFORMER_REVISION)
     made = {"config.json", "tokenizer.json", "model.safetensors", "provenance.json", "encoder.onnx"}
     assert {path.name for path in out.iterdir()} == made, "no leftovers"
-    loaded, info = LongformerModel.from_pretrained(out, add_pooling_layer=False, output_loading_info=True)
-    assert loaded.config.hidden_size == 32
-    assert not info["missing_keys"]
-    assert not info["unexpected_keys"]
+    assert load_longformer(out).config.hidden_size == 32
 
     hub.asked.clear()
     before = contents(out)

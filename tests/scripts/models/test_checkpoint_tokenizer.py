@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import AddedToken, Tokenizer
@@ -41,12 +42,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def of_transformers(folder: Path, **options: bool) -> RobertaTokenizerFast:
+def of_transformers(folder: Path, **options: Any) -> RobertaTokenizerFast:
+    # transformers 5 says that this must be a string, and takes what its own configs hold.
+    mask: Any = AddedToken("<mask>", lstrip=True, special=True)
     return RobertaTokenizerFast(
-        vocab=str(folder / "vocab.json"),
-        merges=str(folder / "merges.txt"),
-        mask_token=AddedToken("<mask>", lstrip=True, special=True),
-        **options,
+        vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"), mask_token=mask, **options
     )
 
 

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hub_server import COMMIT, PATIENCE_S, SCRIPT, Hub, Ran, Repository, contents, environment, fetch
+from hub_server import COMMIT, SCRIPT, Hub, Ran, Repository, environment, fetch
+from processes import PATIENCE_S, Command, running, wait_until
 from similarity.encoder.torch_encoder import TorchEncoder
+from tiny import contents
 
 TEXT = "A robot in a warehouse hurt workers"
 # huggingface_hub hands on what arrives in pieces of this size: a download that is cut keeps whole ones only.
@@ -70,24 +71,18 @@ def test_a_download_stopped_by_ctrl_c_resumes(
     has(hub, large_files)
     out = tmp_path / "model"
     hub.stall_at["model.safetensors"] = 2 * CHUNK + 1
-    process = subprocess.Popen(
-        [sys.executable, str(SCRIPT), "--model", "some/model", "--out", str(out)],
-        env=environment(hub.url, tmp_path / "hub-home"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        deadline = time.monotonic() + PATIENCE_S
-        # Nothing more comes, so once it has these bytes it does nothing but wait.
-        while not any(part.stat().st_size >= 2 * CHUNK for part in out.glob(".download/model.safetensors.*")):
+    command: Command = [sys.executable, SCRIPT, "--model", "some/model", "--out", out]
+    home = environment(hub.url, tmp_path / "hub-home")
+    with running(command, env=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+
+        def has_all_that_comes() -> bool:
             assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline, "nothing arrives"
-            time.sleep(0.02)
+            return any(part.stat().st_size >= 2 * CHUNK for part in out.glob(".download/model.safetensors.*"))
+
+        # Nothing more comes, so once it has these bytes it does nothing but wait.
+        wait_until(has_all_that_comes, "the first two pieces")
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=PATIENCE_S)
-    finally:
-        process.kill()
     ran = Ran(process.returncode, stdout, stderr)
     assert ran.code == 1
     assert ran.message == ["fetch_model: stopped; give the same command again to resume."]

@@ -203,7 +203,7 @@ def test_every_state_that_loads_gives_as_many_incidents_as_it_is_asked_for(
     path = tmp_path_factory.getbasetemp() / "any-state.pt"
     make_state(len(means), means=means).save(path)
     state = IncidentState.load(path)
-    vector = np.random.default_rng(query).standard_normal(means.shape[1]).astype(np.float32)
+    vector = np.random.default_rng(query).standard_normal((means.shape[1],)).astype(np.float32)
     for metric in METRICS:
         for num in range(len(means) + 2):
             assert len(Ranking(state).most_similar(vector, num, metric)) == min(num, len(means))

@@ -148,7 +148,7 @@ def test_an_incident_with_a_title_only_is_skipped_where_descriptions_are_asked_f
 
 
 # Bad rows. Each is the second line of incidents.csv or reports.csv, before good ones.
-BAD_INCIDENTS = {
+BAD_INCIDENTS: dict[str, tuple[str | bytes, str]] = {
     "an id that is no number": ("one,2015,[10],d,t", "incident_id isn't a whole number above 0"),
     "an id with a fraction": ("1.0,2015,[10],d,t", "incident_id isn't a whole number above 0"),
     "no id": (",2015,[10],d,t", "incident_id isn't a whole number above 0"),
@@ -169,7 +169,7 @@ BAD_INCIDENTS = {
     "quotes where none may be": ('7,2015,"[10]"x,d,t', "not valid CSV: "),
     "a byte that is no UTF-8": (b"7,2015,[10],d,caf\xe9", "not valid UTF-8"),
 }
-BAD_REPORTS = {
+BAD_REPORTS: dict[str, tuple[str | bytes, str]] = {
     "a number that is none": ("ten,A,text,en", "report_number isn't a whole number above 0"),
     "an empty text": ('9,A," \t ",en', "report 9 is empty"),
     "a byte that is no UTF-8": (b"9,A,caf\xe9,en", "not valid UTF-8"),
