@@ -160,6 +160,7 @@ def main(argv: list[str] | None = None) -> int:
         reference = load_encoder(args.model, engine=args.engine)
         state = IncidentState.load(args.state or args.model / DEFAULT_INCIDENTS_FILENAME)
         state.require_made_by(encoder, encoder.name or DEFAULT_MODEL_URI)
+        encoder, reference = (each.cut_at(state.max_tokens) for each in (encoder, reference))
     except (ModelError, StateError) as error:
         print(f"evaluate: {error.detail}", file=sys.stderr)
         return 1

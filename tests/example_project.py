@@ -28,7 +28,7 @@ import build_state
 from models.export import export
 from pages import PYTHON, Block, Command
 from similarity.encoder.text_encoder import TextEncoder
-from similarity.sources.tables import Problems
+from similarity.sources.problems import Problems
 from tiny import ROOT, SAMPLE_DIR, state_of_texts
 
 # What the pages' own model, state and queries are called and find.

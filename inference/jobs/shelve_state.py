@@ -39,7 +39,7 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
             raise ShelvingError("SHELF_DIR is not set, so there is no shelf")
         model = FolderModel(settings)
         prepare(settings.shelf)
-        shelved = shelve_state(settings.shelf, settings.state_path, model.require_made)
+        shelved = shelve_state(settings.shelf, settings.state_path, model.require_usable)
         if settings.model_on_shelf:
             version = shelve_model(settings.shelf, model.files)
         else:

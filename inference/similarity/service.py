@@ -32,14 +32,16 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._model = FolderModel(settings)
-        self._shelved = ServedState(settings.shelf, self._model.require_made) if settings.shelf else None
+        self._shelved = ServedState(settings.shelf, self._model.require_usable) if settings.shelf else None
         model_paths = [*self._model.files.paths, *self._model.files.graph_paths]
-        self._encoder = FromFiles(model_paths, self._load_encoder)
+        self._uncut = FromFiles(model_paths, self._load_uncut)
+        self._encoder = FromFiles([*model_paths, settings.state_path], self._load_encoder)
         self._state = FromFiles([settings.state_path], self._load_own_state)
         self._pair = FromFiles([*model_paths, settings.state_path], self._load_pair)
         self._state_for_vectors = FromFiles([*model_paths, settings.state_path], self._load_state_for_vectors)
 
-    def _load_encoder(self) -> TextEncoder:
+    def _load_uncut(self) -> TextEncoder:
+        """For texts of up to the model's maximum."""
         settings = self._settings
         load = partial(
             load_encoder, model_filename=settings.model_filename, engine=settings.engine, precision=settings.precision
@@ -49,15 +51,20 @@ class Service:
             encoder = load_from_shelf(settings.shelf, self._model.files, load)
         return encoder or load(settings.model_dir)
 
+    def _load_encoder(self) -> TextEncoder:
+        """For texts alone and for states on the shelf."""
+        uncut = self._uncut.get()
+        return uncut.cut_at(self._model.max_tokens())
+
     def _load_own_state(self) -> Ranking:
         """The state of the image, or of the laptop's folder."""
         path = self._settings.state_path
         return Ranking(IncidentState.load(path), state_version(path))
 
     def _load_pair(self) -> tuple[TextEncoder, Ranking]:
-        encoder, ranking = self._encoder.get(), self._state.get()
-        ranking.state.require_made_by(encoder, encoder.name or self._settings.model_uri)
-        return encoder, ranking
+        uncut, ranking = self._uncut.get(), self._state.get()
+        ranking.state.require_made_by(uncut, uncut.name or self._settings.model_uri)
+        return uncut.cut_at(ranking.state.max_tokens), ranking
 
     def _load_state_for_vectors(self) -> Ranking:
         """Without the model, but no state that a text would not be compared with. A folder may have no model at all."""

@@ -18,6 +18,10 @@ DEFAULT_MODEL_DIR = "model"
 DEFAULT_MODEL_FILENAME = "model.safetensors"
 DEFAULT_INCIDENTS_FILENAME = "incident_cls.pt"
 DEFAULT_MODEL_URI = "allenai/longformer-base-4096"
+# What is done to a text before it becomes tokens.
+DEFAULT_TEXT_PREPARATION = "unidecode"
+# Where a text may be cut at least: two special tokens and one of its own.
+FEWEST_TOKENS = 3
 
 Engine = Literal["onnx", "torch"]
 Precision = Literal["float32", "bfloat16", "int8"]

@@ -19,19 +19,21 @@ def load_encoder(
     *,
     engine: Engine = DEFAULT_ENGINE,
     precision: Precision = DEFAULT_PRECISION,
+    max_tokens: int = 0,
 ) -> TextEncoder:
     """The checkpoint in `model_dir`: config.json, tokenizer.json and safetensors weights of any `LongformerModel`.
 
+    max_tokens: where texts are cut, at 3 or more; 0: at the model's maximum.
     Raises ModelError for files that are missing, truncated or of another kind of model, and where the engine, or the
-    graph that it needs, is not there.
+    graph that it needs, is not there; for a limit of tokens that the model doesn't take too.
     """
     try:
         if engine == "torch":
             from similarity.encoder.torch_encoder import TorchEncoder
 
-            return TorchEncoder.load(model_dir, model_filename, precision)
+            return TorchEncoder.load(model_dir, model_filename, precision).cut_at(max_tokens)
         from similarity.encoder.onnx_encoder import OnnxEncoder
 
-        return OnnxEncoder.load(model_dir, model_filename, precision)
+        return OnnxEncoder.load(model_dir, model_filename, precision).cut_at(max_tokens)
     except ImportError as error:
         raise ModelError(f"ENCODER_ENGINE is {engine}, but {error.name} is not installed") from error

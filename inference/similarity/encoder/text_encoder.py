@@ -5,19 +5,20 @@ What an engine adds is in `torch_encoder` and `onnx_encoder` beside this file; c
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 
 from similarity.encoder.model_folder import LongformerConfig, ModelFiles
-from similarity.encoder.tokens import TextTokenizer, Tokens, tokenizer_errors
+from similarity.encoder.tokens import TEXT_PREPARATION, TextTokenizer, Tokens, tokenizer_errors
 from similarity.errors import ModelError
-from similarity.settings import Precision
+from similarity.settings import FEWEST_TOKENS, Precision
 from similarity.vectors import Vector
 
 # As config.json names them; the values are what torch and ONNX call the approximation of GELU.
@@ -67,6 +68,35 @@ class TextEncoder(ABC):
     @property
     def dimension(self) -> int:
         return self.config.hidden_size
+
+    @property
+    def longest_input(self) -> int:
+        """The most tokens that the model takes."""
+        return self.config.max_tokens
+
+    @property
+    def max_tokens(self) -> int:
+        """Where a text is cut."""
+        return self.tokenizer.max_tokens
+
+    @property
+    def text_preparation(self) -> str:
+        return TEXT_PREPARATION
+
+    def cut_at(self, max_tokens: int) -> Self:
+        """This encoder, with the same weights, for texts that are cut at `max_tokens`; 0: at the model's maximum.
+
+        Raises ModelError for a limit that the model doesn't take, or that leaves no room for a text.
+        """
+        limit = max_tokens or self.longest_input
+        if not FEWEST_TOKENS <= limit <= self.longest_input:
+            raise ModelError(
+                f"texts can't be cut at {max_tokens} tokens: for this model, the limit is a number from "
+                f"{FEWEST_TOKENS} to {self.longest_input}"
+            )
+        cut = copy.copy(self)
+        cut.tokenizer = self.tokenizer.cut_at(limit)
+        return cut
 
     def encode(self, text: str) -> Encoding:
         """The CLS vector of a text and its tokens; the text is transliterated and cut, see `tokens`."""

@@ -1,4 +1,4 @@
-"""Text to token ids: transliterated, tokenised, cut at the model's maximum.
+"""Text to token ids: transliterated, tokenised, cut at a maximum, the model's or a lower one.
 
 The same preparation serves a request and the building of the state; otherwise their vectors would not compare.
 
@@ -26,6 +26,7 @@ from unidecode import unidecode
 
 from similarity.encoder.model_folder import require_content
 from similarity.errors import ModelError
+from similarity.settings import DEFAULT_TEXT_PREPARATION
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -41,6 +42,9 @@ _LONG_RUN = re.compile(rf"(?<!\S)(\S{{{LONGEST_RUN}}})\S+|(?<!\s)(\s{{{LONGEST_R
 # Every tokenizer splits words at these; WordPiece drops the two others.
 _SPLITTING_SPACE, _SPACE = " \t\n\r", " \t\n\r\v\f"
 _PIECE = 65_536
+
+# What is done to each text: `transliterate`. A state that was made of texts prepared otherwise isn't compared with it.
+TEXT_PREPARATION = DEFAULT_TEXT_PREPARATION
 
 
 def transliterate(text: str) -> str:
@@ -64,7 +68,7 @@ def transliterated(text: str) -> Iterator[str]:
 class Tokens:
     """What becomes of a text.
 
-    ids: token ids with the special tokens, at most the model's maximum.
+    ids: token ids with the special tokens, at most the tokenizer's maximum.
     came: tokens of the whole text, special tokens included; where came_is_exact is False, it has more than that.
     is_blank: the text has nothing but white space once it is transliterated.
     is_shortened: a word or a gap of it was cut to LONGEST_RUN characters.
@@ -91,7 +95,7 @@ class Tokens:
 
 
 class TextTokenizer:
-    """A `tokenizer.json` with the model's maximum; its own truncation and padding are switched off."""
+    """A `tokenizer.json` with a maximum, special tokens included; its own truncation and padding are switched off."""
 
     def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
         tokenizer.no_truncation()
@@ -111,6 +115,10 @@ class TextTokenizer:
         with tokenizer_errors(f"{path} isn't a tokenizer"):
             # from_str rather than from_file: tokenizers reports a missing file as a bare Exception too.
             return cls(Tokenizer.from_str(path.read_text(encoding="utf-8-sig")), max_tokens)
+
+    def cut_at(self, max_tokens: int) -> TextTokenizer:
+        """This tokenizer with another maximum."""
+        return TextTokenizer(self._tokenizer, max_tokens)
 
     def __call__(self, text: str) -> Tokens:
         """Tokens of `text`.

@@ -16,13 +16,11 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-# bfloat16, which numpy lacks, is the upper half of a float32.
-_BFLOAT16 = "BFloat16Storage"
-_DTYPES = {
+# torch's storages and numpy's names for what they hold.
+DTYPES = {
     "FloatStorage": "f4",
     "DoubleStorage": "f8",
     "HalfStorage": "f2",
-    _BFLOAT16: "u2",
     "LongStorage": "i8",
     "IntStorage": "i4",
     "ShortStorage": "i2",
@@ -30,6 +28,9 @@ _DTYPES = {
     "ByteStorage": "u1",
     "BoolStorage": "?",
 }
+# numpy lacks bfloat16, which is the upper half of a float32.
+_BFLOAT16 = "BFloat16Storage"
+_DTYPES = {**DTYPES, _BFLOAT16: "u2"}
 # numpy's own limit.
 _MAX_DIMENSIONS = 64
 
@@ -187,9 +188,7 @@ class PickleMachine:
         tag, kind, key, _, entries, *view = expect(identity, tuple)
         if tag != "storage" or any(part is not None for part in view):
             raise PtFileError("it names a storage in a way that torch.save doesn't")
-        if expect(entries, int) < 1:
-            raise PtFileError("a tensor is empty; in a state, an incident without reports is None")
-        return self._load_storage(expect(kind, Kind), expect(key, str), entries)
+        return self._load_storage(expect(kind, Kind), expect(key, str), expect(entries, int))
 
     def _rebuild(self, function: object, arguments: tuple[Any, ...]) -> Any:
         if function is _ORDERED_DICT and not arguments:
@@ -212,10 +211,16 @@ class PickleMachine:
         """A tensor of shape `size` from the storage's entries; offset and strides count entries."""
         if len(size) != len(stride) or len(size) > _MAX_DIMENSIONS:
             raise PtFileError(f"a tensor has {len(size)} sizes and {len(stride)} strides")
-        if min(expect(number, int) for number in (offset, *size, *stride)) < 0 or 0 in size:
-            raise PtFileError("a tensor is empty, or has a negative size, stride or offset")
+        if min(expect(number, int) for number in (offset, *size, *stride)) < 0 or 0 in size[1:]:
+            raise PtFileError(
+                "a tensor is empty in another dimension than its first, or has a negative size, stride or offset"
+            )
         if storage.array is None:
             return None
+        if 0 in size:
+            # Whoever computes with it may make an array of one row.
+            self._budget.spend(math.prod(size[1:]) * storage.array.itemsize)
+            return np.empty(size, storage.array.dtype)
         if offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) >= len(storage.array):
             raise PtFileError("a tensor reaches beyond its storage")
         item_bytes = storage.array.itemsize

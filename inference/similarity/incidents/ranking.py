@@ -79,20 +79,24 @@ class Index:
 
         What has no direction has similarity 0; ties are in the order of the rows.
         """
-        if metric not in self._prepared:  # two threads may both make it, and it is the same
-            self._prepared[metric] = self._prepare(metric)
-        origin, directions = self._prepared[metric]
+        origin, directions = self.prepared(metric)
         difference = vector.astype(np.float64) - origin
         # Its length doesn't matter, and may be one that float64 has no square of.
         direction = unit(divide(difference, np.abs(difference).max(keepdims=True)))
         # Row by row: a product of matrix and vector may give equal rows different last digits.
         similarities: Vector = np.vecdot(directions, direction)  # (incidents,)
         np.clip(similarities, -1, 1, out=similarities)  # rounding may lead past 1
-        best = _largest(similarities, num)
+        best = largest(similarities, num)
         return best, similarities[best]
 
+    def prepared(self, metric: Metric) -> tuple[NDArray[np.float64], Vector]:
+        """What the metric subtracts, (hidden,), and the unit vectors of the means less that, (incidents, hidden)."""
+        if metric not in self._prepared:  # two threads may both make it, and it is the same
+            self._prepared[metric] = self._prepare(metric)
+        return self._prepared[metric]
+
     def _prepare(self, metric: Metric) -> tuple[NDArray[np.float64], Vector]:
-        """What the metric subtracts, (hidden,), and the directions of the means less that, (incidents, hidden)."""
+        """As `prepared`."""
         origin = np.zeros(self.means.shape[1])
         if metric == "centered" and len(self.means):
             origin = self.means.mean(axis=0, dtype=np.float64)
@@ -103,7 +107,7 @@ class Index:
         return origin, directions
 
 
-def _largest(values: Vector, k: int) -> NDArray[np.intp]:
+def largest(values: NDArray[np.floating[Any]], k: int) -> NDArray[np.intp]:
     """(n,) -> (k,): where the k largest values are, largest first, ties in order."""
     if k == 0:
         return np.empty(0, dtype=np.intp)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from similarity.errors import StateError
 from similarity.incidents.state import MAX_SIZE, IncidentState
 from similarity.settings import DEFAULT_MODEL_URI
+from similarity.sources.csv_files import read_titles
 from similarity.sources.parts import whole_number
 from similarity.sources.problems import Problems, SourceError, reading
 from similarity.sources.tables import read_rows
@@ -70,3 +72,20 @@ def has_vectors(path: Path) -> bool:
     """Whether a CSV holds means (`state.csv`) rather than incidents. Raises SourceError."""
     with reading(path.name), path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
         return "mean" in next(csv.reader([file.readline()]), [])
+
+
+def with_titles(state: IncidentState, path: Path, problems: Problems) -> IncidentState:
+    """`state` with the titles and dates that an incidents.csv has. Where it has none, those of the state stay.
+
+    Raises SourceError.
+    """
+    titles = read_titles(lambda: path.open("rb"), path.name, problems)
+    given = [titles.get(incident_id, ("", "")) for incident_id in state.incident_ids.tolist()]
+    if not any(incident_id in titles for incident_id in state.incident_ids.tolist()):
+        raise SourceError(f"{path.name} has none of the state's incidents.")
+    dates = state.dates or [""] * len(state)
+    return replace(
+        state,
+        titles=[new or old for (new, _), old in zip(given, state.titles, strict=True)],
+        dates=[new or old for (_, new), old in zip(given, dates, strict=True)],
+    )

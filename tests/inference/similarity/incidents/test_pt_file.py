@@ -51,6 +51,7 @@ CONTENTS: dict[str, Any] = {
         "flags": (True, False, None),
     },
     "an OrderedDict": OrderedDict([("means", SOME), ("titles", [])]),
+    "empty tensors": {"duplicates": torch.empty(0, 2).long(), "flat": torch.empty(0), "full": SOME},
     "many": [torch.full((1, 3), float(number)) for number in range(300)],
 }
 
@@ -237,7 +238,11 @@ PICKLES: dict[str, tuple[bytes, str]] = {
     "a row too many": (listed(tensor(STORAGE, 0, (2, 4), (4, 1))), "beyond its storage"),
     "sizes that aren't numbers": (listed(REBUILD + b"(" + STORAGE + b"K\0)(NNttR"), "isn't|belongs|sizes"),
     "65 dimensions": (listed(tensor(STORAGE, 0, (1,) * 65, (1,) * 65)), "65 sizes"),
-    "a storage without entries": (listed(tensor(STORAGE.replace(b"K\x04", b"K\0"), 0, (1, 1), (1, 1))), "is empty"),
+    "a storage without entries": (listed(tensor(STORAGE.replace(b"K\x04", b"K\0"), 0, (1, 1), (1, 1))), "another size"),
+    "an empty tensor": (listed(tensor(STORAGE, 0, (0, 4), (4, 1))), "is empty; without reports"),
+    "an empty tensor of wide rows": (listed(tensor(STORAGE, 0, (0, 10**12), (1, 1))), "far more memory"),
+    "many empty tensors of wide rows": (listed(*[tensor(STORAGE, 0, (0, 10**6), (1, 1))] * 80), "far more memory"),
+    "an empty tensor of 63 dimensions": (listed(tensor(STORAGE, 0, (0, *[2] * 63), (1,) * 64)), "far more memory"),
     "a storage larger than its file": (
         listed(tensor(STORAGE.replace(b"K\x04", b"J\xff\xff\xff\x7f"), 0, (1, 1), (1, 1))), "another size"
     ),

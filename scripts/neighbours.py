@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+"""Find the incidents most like each incident, for all incidents of a state at once.
+
+Writes to stdout, in ascending order of incident_id. Left out are the incident itself, those that were merged with it,
+and those that people marked as dissimilar. No model is needed.
+
+jsonl, one line an incident, is the form in which the AI Incident Database stores them:
+    {"incident_id": 23, "nlp_similar_incidents": [{"incident_id": 297, "similarity": 0.91}, ...]}
+csv has one line a pair: incident_id, rank, similar_incident_id, similarity.
+
+Example:
+    python scripts/neighbours.py --state inference/model/incident_cls.pt > neighbours.jsonl
+Example: into a database
+    mongoimport --db aiidprod --collection incidents --mode=merge --upsertFields=incident_id neighbours.jsonl
+"""
+
+from __future__ import annotations
+
+from shared import command
+from shared.command import INFERENCE_DIR, argument_parser, progress_bar
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from similarity.errors import StateError
+from similarity.incidents.neighbours import neighbours
+from similarity.incidents.ranking import METRICS, Match
+from similarity.incidents.state import IncidentState
+from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_DIR
+
+Found = Sequence[tuple[int, Sequence[Match]]]
+
+
+def json_lines(found: Found) -> Iterable[str]:
+    """One line an incident, as `mongoimport` reads them."""
+    for incident_id, matches in found:
+        similar = [{"incident_id": match.incident_id, "similarity": match.similarity} for match in matches]
+        yield json.dumps({"incident_id": incident_id, "nlp_similar_incidents": similar}) + "\n"
+
+
+def write_csv(found: Found) -> None:
+    """A header, and one line a pair, to stdout."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(("incident_id", "rank", "similar_incident_id", "similarity"))
+    for incident_id, matches in found:
+        writer.writerows(
+            (incident_id, rank, match.incident_id, match.similarity) for rank, match in enumerate(matches, start=1)
+        )
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argument_parser(__doc__)
+    parser.add_argument(
+        "--state",
+        type=Path,
+        default=INFERENCE_DIR / DEFAULT_MODEL_DIR / DEFAULT_INCIDENTS_FILENAME,
+        help="incident state (default inference/model/incident_cls.pt)",
+    )
+    parser.add_argument("--num", type=int, default=3, help="how many for each incident (default 3)")
+    parser.add_argument("--metric", choices=METRICS, default=METRICS[0], help="as in the API (default cosine)")
+    parser.add_argument("--format", choices=("jsonl", "csv"), default="jsonl", help="default jsonl")
+    args = parser.parse_args(argv)
+    if args.num < 1:
+        parser.error(f"--num must be 1 or more, not {args.num}")
+    try:
+        state = IncidentState.load(args.state)
+    except StateError as error:
+        print(f"neighbours: {error.detail}", file=sys.stderr)
+        return 1
+    found = []
+    with progress_bar(len(state), "incidents") as progress:
+        for each in neighbours(state, args.num, args.metric):
+            found.append(each)
+            progress.update()
+    try:
+        if args.format == "csv":
+            write_csv(found)
+        else:
+            sys.stdout.writelines(json_lines(found))
+        sys.stdout.flush()
+    except OSError as error:
+        # Python would try again at its end, and report that.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"neighbours: stdout can't be written: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    command.run(main)
