@@ -99,6 +99,8 @@ class _Partial:
         with self._answer(url, headers) as response:
             total = self._place(response, url, start, version)
             done = self._size()
+            if progress:
+                progress(done, total)
             while piece := read(response, 1 << 16):
                 done += len(piece)
                 self._require_size(url, done)

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from markdown_it import MarkdownIt
 
 _MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
-_BLOCKS = {"p", "h1", "h2", "h3", "h4", "h5", "h6", "li", "pre", "blockquote", "tr", "div", "br"}
+_BLOCKS = {"p", "h1", "h2", "h3", "h4", "h5", "h6", "li", "pre", "blockquote", "td", "th", "div", "br"}
 
 
 def without_markdown(text: str) -> str:
@@ -33,8 +33,8 @@ class _Words(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "img":
             self.pieces.append(dict(attrs).get("alt") or "")
-        elif tag == "td" or tag == "th":
-            self.pieces.append(" ")
+        elif tag in _BLOCKS:
+            self.pieces.append("\n")
 
     def handle_endtag(self, tag: str) -> None:
         if tag in _BLOCKS:

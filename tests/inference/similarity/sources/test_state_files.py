@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from similarity.incidents.state import IncidentState
 from similarity.sources.problems import Problems, SourceError
-from similarity.sources.state_files import has_vectors, read_original_state, read_state_csv
+from similarity.sources.state_files import has_vectors, read_original_state, read_state_csv, with_titles
 
 
 def write_state_csv(path: Path, *rows: tuple[object, object, object]) -> Path:
@@ -131,3 +133,59 @@ def test_a_table_with_an_endless_header_is_refused_in_one_sentence(tmp_path: Pat
             has_vectors(path)
     finally:
         csv.field_size_limit(limit)
+
+
+# Titles and dates for a state that has none.
+
+TITLES = "incident_id,date,title,reports\n7,2026-04-30,A robot fell,[1]\n9,2026-05-01,Not in the state,[2]\n"
+
+
+def state_of(tmp_path: Path) -> IncidentState:
+    return read_state_csv(write_state_csv(tmp_path / "state.csv", (2, 1, [1, 2]), (7, 3, [3, 4])), Problems())
+
+
+def write_titles(tmp_path: Path, content: str = TITLES) -> Path:
+    path = tmp_path / "incidents.csv"
+    path.write_text(content)
+    return path
+
+
+def test_a_state_gets_the_titles_and_dates_of_its_incidents(tmp_path: Path) -> None:
+    before = state_of(tmp_path)
+    problems = Problems()
+    state = with_titles(before, write_titles(tmp_path), problems)
+    assert problems.count == 0
+    assert list(state.titles) == ["", "A robot fell"]
+    assert list(state.dates) == ["", "2026-04-30"]
+    assert state.incident_ids.tolist() == [2, 7]
+    assert np.array_equal(state.means, before.means)
+
+
+def test_titles_and_dates_that_the_table_lacks_stay(tmp_path: Path) -> None:
+    before = replace(state_of(tmp_path), titles=["Kept", "Old"], dates=["2020-01-01", "2020-01-02"])
+    state = with_titles(before, write_titles(tmp_path, TITLES.replace("2026-04-30", "some day")), Problems())
+    assert list(state.titles) == ["Kept", "A robot fell"]
+    assert list(state.dates) == ["2020-01-01", "2020-01-02"]
+
+
+def test_a_table_without_dates_gives_titles(tmp_path: Path) -> None:
+    state = with_titles(state_of(tmp_path), write_titles(tmp_path, "incident_id,title\n2,One\n"), Problems())
+    assert list(state.titles) == ["One", ""]
+    assert list(state.dates) == ["", ""]
+
+
+def test_a_table_of_other_incidents_is_refused(tmp_path: Path) -> None:
+    path = write_titles(tmp_path, TITLES.replace("\n7,", "\n8,"))
+    with pytest.raises(SourceError, match=r"^incidents\.csv has none of the state's incidents\.$"):
+        with_titles(state_of(tmp_path), path, Problems())
+
+
+def test_bad_rows_of_titles_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_titles(tmp_path, TITLES + "x,2026-01-01,Bad,[3]\n7,2026-01-01,Again,[3]\n")
+    problems = Problems()
+    assert list(with_titles(state_of(tmp_path), path, problems).titles) == ["", "A robot fell"]
+    assert problems.count == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "incidents.csv, line 4: incident_id isn't a whole number above 0; skipped",
+        "incidents.csv, line 5: incident 7 stood in an earlier line; skipped",
+    ]
