@@ -84,7 +84,7 @@ class _Partial:
 
     def __exit__(self, *_: object) -> None:
         with self._file:
-            if not self._path.exists() and not self._size():
+            if not self._size():
                 self._discard()
 
     def fetch(self, url: str, progress: Progress | None) -> None:

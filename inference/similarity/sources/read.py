@@ -131,8 +131,9 @@ class _Snapshot:
         found = content("incidents")
         duplicates = resolve(content("duplicates", []), form.file("duplicates"), problems, form.unit)
         incidents = link(found, reports, form.file("incidents"), problems, form.unit)
-        date = "" if self._path.is_dir() else snapshot_date(self._path.name)
-        source = Source("aiid-snapshot" if date else form.kind, self._path.name, date)
+        name = self._path.absolute().name  # "." has none.
+        date = "" if self._path.is_dir() else snapshot_date(name)
+        source = Source("aiid-snapshot" if date else form.kind, name, date)
         return Database(incidents, duplicates, dissimilar_pairs(found, duplicates), source)
 
     def _read(self, member: Member) -> None:

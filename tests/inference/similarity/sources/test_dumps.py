@@ -162,6 +162,15 @@ def test_only_an_archive_named_as_aiid_names_them_is_its_snapshot(
     assert read(SMALL.write(tmp_path / name)).source == Source(kind, name, date)
 
 
+def test_the_folder_that_one_is_in_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "unpacked"
+    folder.mkdir()
+    for file, content in SMALL.files(dumps=False).items():
+        (folder / file).write_bytes(content)
+    monkeypatch.chdir(folder)
+    assert read(Path()).source == Source("csv", "unpacked")
+
+
 def test_tables_and_folders_are_no_snapshots_of_aiids(tmp_path: Path) -> None:
     name = "backup-20261123100000.tar.bz2"
     (tmp_path / name).mkdir()
