@@ -160,7 +160,7 @@ class IncidentState:
 
     def _require_pairs(self) -> None:
         for name, pairs in {"duplicates": self.duplicates, "dissimilar": self.dissimilar}.items():
-            if not isinstance(pairs, np.ndarray) or pairs.dtype != np.int64 or pairs.shape != (len(pairs), 2):
+            if not isinstance(pairs, np.ndarray) or pairs.dtype != np.int64 or pairs.shape[1:] != (2,):
                 raise ValueError(f"{name} must be a tensor of int64 of shape (pairs, 2)")
             if not (pairs > 0).all():
                 raise ValueError(f"{name} must have ids of 1 or more")

@@ -24,6 +24,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from same_content import as_arrays, assert_same
 from similarity.incidents.pt_file import is_pt, read_pt
 from similarity.incidents.pt_pickle import PtFileError
 from tiny import ROOT
@@ -59,36 +60,6 @@ CONTENTS: dict[str, Any] = {
 def save(content: Any, path: Path, form: str) -> Path:
     torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
     return path
-
-
-def as_arrays(content: Any) -> Any:
-    """What torch loaded, with numpy arrays instead of tensors."""
-    match content:
-        case torch.Tensor():
-            tensor = content.detach()
-            return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-        case dict():
-            return {key: as_arrays(value) for key, value in content.items()}
-        case list() | tuple():
-            return type(content)(map(as_arrays, content))
-    return content
-
-
-def assert_same(found: Any, expected: Any) -> None:
-    assert type(found) is type(expected)
-    match expected:
-        case np.ndarray():
-            assert found.dtype == expected.dtype
-            np.testing.assert_array_equal(found, expected, strict=True)
-        case dict():
-            assert list(found) == list(expected)
-            assert_same(list(found.values()), list(expected.values()))
-        case list() | tuple():
-            assert len(found) == len(expected)
-            for one, other in zip(found, expected, strict=True):
-                assert_same(one, other)
-        case _:
-            assert found == expected
 
 
 def assert_reads_as_torch_does(path: Path) -> None:
