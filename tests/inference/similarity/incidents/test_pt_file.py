@@ -320,6 +320,11 @@ def mutants(tmp_path: Path, count: int) -> Iterator[bytes]:
         "model": "m",
         "model_fingerprint": "",
         "precision": "float32",
+        "dates": ["2026-11-26", "", ""],
+        "source": {"kind": "csv", "name": "n", "date": ""},
+        "max_tokens": 2000,
+        "duplicates": torch.tensor([[3, 1], [5, 2]]),
+        "dissimilar": torch.empty(0, 2, dtype=torch.int64),
     }
     forms = [
         save(content, tmp_path / f"{number}-{form}.pt", form)
