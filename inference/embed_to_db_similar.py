@@ -6,9 +6,12 @@ from similarity.api import answers, parameters
 from similarity.api.events import Request, endpoint
 from similarity.service import service
 
+# API Gateway gives up after 30 s, but a first start that takes longer still ends: the second try finds it warm.
+TIMEOUT_S = 60
 
-@endpoint(parameters=("embed", "num", "metric"), warm=lambda: service().prime(model=False, state=True))
+
+@endpoint(parameters=("embed", "num", "metric"), ready=lambda: service().dimension())
 def handler(request: Request) -> dict[str, Any]:
     vector = parameters.embed(request, service().dimension())
     num, metric = parameters.num(request), parameters.metric(request)
-    return answers.ranked(service().similar_to_vector(vector, num, metric))
+    return answers.ranked(request.take(service().similar_to_vector(vector, num, metric)))

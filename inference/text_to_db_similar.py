@@ -1,5 +1,8 @@
 """GET and POST /text-to-db-similar: `/similar` under the name that the AIID site calls."""
 
-from similar import handler
+import similar
 
-__all__ = ["handler"]
+# As in similar.py: constants are read from each file by itself.
+TIMEOUT_S = 60
+
+handler = similar.handler.for_module(__name__)

@@ -6,9 +6,10 @@ from similarity.api import parameters
 from similarity.api.events import Request, endpoint
 from similarity.service import service
 
+# API Gateway gives up after 30 s, but a first start that takes longer still ends: the second try finds it warm.
+TIMEOUT_S = 60
 
-@endpoint(parameters=("text",), warm=lambda: service().prime(model=True, state=False))
+
+@endpoint(parameters=("text",), ready=lambda: service().embedding("ready"))
 def handler(request: Request) -> dict[str, Any]:
-    embedding, warnings = service().embedding(parameters.text(request))
-    request.warnings += warnings
-    return {"embedding": embedding}
+    return {"embedding": request.take(service().embedding(parameters.text(request)))}

@@ -1,4 +1,18 @@
-"""The stack, one concern a file: config, network, shelf (EFS), functions, API, priming.
+"""The stack, one concern a file: config, network, shelf (EFS), functions, API, priming, keeping warm.
 
-`app.py` is the only one that reads the environment.
+Nothing here reads the environment: `app.py` hands over a Config. Importing it synthesises nothing.
 """
+
+import os
+import sys
+from pathlib import Path
+
+INFERENCE_DIR = Path(__file__).resolve().parent.parent / "inference"
+
+# The stack asks `similarity` which files are Lambdas and what their settings are called.
+if str(INFERENCE_DIR) not in sys.path:
+    sys.path.insert(0, str(INFERENCE_DIR))
+
+# Read when aws_cdk is first imported, which only this package's modules do; without it the two alpha packages print
+# some 80 lines saying that they graduated.
+os.environ.setdefault("JSII_DEPRECATED", "quiet")

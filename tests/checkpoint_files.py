@@ -67,10 +67,11 @@ def names_of_2020() -> list[str]:
 def weights_of_2020() -> tuple[OrderedDict[str, Tensor], LongformerModel]:
     """A random LongformerForMaskedLM as it was saved then, and the encoder in it, to compare with."""
     torch.manual_seed(3)
-    model = LongformerForMaskedLM(LongformerConfig(**CONFIG_OF_2020)).eval()
+    model = LongformerForMaskedLM(LongformerConfig(**CONFIG_OF_2020))
+    model.train(False)
     with torch.no_grad():
         for parameter in model.parameters():  # biases and norms start as zeros and ones, which hide mistakes
-            parameter += 0.05 * torch.randn(parameter.shape)
+            parameter.add_(0.05 * torch.randn(parameter.shape))
     have = dict(model.state_dict())
     have["longformer.embeddings.position_ids"] = torch.arange(130).expand(1, -1)
     have["longformer.pooler.dense.weight"] = torch.randn(32, 32)
@@ -102,7 +103,7 @@ class _Storage:
 
     def __init__(self, key: str, tensor: Tensor, location: str) -> None:
         self.key, self.location = key, location
-        self.numbers = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())  # type: ignore[call-overload]
+        self.numbers = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())
 
     def persistent_id(self) -> tuple[Any, ...]:
         kinds = {torch.float32: torch.FloatStorage, torch.float16: torch.HalfStorage, torch.int64: torch.LongStorage}
@@ -113,7 +114,8 @@ class _Rebuilt:
     """Unpickles as a tensor."""
 
     def __init__(self, storage: _Storage, tensor: Tensor) -> None:
-        self.parts = (storage, tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), False, OrderedDict())
+        hooks: OrderedDict[str, Any] = OrderedDict()
+        self.parts = (storage, tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), False, hooks)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return _rebuild_tensor_v2, self.parts

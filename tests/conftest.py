@@ -11,12 +11,13 @@ from typing import Any
 import hypothesis
 import pytest
 
+from hub_server import Hub, running_hub
 from lambdas import Image, PassTime
-from similarity import service as service_module
+from similarity.encoder.loading import load_encoder
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.incidents.state import IncidentState
 from similarity.service import service
-from tiny import TINY_TEXTS, Deployed, state_of_texts, write_tiny_longformer
+from tiny import TINY_TEXTS, VARIABLES, Deployed, state_of_texts, write_tiny_longformer
 
 # The same examples in every run, on any machine, and however slow it is.
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None, database=None)
@@ -62,9 +63,9 @@ def deployed(
         (model_dir / path.name).write_bytes(path.read_bytes())
     state_path = model_dir / "incident_cls.pt"
     tiny_state.save(state_path)
-    monkeypatch.setenv("MODEL_DIR", str(model_dir))
-    for name in ("MODEL_FILENAME", "INCIDENTS_FILENAME", "HF_MODEL_URI", "SHELF_DIR", "MODEL_ON_EFS"):
+    for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MODEL_DIR", str(model_dir))
     service.cache_clear()
     yield Deployed(model_dir, state_path)
     service.cache_clear()
@@ -97,11 +98,24 @@ def pass_time(monkeypatch: pytest.MonkeyPatch) -> PassTime:
 def loaded_from(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The folders from which models are loaded."""
     folders: list[Path] = []
-    load = service_module.load_encoder
 
     def load_and_note(folder: Path, *names: str, **options: Any) -> Any:
         folders.append(folder)
-        return load(folder, *names, **options)
+        return load_encoder(folder, *names, **options)
 
-    monkeypatch.setattr(service_module, "load_encoder", load_and_note)
+    monkeypatch.setattr("similarity.service.load_encoder", load_and_note)
     return folders
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with running_hub() as hub:
+        yield hub
+
+
+@pytest.fixture(scope="session")
+def tiny_files(tiny_model_dir: Path) -> dict[str, bytes]:
+    """The tiny model as a hub has it: without the files that this project's scripts add."""
+    return {
+        name: (tiny_model_dir / name).read_bytes() for name in ("config.json", "tokenizer.json", "model.safetensors")
+    }

@@ -16,12 +16,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from processes import PATIENCE_S
 from tiny import ROOT
 
 SCRIPT = ROOT / "scripts" / "fetch_model.py"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-# Long enough for any machine; what is waited for is always a condition.
-PATIENCE_S = 600
 
 
 @dataclass(frozen=True)
@@ -206,10 +205,12 @@ def running_hub() -> Iterator[Hub]:
         hub.cdn = f"http://localhost:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
-        yield hub
-        hub.stopped.set()
-        server.shutdown()
-        thread.join()
+        try:
+            yield hub
+        finally:
+            hub.stopped.set()
+            server.shutdown()
+            thread.join()
 
 
 @dataclass(frozen=True)
@@ -253,7 +254,3 @@ def fetch(url: str, out: Path, *arguments: str, **variables: str) -> Ran:
         timeout=PATIENCE_S,
     )
     return Ran(ran.returncode, ran.stdout, ran.stderr)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}

@@ -1,10 +1,14 @@
-"""The reference of all vectors: transformers' own LongformerModel, which computes every position of every layer."""
+"""The reference of all vectors: transformers' own models, which compute every position of every layer."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import LongformerModel
+from transformers import LongformerModel, PreTrainedModel
 
 # How far a number of ours may be from that of transformers.
 TOLERANCE = 1e-5
@@ -16,7 +20,34 @@ LENGTHS = (
 )
 
 
-def reference(model: LongformerModel, ids: Tensor) -> Tensor:
-    """(tokens,) of token ids, special tokens included -> (hidden,): the CLS vector of the last layer."""
+def load_longformer(folder: Path, *, pooler: bool = False) -> LongformerModel:
+    """The model in a folder, in float32. Fails where a weight is missing, or where one is there that has no place.
+
+    No CLS vector needs the pooler: transformers saves one, this project's scripts leave it out.
+    """
+    loaded: Any = LongformerModel.from_pretrained(
+        folder, dtype=torch.float32, add_pooling_layer=pooler, output_loading_info=True
+    )
+    model: LongformerModel = loaded[0]
+    assert not loaded[1]["missing_keys"]
+    assert not loaded[1]["unexpected_keys"]
+    return model
+
+
+def reference(model: PreTrainedModel, ids: Tensor, *, global_attention_on_cls: bool = False) -> Tensor:
+    """(tokens,) of token ids, special tokens included -> (hidden,): the CLS vector of the last layer.
+
+    All tokens count, those of padding too: a text may contain them.
+    """
+    options = {"attention_mask": torch.ones(1, len(ids), dtype=torch.int64)}
+    if global_attention_on_cls:
+        options["global_attention_mask"] = torch.eye(len(ids), dtype=torch.int64)[:1]
     with torch.no_grad():
-        return model(ids.unsqueeze(0)).last_hidden_state[0, 0]
+        vector: Tensor = model(ids.unsqueeze(0), **options).last_hidden_state[0, 0]
+    return vector
+
+
+def reference_of_text(model: PreTrainedModel, folder: Path, text: str) -> Tensor:
+    """The same for a text, by the tokenizer in a folder, which must not cut it."""
+    ids = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text).ids
+    return reference(model, torch.tensor(ids))

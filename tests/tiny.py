@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import ByteLevelBPETokenizer, Tokenizer
+from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer, Tokenizer
 from tokenizers.processors import RobertaProcessing
 
 from models.export import export
@@ -23,6 +24,12 @@ ROOT = Path(__file__).resolve().parent.parent
 SAMPLE_DIR = ROOT / "scripts" / "sample"
 AIID_DIR = ROOT.parent / "shared" / "aiid"
 LONGFORMER_DIR = ROOT.parent / "shared" / "longformer"
+
+# The variables that the handlers read.
+VARIABLES = (
+    *("MODEL_DIR", "MODEL_FILENAME", "INCIDENTS_FILENAME", "HF_MODEL_URI"),
+    *("ENCODER_ENGINE", "ENCODER_PRECISION", "SHELF_DIR", "MODEL_ON_EFS"),
+)
 
 TINY_WINDOW = 16
 TINY_MAX_TOKENS = 128
@@ -43,6 +50,16 @@ def roberta_tokenizer() -> Tokenizer:
     tokenizer = Tokenizer.from_str(bpe.to_str())
     tokenizer.post_processor = RobertaProcessing(("</s>", 2), ("<s>", 0))
     return tokenizer
+
+
+def bert_tokenizer() -> Tokenizer:
+    """A WordPiece tokenizer as BERT's, which drops white space and makes one token of a word of over 100 characters."""
+    wordpiece = BertWordPieceTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    wordpiece.train_from_iterator(sample_texts(), vocab_size=600, special_tokens=special, show_progress=False)
+    trained = json.loads(wordpiece.to_str())["model"]["vocab"]
+    # Made of its words anew, it puts [CLS] and [SEP] around a text.
+    return Tokenizer.from_str(BertWordPieceTokenizer(trained).to_str())
 
 
 def write_tiny_longformer(folder: Path, *, seed: int = 0, hidden_size: int = 32, dtype: str = "float32") -> Path:
@@ -93,6 +110,26 @@ TINY_TEXTS = {
     10: "A trading program crashed the market",
     23: "A robot in a warehouse hurt workers",
 }
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The bytes of each file. Raises OSError where a folder is in it."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def edit_config(folder: Path, **values: object) -> None:
+    """Sets values in a model's config.json."""
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def cleared(path: Path) -> Path:
+    """Removes a file or a folder, and gives its path, at which something else may be made."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    return path
 
 
 @dataclass(frozen=True)

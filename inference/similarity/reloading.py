@@ -1,7 +1,7 @@
-"""A value loaded from files: at first use, and again when the files change, so that no new file needs a restart.
+"""A value loaded from files: at first use, and again when the files change, so that a new file needs no restart.
 
-A file that can't be loaded is an error for as long as nothing good has been loaded; afterwards what was loaded before
-serves on. What loading means is the caller's to say.
+As long as nothing good has been loaded, a file that can't be loaded is an error. Later the last good value serves on.
+How to load is left to the caller.
 """
 
 from __future__ import annotations
@@ -11,53 +11,93 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
+from traceback import clear_frames
+from types import TracebackType
 from typing import Generic, TypeVar
+
+from similarity.errors import SimilarityError, reason_of
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# A failure may pass without the file changing (a network file system that hangs), but is not worth a try per request.
-RETRY_S = 1.0
+# Files that can't be loaded are tried again although they haven't changed: a network file system may have hung. The
+# pause between two tries doubles from the first number to the second.
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 300.0
 
 _Stat = tuple[int, int, int] | None
 
 
 class FromFiles(Generic[T]):
-    """Safe to use from several threads: those that ask while it loads wait for that one load."""
+    """Safe to use from several threads.
 
-    def __init__(self, paths: Sequence[Path], load: Callable[[], T]) -> None:
+    Threads that ask during the first load wait for it. Those that ask while another thread loads a replacement get the
+    value from before.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], load: Callable[[], T], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._paths = paths
         self._load = load
+        self._clock = clock
         self._lock = Lock()
         self._seen: tuple[_Stat, ...] | None = None
         self._value: T | None = None
         self._error: Exception | None = None
-        self._failed_at = 0.0
+        self._traceback: TracebackType | None = None
+        self._reason_logged = ""
+        self._pause_s = FIRST_PAUSE_S
+        self._next_try_s = 0.0
 
     def get(self) -> T:
-        """The value of the newest files that could be loaded. Raises what loading raised where none could be yet."""
-        with self._lock:
+        """The value of the newest files that could be loaded. Raises the error of loading if none could be so far."""
+        value = self._value
+        if not self._lock.acquire(blocking=value is None):
+            assert value is not None
+            return value
+        try:
             now = tuple(_stat(path) for path in self._paths)
-            may_retry = self._error is not None and time.monotonic() - self._failed_at > RETRY_S
-            if now != self._seen or may_retry:
+            if now != self._seen:
+                self._pause_s, self._reason_logged = FIRST_PAUSE_S, ""
+                self._try_load()
                 self._seen = now
+            elif self._error is not None and self._clock() >= self._next_try_s:
                 self._try_load()
             if self._value is None:
                 assert self._error is not None
-                raise self._error.with_traceback(None)
+                # The error is raised again and again, and each time it would collect more frames.
+                raise self._error.with_traceback(self._traceback)
             return self._value
+        finally:
+            self._lock.release()
 
     def _try_load(self) -> None:
         try:
             self._value = self._load()
-            self._error = None
+            self._error = self._traceback = None
         except Exception as error:
-            self._error = error
-            self._failed_at = time.monotonic()
+            self._next_try_s = self._clock() + self._pause_s
+            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
             if self._value is not None:
-                cause = getattr(error, "detail", error)
-                log.error("keeping what was loaded before: %s: %s", type(error).__name__, cause)
+                self._log_refusal(error)
+            _forget_locals(error)
+            self._error, self._traceback = error, error.__traceback__
+
+    def _log_refusal(self, error: Exception) -> None:
+        """Logs each reason once for the same files."""
+        reason = reason_of(error)
+        if reason != self._reason_logged:
+            self._reason_logged = reason
+            unforeseen = None if isinstance(error, SimilarityError) else error
+            log.error("keeping what was loaded before", extra={"reason": reason}, exc_info=unforeseen)
+
+
+def _forget_locals(error: BaseException | None) -> None:
+    """Frees what the frames of an error's traceback hold, perhaps hundreds of MB of weights. Their lines stay."""
+    while error is not None:
+        clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _stat(path: Path) -> _Stat:

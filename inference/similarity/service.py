@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from similarity.answer import Answer, Facts
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.text_encoder import Encoding, TextEncoder
 from similarity.encoder.tokens import transliterated
@@ -87,36 +90,26 @@ class Service:
         """How many numbers a vector to compare has. Raises StateError, or ModelError for a folder with half a model."""
         return self._ranking().state.dimension
 
-    def similar_to_text(self, text: str, num: int, metric: Metric) -> tuple[list[Match], list[str]]:
-        """The incidents most like a text, and warnings. Raises RequestError, ModelError or StateError."""
+    def similar_to_text(self, text: str, num: int, metric: Metric) -> Answer[list[Match]]:
+        """The incidents most like a text. Raises RequestError, ModelError or StateError."""
         encoder, ranking = self._encoder_and_ranking()
         encoding = _encode(encoder, text)
-        return ranking.most_similar(encoding.vector, num, metric), encoding.tokens.warnings()
+        found = _ranked(ranking, encoding.vector, num, metric)
+        facts = replace(_facts(encoding), ranking_s=found.facts.ranking_s, state=found.facts.state)
+        return Answer(found.value, encoding.tokens.warnings(), facts)
 
-    def similar_to_vector(self, vector: NDArray[np.float64], num: int, metric: Metric) -> list[Match]:
+    def similar_to_vector(self, vector: NDArray[np.float64], num: int, metric: Metric) -> Answer[list[Match]]:
         """The incidents most like a CLS vector (hidden,). Loads no model. Raises as `dimension`."""
-        return self._ranking().most_similar(vector, num, metric)
+        return _ranked(self._ranking(), vector, num, metric)
 
-    def embedding(self, text: str) -> tuple[dict[str, Any], list[str]]:
-        """A text's CLS vector with the SHA-1 of the transliterated text, and warnings.
-
-        Raises RequestError or ModelError.
-        """
+    def embedding(self, text: str) -> Answer[dict[str, Any]]:
+        """A text's CLS vector with the SHA-1 of the transliterated text. Raises RequestError or ModelError."""
         encoding = _encode(self._encoder.get(), text)
         digest = hashlib.sha1(usedforsecurity=False)
         for piece in transliterated(text):
             digest.update(piece.encode())
         embedding = {"vector": encoding.vector.tolist(), "from_text_hash": digest.hexdigest()}
-        return embedding, encoding.tokens.warnings()
-
-    def prime(self, *, model: bool, state: bool) -> None:
-        """Loads what a handler needs and tries it. Raises ModelError or StateError."""
-        if model and state:
-            self.similar_to_text("warm", 1, "cosine")
-        elif model:
-            self.embedding("warm")
-        elif state:
-            self.dimension()
+        return Answer(embedding, encoding.tokens.warnings(), _facts(encoding))
 
 
 def _encode(encoder: TextEncoder, text: str) -> Encoding:
@@ -124,6 +117,16 @@ def _encode(encoder: TextEncoder, text: str) -> Encoding:
     if encoding.tokens.is_blank:  # emoji alone, say, which have no transliteration
         raise RequestError("Error! Valid input text not provided!")
     return encoding
+
+
+def _facts(encoding: Encoding) -> Facts:
+    return Facts(len(encoding.tokens.ids), encoding.tokenising_s, encoding.encoding_s)
+
+
+def _ranked(ranking: Ranking, vector: NDArray[np.floating[Any]], num: int, metric: Metric) -> Answer[list[Match]]:
+    start_s = perf_counter()
+    matches = ranking.most_similar(vector, num, metric)
+    return Answer(matches, facts=Facts(ranking_s=perf_counter() - start_s, state=ranking.version or None))
 
 
 @Once

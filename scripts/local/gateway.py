@@ -27,7 +27,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from similarity.api.charsets import charset_of
-from similarity.api.routes import ALLOWED_HEADERS, METHODS, HandlerFile
+from similarity.api.routes import ALLOWED_HEADERS, HandlerFile, methods_of
 
 log = logging.getLogger("uvicorn.error")
 
@@ -40,20 +40,20 @@ _TEXT_TYPES = ("application/json", "application/javascript", "application/xml", 
 
 def gateway(handlers: Iterable[HandlerFile], allowed_origins: Sequence[str]) -> Starlette:
     """An app with a route for each handler file, which is imported by its module's name."""
-    routes = [
-        Route(found.route, _endpoint(importlib.import_module(found.module).handler), methods=list(METHODS))
-        for found in handlers
-    ]
-    for route in routes:
-        route.methods = set(METHODS)  # Starlette adds HEAD to GET; API Gateway does not.
+    handlers = list(handlers)
+    routes = []
+    for found in handlers:
+        route = Route(found.route, _endpoint(importlib.import_module(found.module).handler))
+        route.methods = set(found.methods)  # given to Route(), GET would bring HEAD along; in API Gateway it doesn't
+        routes.append(route)
     cors = Middleware(
         CORSMiddleware,
         allow_origins=list(allowed_origins),
-        allow_methods=list(METHODS),
+        allow_methods=methods_of(handlers),
         allow_headers=list(ALLOWED_HEADERS),
         allow_credentials=True,
     )
-    # API Gateway answers a route it does not know and a method it does not know alike.
+    # API Gateway answers a route that it doesn't know and a method that the route doesn't have alike.
     not_found = {404: _not_found, 405: _not_found}
     app = Starlette(routes=routes, middleware=[cors], exception_handlers=not_found)
     # To API Gateway /similar/ is another route than /similar.

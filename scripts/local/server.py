@@ -10,6 +10,8 @@ Example:
     scripts/serve
 Example, with a model and a state of your own:
     scripts/serve --model inference/model --state inference/model/incident_cls.pt
+Example, with what the log of a Lambda says of each answer:
+    scripts/serve --verbose
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from shared import command
 from shared.command import INFERENCE_DIR, ROOT, argument_parser
 
 import hashlib
+import logging
 import os
 import socket
 from contextlib import suppress
@@ -93,6 +96,27 @@ def prepare(model_dir: Path | None, state_path: Path | None) -> None:
     print(f"{len(state)} incidents, model {encoder.name or model_dir}", file=sys.stderr)
 
 
+class FieldsFormatter(logging.Formatter):
+    """Level and message, then the fields of `extra`. Fields that are None are left out, as in a Lambda's log."""
+
+    _USUAL = frozenset({*vars(logging.makeLogRecord({})), "message"})
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        fields = {name: value for name, value in vars(record).items() if name not in self._USUAL}
+        return " ".join(
+            [super().formatMessage(record), *(f"{name}={value}" for name, value in fields.items() if value is not None)]
+        )
+
+
+def set_up_logging(*, verbose: bool) -> None:
+    """Warnings and errors go to stderr, with `verbose` the line about each answer too. uvicorn has a log of its own."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(FieldsFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    if verbose:
+        logging.getLogger("similarity").setLevel(logging.INFO)
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A bound socket. Raises OSError, e.g. where the port is in use."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -118,7 +142,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--allow-origin", action="append", metavar="ORIGIN", help="site whose pages may call (default localhost:3000)"
     )
+    parser.add_argument(
+        "--verbose", action="store_true", help="log tokens, milliseconds and state of each answer, as a Lambda does"
+    )
     args = parser.parse_args(argv)
+    set_up_logging(verbose=args.verbose)
     if args.model is not None and not args.model.exists():
         parser.error(f"there is no {args.model}: {HOW_TO_GET_ONE}")
     if args.state is not None and not args.state.exists():

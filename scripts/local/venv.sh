@@ -1,5 +1,6 @@
-# Sourced by scripts/serve and scripts/test: makes .venv with what a requirements file pins, once.
+# Sourced by scripts/serve and scripts/test: makes .venv with what the lock of a requirements file names, once.
 # `ensure_venv FILE` is called in the project's folder; after it the venv's programs, Node among them, come first in PATH.
+# The lock of FILE is scripts/locks/FILE.
 
 # They would put packages or a standard library from elsewhere in the place of the venv's, or hide the scripts' folder.
 unset PYTHONPATH PYTHONHOME PYTHONSAFEPATH
@@ -62,14 +63,23 @@ pip_install() {
     .venv/bin/python -m pip install "${options[@]}" "$@" 2>&1 | tee -a .venv/pip.log | only_steps
 }
 
+torch_pin() { grep -E '^torch==' inference/requirements-torch.txt; }
+
 # torch from PyTorch's CPU index: on Linux the ordinary build brings several GB of CUDA along. Where that index can't be
 # reached, or has no build for this machine, the ordinary index (or a wheel that pip knows of) has to do.
 install_torch() {
     local pin
-    pin=$(grep -E '^torch==' inference/requirements-torch.txt)
+    pin=$(torch_pin)
     pip_install --no-deps --retries 1 --timeout 20 --index-url https://download.pytorch.org/whl/cpu "$pin" && return 0
     say "PyTorch's own index didn't give $pin; trying pip's, where on Linux it may be larger by several GB."
     pip_install --no-deps "$pin"
+}
+
+# All that the lock names, and nothing else: pip refuses a file whose hash the lock doesn't have.
+install_lock() {
+    pip_install --require-hashes --no-deps -r "$1" || return 1
+    # The CPU build of torch needs no more. Another build asks for libraries of CUDA, which no lock has.
+    .venv/bin/python -c 'import torch' >>.venv/pip.log 2>&1 || pip_install "$(torch_pin)"
 }
 
 advise() {
@@ -82,17 +92,21 @@ advise() {
     say "All that pip said: $PWD/.venv/pip.log"
 }
 
-# A venv is complete when its stamp holds the checksum of the requirements it was made from.
+# A venv is complete when its stamp holds the checksum of the requirements and the lock it was made from.
 ensure_venv() {
-    local requirements=$1 wanted stamp
-    wanted=$(cat "$requirements" requirements.txt inference/requirements*.txt | cksum)
+    local requirements=$1 lock=scripts/locks/$1 wanted stamp
+    wanted=$(cat "$requirements" requirements.txt inference/requirements*.txt "$lock" | cksum)
     stamp=.venv/.installed-${requirements%.txt}
     if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || ! .venv/bin/python -c '' 2>/dev/null; then
         trap 'say ""; say "Stopped; the same command goes on from here."; exit 130' INT
         say "Setting up .venv from $requirements, once; this takes a minute or two and downloads 400 to 500 MB."
         if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then make_venv || return 1; fi
+        if ! .venv/bin/python scripts/local/locks.py "$requirements" "$lock"; then
+            say "The lock doesn't fit the requirements. This writes it anew: $PWD/.venv/bin/python scripts/lock.py"
+            return 1
+        fi
         : >.venv/pip.log
-        if ! { install_torch && pip_install -r "$requirements"; }; then
+        if ! { install_torch && install_lock "$lock"; }; then
             advise "$requirements"
             return 1
         fi

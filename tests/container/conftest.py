@@ -14,7 +14,7 @@ import pytest
 
 import build_state
 import convert_encoder
-from container.engine import Image, base_image, why_not
+from container.engine import Image, base_image, use_base, why_not
 from container.instance import MOUNT_PATH, Function
 from container.volume import Volume
 from similarity.service import service
@@ -32,6 +32,7 @@ def context(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the image is built from. Shared: don't write to it."""
     folder = tmp_path_factory.mktemp("context") / "inference"
     shutil.copytree(ROOT / "inference", folder, ignore=shutil.ignore_patterns("model", "__pycache__"))
+    use_base(folder, base_image())
     model = folder / "model"
     assert convert_encoder.main(["--quick-start", "--out", str(model)]) == 0
     assert build_state.main([str(SAMPLE_DIR), "--model", str(model), "--out", str(model / "incident_cls.pt")]) == 0
@@ -39,13 +40,8 @@ def context(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def base(engine: None) -> str:
-    return base_image()
-
-
-@pytest.fixture(scope="session")
-def image(context: Path, base: str) -> Iterator[Image]:
-    built = Image.build(f"similar-incidents-test:{uuid.uuid4().hex[:12]}", context, BASE_IMAGE=base)
+def image(context: Path) -> Iterator[Image]:
+    built = Image.build(f"similar-incidents-test:{uuid.uuid4().hex[:12]}", context)
     yield built
     built.remove()
 
@@ -53,22 +49,25 @@ def image(context: Path, base: str) -> Iterator[Image]:
 @pytest.fixture(scope="session")
 def functions(context: Path, image: Image, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Function]:
     """By handler module, each with command, memory and environment as the stack's template has them."""
+    from aws_cdk import Stack
     from aws_cdk.assertions import Template
 
-    from app import Config, build_app
+    from infrastructure.config import Config
+    from infrastructure.stack import build_app
 
     config = Config(account="123456789012", region="us-east-1")
     app = build_app(config, handlers_dir=context, outdir=str(tmp_path_factory.mktemp("cdk")))
     (stack,) = app.node.children
+    assert isinstance(stack, Stack)
     found = {}
     for resource in Template.from_stack(stack).find_resources("AWS::Lambda::Function").values():
         properties = resource["Properties"]
-        if "ImageConfig" not in properties:  # a function of the CDK's own
+        if "ImageConfig" not in properties:  # the invoker
             continue
         ((command,), (mount,)) = properties["ImageConfig"]["Command"], properties["FileSystemConfigs"]
         assert mount["LocalMountPath"] == MOUNT_PATH
         environment = properties["Environment"]["Variables"]
-        module = command.partition(".")[0]
+        module = command.removesuffix(".handler")
         found[module] = Function(image.name, command, properties["MemorySize"], environment)
     return found
 

@@ -1,7 +1,8 @@
 """Docker, by its command line: whether there is an engine, base images, and the image that inference/Dockerfile makes.
 
-Which base: BASE_IMAGE where it is set, else the Dockerfile's default where its registry can be reached, else a stand-in
-made with debootstrap. What runs in the images is instance.py's concern.
+Which base: the variable BASE_IMAGE where it is set, else the Dockerfile's own where its registry can be reached, else a
+stand-in made with debootstrap. Tests write its name into their copy of the Dockerfile. What runs in the images is
+instance.py's concern.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from typing import Any
 from tiny import ROOT
 
 STAND_IN = "similar-incidents-base:bookworm"
+# Not a build argument: Dependabot doesn't follow one.
+BASE = re.compile(r"^FROM (\S+) AS base$", re.MULTILINE)
 COMMAND_S = 120.0
 BUILD_S = 600.0
 
@@ -64,7 +67,7 @@ def base_image() -> str:
     """The name of an image to build on. Raises DockerError where none can be had."""
     if given := os.environ.get("BASE_IMAGE"):
         return given
-    (default,) = re.findall(r"^ARG BASE_IMAGE=(\S+)", (ROOT / "inference" / "Dockerfile").read_text(), re.MULTILINE)
+    (default,) = BASE.findall((ROOT / "inference" / "Dockerfile").read_text())
     for image in (default, STAND_IN):
         with suppress(DockerError):
             docker("image", "inspect", image)
@@ -75,6 +78,14 @@ def base_image() -> str:
         make_stand_in()
         return STAND_IN
     return str(default)
+
+
+def use_base(context: Path, base: str) -> None:
+    """Makes the Dockerfile in `context`, a copy, build on another image."""
+    dockerfile = context / "Dockerfile"
+    changed, count = BASE.subn(f"FROM {base} AS base", dockerfile.read_text())
+    assert count == 1
+    dockerfile.write_text(changed)
 
 
 def make_stand_in() -> None:
@@ -93,8 +104,8 @@ def make_stand_in() -> None:
         for path in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc"):
             shutil.rmtree(root / path)
         # The official Python image holds no bytecode of the standard library either.
-        for path in (root / "usr/lib/python3.11").rglob("*.pyc"):
-            path.unlink()
+        for bytecode in (root / "usr/lib/python3.11").rglob("*.pyc"):
+            bytecode.unlink()
         if CA_BUNDLE.exists():
             shutil.copyfile(CA_BUNDLE, root / CA_BUNDLE.relative_to("/"))
         archive = Path(name, "root.tar")

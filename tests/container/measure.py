@@ -19,6 +19,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +28,7 @@ sys.path[:0] = [str(ROOT / name) for name in ("tests", "scripts", "inference")]
 import build_state  # noqa: E402
 import convert_encoder  # noqa: E402
 from benchmarks.inputs import random_model  # noqa: E402
-from container.engine import DockerError, Image, base_image, why_not  # noqa: E402
+from container.engine import DockerError, Image, base_image, use_base, why_not  # noqa: E402
 from container.instance import FULL_CPU_MIB, JOBS_USER, Function, Instance  # noqa: E402
 from container.runtime_api import RuntimeApiError  # noqa: E402
 from container.volume import Volume  # noqa: E402
@@ -52,6 +53,7 @@ def make_context(folder: Path, size: str) -> Path:
     """A copy of inference/ with a model of this size and the state of the sample."""
     context = folder / "inference"
     shutil.copytree(ROOT / "inference", context, ignore=shutil.ignore_patterns("model", "__pycache__"))
+    use_base(context, base_image())
     model = context / "model"
     if size == "base":
         with random_model(size) as made:
@@ -170,6 +172,10 @@ def price(memory_mib: int, seconds_each: float) -> str:
     return f"{1000 * seconds_each * memory_mib / 1024 * PRICE_PER_GB_S:.4f}"
 
 
+def serves_with(function: Function, event: dict[str, object], memory_mib: int) -> bool:
+    return answers(replace(function, memory_mib=memory_mib), event) is not None
+
+
 def memory(function: Function, vector: list[float], handlers: list[str]) -> None:
     rows: list[tuple[object, ...]] = []
     for handler in handlers:
@@ -180,9 +186,7 @@ def memory(function: Function, vector: list[float], handlers: list[str]) -> None
             instance.ask(event, REQUEST_S)
             took = statistics.median(instance.invoke(event, REQUEST_S).seconds for _ in range(3))
             peak = instance.peak_memory()
-        smallest = smallest_memory(
-            lambda mib, each=each, event=event: answers(replace(each, memory_mib=mib), event) is not None
-        )
+        smallest = smallest_memory(partial(serves_with, each, event))
         slow = answers(replace(each, memory_mib=smallest), event) or math.nan
         rows.append(
             (
@@ -215,9 +219,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"measure.py: {reason}", file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory() as name:
-        image = Image.build(
-            "similar-incidents-measured:latest", make_context(Path(name), args.size), BASE_IMAGE=base_image()
-        )
+        image = Image.build("similar-incidents-measured:latest", make_context(Path(name), args.size))
     try:
         function = Function(image.name, "similar.handler", CONFIGURED_MIB)
         with Instance(replace(function, handler="text_to_embed.handler")) as instance:

@@ -12,6 +12,7 @@ import pytest
 
 import build_state
 from container.engine import Image, Layer, docker
+from local.locks import canonical, pins
 from similarity.api.routes import find_handlers
 from tiny import SAMPLE_DIR
 
@@ -39,6 +40,14 @@ def test_it_has_no_torch_and_no_cuda(image: Image) -> None:
     assert not [name for name in names if re.match(r"torch|nvidia|triton|cuda|transformers", name)]
 
 
+def test_it_has_the_versions_of_the_lock_and_no_other_packages(image: Image, context: Path) -> None:
+    code = "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in m.distributions()}))"
+    installed = {canonical(name): version for name, version in json.loads(python(image, code)).items()}
+    locked = pins(context / "locks" / "requirements.txt")
+    assert installed == {name: locked.get(name) for name in installed}
+    assert set(pins(context / "requirements.txt")) < set(installed)
+
+
 def test_what_the_handlers_import_is_there_as_bytecode(image: Image, context: Path) -> None:
     modules = [handler.module for handler in find_handlers(context)]
     missing = python(
@@ -53,13 +62,13 @@ def test_what_the_handlers_import_is_there_as_bytecode(image: Image, context: Pa
     assert missing == ""
 
 
-def test_its_files_can_be_read_by_any_user(context: Path, base: str, tmp_path: Path) -> None:
+def test_its_files_can_be_read_by_any_user(context: Path, tmp_path: Path) -> None:
     """A laptop whose umask keeps files to their owner builds an image that works."""
     private = tmp_path / "private"
     shutil.copytree(context, private)
     for path in [private, *private.rglob("*")]:
         path.chmod(0o700 if path.is_dir() else 0o600)
-    image = Image.build("similar-incidents-test:private", private, BASE_IMAGE=base)
+    image = Image.build("similar-incidents-test:private", private)
     try:
         unreadable = docker(
             *("run", "--rm", "--user=993:990", "--entrypoint=find", image.name),
@@ -98,18 +107,18 @@ def with_a_new_handler(context: Path) -> None:
 
 
 def with_changed_library_code(context: Path) -> None:
-    with (context / "similarity" / "proxy.py").open("a") as file:
+    with (context / "similarity" / "api" / "events.py").open("a") as file:
         file.write("# changed\n")
 
 
 @pytest.mark.parametrize("change", [with_a_new_state, with_a_new_handler, with_changed_library_code])
 def test_a_change_uploads_megabytes_not_the_image(
-    change: Callable[[Path], None], image: Image, context: Path, base: str, tmp_path: Path
+    change: Callable[[Path], None], image: Image, context: Path, tmp_path: Path
 ) -> None:
     changed = tmp_path / "inference"
     shutil.copytree(context, changed)
     change(changed)
-    rebuilt = Image.build(f"similar-incidents-test:{change.__name__}", changed, BASE_IMAGE=base)
+    rebuilt = Image.build(f"similar-incidents-test:{change.__name__}", changed)
     try:
         before, after = image.layers(), rebuilt.layers()
     finally:

@@ -1,7 +1,7 @@
 """AWS for the rehearsal: moto's server, with what a deployment of this stack needs of it and moto lacks.
 
-- A Lambda runs without Docker: functions of Node.js, which the CDK brings along, in Node.js; those of an image answer
-  nothing. Every invocation is a line of JSON in the file that REHEARSAL_INVOCATIONS names.
+- A Lambda runs without Docker: the invoker, of Python, in Python; functions of an image answer nothing. Every
+  invocation is a line of JSON in the file that REHEARSAL_INVOCATIONS names.
 - A function that CloudFormation makes keeps all that its template says of it.
 - The version of a function is known by its ARN, an access point by its id; a custom resource whose properties change
   is asked again; that a change set is not there is said as CloudFormation says it.
@@ -34,12 +34,23 @@ from moto.ec2.models.route_tables import RouteTable
 from moto.efs.models import AccessPoint
 from moto.server import main
 
-NODE_S = 60.0
-# Plays Lambda's part: takes the reply to CloudFormation from the CDK's code instead of sending it by HTTPS.
-RUN_IN_NODE = """
-const entry = require(process.cwd() + '/__entrypoint__.js');
-entry.external.sendHttpRequest = async (request, body) => { process.stderr.write(body + '\\n'); };
-entry.handler(JSON.parse(process.env.REHEARSAL_EVENT), {}).then(() => process.exit(0));
+PYTHON_S = 60.0
+# Plays Lambda's part: takes the reply to CloudFormation instead of sending it.
+RUN_IN_PYTHON = """
+import io, json, os, sys, urllib.request
+
+def take(request, timeout):
+    assert request.get_method() == "PUT"
+    print(request.data.decode())
+    return io.BytesIO()
+
+class Context:
+    def get_remaining_time_in_millis(self):
+        return 900_000
+
+urllib.request.urlopen = take
+import index
+index.handler(json.loads(os.environ["REHEARSAL_EVENT"]), Context())
 """
 
 lock = threading.Lock()
@@ -54,18 +65,19 @@ def invoke(function: LambdaFunction, body: Any, request_headers: Any, response_h
     del request_headers, response_headers
     payload = body.decode() if isinstance(body, bytes) else body or ""
     reply = None
-    if (function.run_time or "").startswith("nodejs"):
+    if (function.run_time or "").startswith("python"):
         with tempfile.TemporaryDirectory() as folder:
             zipfile.ZipFile(io.BytesIO(function.code_bytes)).extractall(folder)
             ended = subprocess.run(
-                ["node", "-e", RUN_IN_NODE],
+                [sys.executable, "-c", RUN_IN_PYTHON],
                 cwd=folder,
-                env={**os.environ, "REHEARSAL_EVENT": payload, "AWS_REGION": function.region},
+                env={**os.environ, "REHEARSAL_EVENT": payload, "AWS_DEFAULT_REGION": function.region},
                 capture_output=True,
                 text=True,
-                timeout=NODE_S,
+                timeout=PYTHON_S,
             )
-        reply = ended.stderr
+        assert ended.returncode == 0, ended.stderr
+        reply = ended.stdout
     record(function=function.function_name, version=function.version, payload=payload, reply=reply)
     return b"null"
 
@@ -123,7 +135,7 @@ def describe_change_set(backend: CloudFormationBackend, change_set_name: str) ->
         raise ChangeSetNotFoundError(str(error)) from error
 
 
-class ChangeSetNotFoundError(CloudFormationError):
+class ChangeSetNotFoundError(CloudFormationError):  # type: ignore[misc]  # moto is not looked into
     code = "ChangeSetNotFound"
 
 
@@ -143,6 +155,10 @@ def delete_internet_gateway(gateway: InternetGateway, account: str, region: str)
     ec2_backends[account][region].delete_internet_gateway(gateway.id)
 
 
+def class_method(function: Any) -> Any:
+    return classmethod(function)
+
+
 original_create_function = LambdaFunction.create_from_cloudformation_json
 original_get_configuration = LambdaFunction.get_configuration
 original_create_version = LambdaVersion.create_from_cloudformation_json
@@ -152,11 +168,11 @@ original_parse_ssm_parameter = ResourceMap.parse_ssm_parameter
 
 if __name__ == "__main__":
     LambdaFunction.invoke = invoke
-    LambdaFunction.create_from_cloudformation_json = classmethod(create_function)
+    LambdaFunction.create_from_cloudformation_json = class_method(create_function)
     LambdaFunction.get_configuration = get_configuration
-    LambdaVersion.create_from_cloudformation_json = classmethod(create_version)
-    CustomModel.create_from_cloudformation_json = classmethod(create_custom)
-    CustomModel.update_from_cloudformation_json = classmethod(update_custom)
+    LambdaVersion.create_from_cloudformation_json = class_method(create_version)
+    CustomModel.create_from_cloudformation_json = class_method(create_custom)
+    CustomModel.update_from_cloudformation_json = class_method(update_custom)
     ResourceMap.parse_ssm_parameter = parse_ssm_parameter
     CloudFormationBackend.describe_change_set = describe_change_set
     CloudFormationBackend.delete_change_set = delete_change_set

@@ -2,7 +2,7 @@
 """Docker for the rehearsal: what the CDK's command line is told to run as CDK_DOCKER.
 
 Pushing an image puts it into the stand-in of ECR. Building and tagging are played, or done by the program that
-REHEARSAL_DOCKER names (with REHEARSAL_BUILD_OPTIONS added to a build, e.g. a base image). Every call is a line of JSON
+REHEARSAL_DOCKER names (with REHEARSAL_BUILD_OPTIONS added to a build, e.g. a network). Every call is a line of JSON
 in the folder REHEARSAL_DOCKER_DIR, which also keeps the images that were played.
 """
 

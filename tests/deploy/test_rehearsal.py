@@ -5,8 +5,9 @@ deploy again, deploy with one more handler, destroy. After each step boto3 looks
 
 AWS is moto's server with additions (`stand_in_aws.py`). What it still lacks, and is looked for in the template instead:
 - API Gateway's HTTP API in CloudFormation: no route is made, so no URL can be called.
-- The order in which CloudFormation makes things: moto keeps to DependsOn in part. `test_app.py` follows the template.
-- Failing: a trigger whose function raises takes no deployment back.
+- The order in which CloudFormation makes things: moto keeps to DependsOn in part. The tests of `infrastructure/` follow
+  the template.
+- Failing: a function that raises when it is invoked takes no deployment back.
 - Quotas, permissions (nobody asks IAM), time: a deployment takes a second.
 - A function's own work: that is the container's tests' part.
 
@@ -34,8 +35,9 @@ from typing import Any
 import boto3
 import pytest
 
-from container.engine import base_image, docker, why_not
-from tiny import ROOT
+import stack
+from container.engine import base_image, docker, use_base, why_not
+from stack import ACCOUNT, HANDLERS, JOBS, REGION, Object
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("RUN_REHEARSAL") != "1",
@@ -45,18 +47,13 @@ pytestmark = pytest.mark.skipif(
 # 2.1148 is the first that reads the cloud assembly of aws-cdk-lib 2.275. 3.0.0, npm's highest number but an older and
 # deprecated release, refuses it.
 CDK = "aws-cdk@2.1148.1"
-# What Lambda's Node.js has of AWS's, for the function behind the triggers; the release that was tried.
-LAMBDA_SDK = "@aws-sdk/client-lambda@3.1164.0"
 
-ACCOUNT, REGION = "123456789012", "eu-central-1"
 STACK = "AiidSimilarIncidents"
 REPOSITORY = f"cdk-hnb659fds-container-assets-{ACCOUNT}-{REGION}"
 COMMAND_S, START_S = 600.0, 60.0
 
-HANDLERS = {"similar", "text_to_db_similar", "embed_to_db_similar", "text_to_embed"}
 MORE = "count_words"
-
-Object = dict[str, Any]
+FUNCTIONS = HANDLERS | JOBS
 
 
 def lines_of_json(path: Path) -> list[Object]:
@@ -79,7 +76,7 @@ class Cloud:
     image_tags: set[str]
 
     @property
-    def handler_functions(self) -> dict[str, Object]:
+    def image_functions(self) -> dict[str, Object]:
         """Those that run the image, by the module that their command names."""
         found = {}
         for function in self.functions:
@@ -186,15 +183,12 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 
 
 def answers(invocations: list[Object]) -> list[Object]:
-    """What the function behind the triggers told CloudFormation."""
+    """What the invoker told CloudFormation."""
     return [json.loads(found["reply"].splitlines()[-1]) for found in invocations if found["reply"] is not None]
 
 
 def copy_project(folder: Path, model_dir: Path, state_path: Path) -> None:
-    folder.mkdir()
-    for name in ("app.py", "cdk.json"):
-        shutil.copy(ROOT / name, folder)
-    shutil.copytree(ROOT / "inference", folder / "inference", ignore=shutil.ignore_patterns("model", "__pycache__"))
+    stack.copy_project(folder)
     shutil.copytree(model_dir, folder / "inference" / "model")
     shutil.copy(state_path, folder / "inference" / "model" / "incident_cls.pt")
     (folder / ".env").write_text(f"AWS_ACCOUNT_ID={ACCOUNT}\nAWS_REGION={REGION}\nKEEP_WARM_MINUTES=5\n")
@@ -218,7 +212,6 @@ def stand_in_environment(folder: Path, url: str) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "REHEARSAL_DOCKER_DIR": str(folder / "docker"),
         "REHEARSAL_INVOCATIONS": str(folder / "invocations.jsonl"),
-        "NODE_PATH": str(folder / "npm" / "node_modules"),
         # moto looks whether a function's image is in ECR.
         "MOTO_LAMBDA_STUB_ECR": "false",
     }
@@ -233,7 +226,7 @@ def real_docker() -> Iterator[dict[str, str]]:
     # The host's network, because a container's own may be kept from the registry.
     yield {
         "REHEARSAL_DOCKER": "docker",
-        "REHEARSAL_BUILD_OPTIONS": f"--network=host --build-arg=BASE_IMAGE={base_image()}",
+        "REHEARSAL_BUILD_OPTIONS": "--network=host",
     }
     names = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split()
     if built := [name for name in names if name.startswith(("cdkasset-", f"{ACCOUNT}.dkr.ecr."))]:
@@ -249,13 +242,13 @@ def rehearsal(
 ) -> Iterator[Rehearsal]:
     folder = tmp_path_factory.mktemp("rehearsal")
     copy_project(folder / "project", tiny_model_dir, tiny_state_path)
+    if real_docker:
+        use_base(folder / "project" / "inference", base_image())
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     # The SDKs put the name of a bucket before that of a host, which an address would not take.
     url = f"http://localhost:{port}"
     environment = stand_in_environment(folder, url) | real_docker
-    install = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder / "npm"), LAMBDA_SDK]
-    subprocess.run(install, env=environment, check=True, capture_output=True, timeout=COMMAND_S)
     with (folder / "aws.log").open("wb") as log:
         server = subprocess.Popen(
             [sys.executable, Path(__file__).parent / "stand_in_aws.py", port], env=environment, stdout=log, stderr=log
@@ -299,7 +292,7 @@ def compared(synthesised: Step, rehearsal: Rehearsal) -> Step:
 
 @pytest.fixture(scope="module")
 def deployed(compared: Step, rehearsal: Rehearsal) -> Step:
-    return rehearsal.run("deploy", "--require-approval", "never", "--progress", "events", primes=4)
+    return rehearsal.run("deploy", "--require-approval", "never", "--progress", "events", primes=len(FUNCTIONS))
 
 
 @pytest.fixture(scope="module")
@@ -318,7 +311,7 @@ def extended(compared_again: Step, rehearsal: Rehearsal) -> Step:
     (rehearsal.project / "inference" / f"{MORE}.py").write_text(
         "def handler(event, context):\n    return {'words': len(event['text'].split())}\n"
     )
-    return rehearsal.run("deploy", "--require-approval", "never", primes=5)
+    return rehearsal.run("deploy", "--require-approval", "never", primes=len(FUNCTIONS) + 1)
 
 
 @pytest.fixture(scope="module")
@@ -347,7 +340,7 @@ def test_the_template_has_an_api_with_a_route_for_each_handler(synthesised: Step
 
 
 def test_the_difference_to_nothing_is_the_whole_stack(compared: Step) -> None:
-    assert compared.output.count("[+] AWS::Lambda::Function ") == len(HANDLERS) + 1
+    assert compared.output.count("[+] AWS::Lambda::Function ") == len(FUNCTIONS) + 1
     assert "[+] AWS::ApiGatewayV2::Api " in compared.output
     assert "Number of stacks with differences: 1" in compared.output
     assert compared.cloud.stacks == {"CDKToolkit"}
@@ -380,48 +373,48 @@ def test_the_image_is_pushed_once_and_is_that_of_all_functions(deployed: Step) -
     registry = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
     assert pushed.startswith(f"{registry}/{REPOSITORY}:")
     assert deployed.cloud.image_tags == {pushed.rpartition(":")[2]}
-    assert {found["Code"]["ImageUri"] for found in deployed.cloud.handler_functions.values()} == {pushed}
-    assert len({found["CodeSha256"] for found in deployed.cloud.handler_functions.values()}) == 1
+    assert {found["Code"]["ImageUri"] for found in deployed.cloud.image_functions.values()} == {pushed}
+    assert len({found["CodeSha256"] for found in deployed.cloud.image_functions.values()}) == 1
 
 
-def test_every_handler_file_is_a_function_with_its_command(deployed: Step) -> None:
-    assert set(deployed.cloud.handler_functions) == HANDLERS
-    # The one more is that behind the triggers.
-    assert len(deployed.cloud.functions) == len(HANDLERS) + 1
+def test_every_handler_file_and_every_job_is_a_function_with_its_command(deployed: Step) -> None:
+    assert set(deployed.cloud.image_functions) == FUNCTIONS
+    # The one more is the invoker.
+    assert len(deployed.cloud.functions) == len(FUNCTIONS) + 1
 
 
 def test_functions_have_their_memory_timeout_and_architecture(deployed: Step) -> None:
-    for function in deployed.cloud.handler_functions.values():
-        assert (function["MemorySize"], function["Timeout"], function["Architectures"]) == (8096, 600, ["x86_64"])
+    for module, function in deployed.cloud.image_functions.items():
+        expected = (1024, 600) if module in JOBS else (8096, 60)
+        assert (function["MemorySize"], function["Timeout"]) == expected
+        assert function["Architectures"] == ["x86_64"]
 
 
 def test_functions_have_their_environment(deployed: Step) -> None:
-    for function in deployed.cloud.handler_functions.values():
+    for function in deployed.cloud.image_functions.values():
         variables = function["Environment"]["Variables"]
         assert variables["ENCODER_ENGINE"] == "onnx"
         assert variables["MODEL_DIR"] == "model"
         assert variables["INCIDENTS_FILENAME"] == "incident_cls.pt"
         assert variables["HF_MODEL_URI"] == "allenai/longformer-base-4096"
         assert variables["HF_HOME"].startswith("/mnt/hf_models_cache/")
+        assert variables["SHELF_DIR"] == "/mnt/hf_models_cache/shelf"
 
 
-def test_functions_mount_the_access_point(deployed: Step) -> None:
-    (access_point,) = deployed.cloud.access_points
-    for function in deployed.cloud.handler_functions.values():
-        assert function["FileSystemConfigs"] == [
-            {"Arn": access_point["AccessPointArn"], "LocalMountPath": "/mnt/hf_models_cache"}
-        ]
-
-
-def test_the_access_point_has_the_user_of_the_image(deployed: Step) -> None:
-    (access_point,) = deployed.cloud.access_points
+def test_handlers_and_jobs_mount_the_same_folder_as_different_users(deployed: Step) -> None:
     (file_system,) = deployed.cloud.file_systems
-    assert access_point["FileSystemId"] == file_system["FileSystemId"]
-    assert access_point["PosixUser"] == {"Uid": 1001, "Gid": 1001}
-    assert access_point["RootDirectory"] == {
-        "Path": "/export/models",
-        "CreationInfo": {"OwnerUid": 1001, "OwnerGid": 1001, "Permissions": "750"},
-    }
+    access_points = {found["AccessPointArn"]: found for found in deployed.cloud.access_points}
+    assert len(access_points) == 2
+    for module, function in deployed.cloud.image_functions.items():
+        (mount,) = function["FileSystemConfigs"]
+        assert mount["LocalMountPath"] == "/mnt/hf_models_cache"
+        access_point = access_points[mount["Arn"]]
+        assert access_point["FileSystemId"] == file_system["FileSystemId"]
+        assert access_point["PosixUser"] == {"Uid": 1001 if module in JOBS else 1002, "Gid": 1001}
+        assert access_point["RootDirectory"] == {
+            "Path": "/export/models",
+            "CreationInfo": {"OwnerUid": 1001, "OwnerGid": 1001, "Permissions": "750"},
+        }
 
 
 def test_the_file_system_is_encrypted_and_has_a_mount_target_where_the_functions_are(deployed: Step) -> None:
@@ -429,7 +422,7 @@ def test_the_file_system_is_encrypted_and_has_a_mount_target_where_the_functions
     assert file_system["Encrypted"] is True
     assert file_system["ThroughputMode"] == "elastic"
     (mount_target,) = deployed.cloud.mount_targets
-    for function in deployed.cloud.handler_functions.values():
+    for function in deployed.cloud.image_functions.values():
         assert function["VpcConfig"]["SubnetIds"] == [mount_target["SubnetId"]]
 
 
@@ -441,32 +434,33 @@ def test_there_is_one_vpc(deployed: Step) -> None:
 def test_every_function_logs_to_a_group_of_its_own_for_a_month(deployed: Step) -> None:
     groups = {found["logGroupName"]: found["retentionInDays"] for found in deployed.cloud.log_groups}
     used = [found["LoggingConfig"]["LogGroup"] for found in deployed.cloud.functions]
+    assert {found["LoggingConfig"]["LogFormat"] for found in deployed.cloud.functions} == {"JSON"}
     assert sorted(used) == sorted(groups)
     assert set(groups.values()) == {30}
 
 
-def test_every_function_is_kept_warm(deployed: Step) -> None:
+def test_every_handler_is_kept_warm(deployed: Step) -> None:
     assert {found["ScheduleExpression"] for found in deployed.cloud.rules} == {"rate(5 minutes)"}
     targets = [target for found in deployed.cloud.rules for target in found["Targets"]]
     assert {target["Input"] for target in targets} == {'{"warm":true}'}
-    arns = {found["FunctionArn"] for found in deployed.cloud.handler_functions.values()}
+    arns = {deployed.cloud.image_functions[module]["FunctionArn"] for module in HANDLERS}
     assert {target["Arn"] for target in targets} == arns
     assert len(targets) == len(HANDLERS)
 
 
 def primed(step: Step) -> list[str]:
     """Modules of the functions that were invoked, as often as they were; each by its version, with an empty event."""
-    modules = {found["FunctionName"]: module for module, found in step.cloud.handler_functions.items()}
+    modules = {found["FunctionName"]: module for module, found in step.cloud.image_functions.items()}
     found = [invocation for invocation in step.invocations if invocation["reply"] is None]
     for invocation in found:
-        assert invocation["payload"] == ""
+        assert invocation["payload"] == "{}"
         assert invocation["version"] != "$LATEST"
     return sorted(modules[invocation["function"]] for invocation in found)
 
 
 def test_a_deployment_invokes_every_function_once(deployed: Step) -> None:
-    assert primed(deployed) == sorted(HANDLERS)
-    assert [answer["Status"] for answer in answers(deployed.invocations)] == ["SUCCESS"] * len(HANDLERS)
+    assert primed(deployed) == sorted(FUNCTIONS)
+    assert [answer["Status"] for answer in answers(deployed.invocations)] == ["SUCCESS"] * len(FUNCTIONS)
 
 
 def test_a_second_deployment_changes_builds_pushes_and_invokes_nothing(deployed: Step, deployed_again: Step) -> None:
@@ -481,11 +475,11 @@ def test_after_a_deployment_there_is_no_difference(compared_again: Step) -> None
 
 
 def test_one_more_handler_file_is_one_more_function_and_route(deployed: Step, extended: Step) -> None:
-    assert set(extended.cloud.handler_functions) == HANDLERS | {MORE}
+    assert set(extended.cloud.image_functions) == FUNCTIONS | {MORE}
     assert routes(extended) == expected_routes(HANDLERS | {MORE})
     # The others are what they were, not new ones beside them.
-    for module, before in deployed.cloud.handler_functions.items():
-        assert extended.cloud.handler_functions[module]["FunctionArn"] == before["FunctionArn"]
+    for module, before in deployed.cloud.image_functions.items():
+        assert extended.cloud.image_functions[module]["FunctionArn"] == before["FunctionArn"]
     assert extended.cloud.file_systems == deployed.cloud.file_systems
     assert extended.cloud.vpcs == deployed.cloud.vpcs
 
@@ -494,9 +488,9 @@ def test_with_one_more_handler_all_functions_run_the_new_image_and_are_primed_wi
     deployed: Step, extended: Step
 ) -> None:
     ((_, pushed),) = extended.docker_calls("push")
-    assert {found["Code"]["ImageUri"] for found in extended.cloud.handler_functions.values()} == {pushed}
-    assert pushed not in {found["Code"]["ImageUri"] for found in deployed.cloud.handler_functions.values()}
-    assert primed(extended) == sorted(HANDLERS | {MORE})
+    assert {found["Code"]["ImageUri"] for found in extended.cloud.image_functions.values()} == {pushed}
+    assert pushed not in {found["Code"]["ImageUri"] for found in deployed.cloud.image_functions.values()}
+    assert primed(extended) == sorted(FUNCTIONS | {MORE})
     assert {answer["Status"] for answer in answers(extended.invocations)} == {"SUCCESS"}
 
 

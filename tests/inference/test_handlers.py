@@ -198,7 +198,7 @@ def test_vectors_are_not_compared_beside_half_a_model(name: str, deployed: Deplo
     assert invoke("embed_to_db_similar", {"embed": [1.0] * 32}) == refused
 
 
-PARAMETERS = {
+PARAMETERS: dict[str, dict[str, Any]] = {
     "similar": {"text": "robots", "num": 2, "metric": "centered"},
     "text_to_db_similar": {"text": "robots", "num": 2, "metric": "centered"},
     "embed_to_db_similar": {"embed": [1.0] * 32, "num": 2, "metric": "centered"},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 import signal
 import sqlite3
@@ -23,9 +22,11 @@ import pytest
 import torch
 
 from build_state import BATCH_CHARS, batches, main
+from processes import PATIENCE_S, Command, run_where_files_stay_small, running
 from similarity.encoder.text_encoder import Encoding
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.incidents.state import IncidentState
+from similarity.vectors import Vector
 from states.vector_store import VectorStore
 from tiny import ROOT, sample_texts, write_tiny_longformer
 
@@ -85,9 +86,10 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out" / "incident_cls.pt"
 
 
-def mean_of(encoder: TorchEncoder, texts: list[str]) -> np.ndarray:
+def mean_of(encoder: TorchEncoder, texts: list[str]) -> Vector:
     vectors = np.stack([encoder.encode(text).vector.astype(np.float64) for text in texts])
-    return (vectors.sum(axis=0) / len(texts)).astype(np.float32)
+    mean: Vector = (vectors.sum(axis=0) / len(texts)).astype(np.float32)
+    return mean
 
 
 def assert_is_the_state_of_the_snapshot(path: Path, encoder: TorchEncoder) -> None:
@@ -200,7 +202,10 @@ def test_a_table_of_vectors_too_large_to_rank_is_refused(
     source.write_text('incident_id,count,mean\n9,2,"[0.5, 1]"\n4,1,"[2, 1e30]"\n')
     assert main([str(source), "--out", str(out), "--strict"]) == 1
     assert IncidentState.load(out).incident_ids.tolist() == [9]
-    assert "state.csv, line 3: mean isn't a list of 2 numbers up to 1,000,000; skipped" in capsys.readouterr().err
+    assert (
+        "state.csv, line 3: mean isn't a list of 2 numbers from -1,000,000 to 1,000,000; skipped"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_model_whose_vectors_make_no_state_is_refused_in_words(
@@ -209,7 +214,7 @@ def test_a_model_whose_vectors_make_no_state_is_refused_in_words(
     vectors = TorchEncoder.vectors
     monkeypatch.setattr(TorchEncoder, "vectors", lambda self, texts: vectors(self, texts) * np.float32(1e8))
     assert main([str(snapshot), "--model", str(tiny_model_dir), "--out", str(out)]) == 1
-    assert "build_state: the vectors of this model make a state that can't be used: " in capsys.readouterr().err
+    assert "build_state: the vectors of this model don't make a usable state: " in capsys.readouterr().err
     assert not out.exists()
 
 
@@ -426,16 +431,12 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 def stop_in_the_middle(source: Path, model_dir: Path, out: Path, with_signal: signal.Signals) -> tuple[int, str]:
     """Starts a build, stops it once some vectors are there; gives its exit code and what it said on stderr."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HELD_IN_THE_MIDDLE, SCRIPT, str(source), "--model", str(model_dir), "--out", str(out)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "held\n"
-    process.send_signal(with_signal)
-    _, stderr = process.communicate(timeout=60)
+    command: Command = [sys.executable, "-c", HELD_IN_THE_MIDDLE, SCRIPT, source, "--model", model_dir, "--out", out]
+    with running(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        process.send_signal(with_signal)
+        _, stderr = process.communicate(timeout=PATIENCE_S)
     return process.returncode, stderr
 
 
@@ -519,16 +520,7 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_the_state_that_was_there(
         source = snapshot / "state.csv"
         rows = "".join(f'{number},1,"{list(range(64))}"\n' for number in range(100))
         source.write_text("incident_id,count,mean\n" + rows)
-    # Files may grow to 16 blocks of 512 bytes; Python ignores the signal that says so.
-    limited = ["sh", "-c", 'ulimit -f 16 && exec "$0" "$@"', sys.executable, str(SCRIPT), str(source)]
-    ran = subprocess.run(
-        [*limited, "--model", str(tiny_model_dir), "--out", str(out)],
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    ran = run_where_files_stay_small(16, [SCRIPT, source, "--model", tiny_model_dir, "--out", out])
     assert ran.returncode == 1
     assert "Traceback" not in ran.stderr
     lines = [line for line in ran.stderr.splitlines() if line.startswith("build_state: ")]

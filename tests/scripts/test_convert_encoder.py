@@ -16,18 +16,19 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import BertWordPieceTokenizer, Tokenizer
+from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import BertConfig, BertModel, LongformerModel, RobertaConfig, RobertaModel
+from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 
 import convert_encoder
 from checkpoint_files import old_pickle
 from convert_encoder import ConversionError, convert, main, make_quick_start_model
+from processes import run_where_files_stay_small
+from reference import TOLERANCE, load_longformer, reference
 from similarity.encoder.model_folder import CONVERTIBLE_KINDS
 from similarity.encoder.torch_encoder import TorchEncoder
-from tiny import ROOT, roberta_tokenizer, sample_texts
+from tiny import ROOT, bert_tokenizer, edit_config, roberta_tokenizer, sample_texts
 
-TOLERANCE = 1e-5
 WINDOW = 16
 # A CLS token sees half a window to its right.
 FITTING = WINDOW // 2 + 1
@@ -44,18 +45,6 @@ class Source:
     model: BertModel | RobertaModel
     out: Path
     first_position: int
-
-
-def bert_tokenizer() -> Tokenizer:
-    wordpiece = BertWordPieceTokenizer()
-    wordpiece.train_from_iterator(
-        sample_texts(),
-        vocab_size=600,
-        special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
-        show_progress=False,
-    )
-    trained = json.loads(wordpiece.to_str())["model"]["vocab"]
-    return Tokenizer.from_str(BertWordPieceTokenizer(trained).to_str())
 
 
 def write_source(folder: Path, kind: str) -> BertModel | RobertaModel:
@@ -82,8 +71,9 @@ def write_source(folder: Path, kind: str) -> BertModel | RobertaModel:
     # A row for a padding index starts as zeros, and biases do: random ones show a mistake.
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.05 * torch.randn(parameter.shape)
-    model.eval().save_pretrained(folder)
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    model.train(False)
+    model.save_pretrained(folder)
     tokenizer.enable_truncation(12)
     tokenizer.enable_padding(length=12, pad_id=0 if kind == "bert" else 1)
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -109,21 +99,8 @@ def bert_dir(tmp_path: Path) -> Path:
     return folder
 
 
-def reference(model: torch.nn.Module, ids: Tensor) -> Tensor:
-    with torch.no_grad():
-        vector: Tensor = model(ids.unsqueeze(0)).last_hidden_state[0, 0]
-    return vector
-
-
 def random_ids(tokens: int) -> Tensor:
     return torch.randint(5, 600, (tokens,), generator=torch.Generator().manual_seed(tokens))
-
-
-def as_transformers_reads_it(folder: Path) -> LongformerModel:
-    model, info = LongformerModel.from_pretrained(folder, add_pooling_layer=False, output_loading_info=True)
-    assert not info["missing_keys"]
-    assert not info["unexpected_keys"]
-    return model.eval()
 
 
 @pytest.mark.parametrize("tokens", range(1, FITTING + 1))
@@ -131,7 +108,7 @@ def test_texts_that_fit_in_half_a_window_keep_their_vector(source: Source, token
     ids = random_ids(tokens)
     expected = reference(source.model, ids)
     assert (TorchEncoder.load(source.out).cls_vector(ids) - expected).abs().max() < TOLERANCE
-    assert (reference(as_transformers_reads_it(source.out), ids) - expected).abs().max() < TOLERANCE
+    assert (reference(load_longformer(source.out), ids) - expected).abs().max() < TOLERANCE
 
 
 def test_texts_that_do_not_fit_get_another_vector(source: Source) -> None:
@@ -154,7 +131,7 @@ def test_short_texts_keep_their_vector_from_words_on(source: Source, text: str) 
 def test_texts_longer_than_the_source_can_take_are_encoded(source: Source) -> None:
     encoding = TorchEncoder.load(source.out).encode(LONG_TEXT)
     assert len(encoding.tokens.ids) == MAX_TOKENS > SOURCE_POSITIONS
-    expected = reference(as_transformers_reads_it(source.out), torch.tensor(encoding.tokens.ids))
+    expected = reference(load_longformer(source.out), torch.tensor(encoding.tokens.ids))
     assert (torch.from_numpy(encoding.vector) - expected).abs().max() < TOLERANCE
 
 
@@ -216,11 +193,6 @@ def test_the_command_writes_a_model_and_names_it(
     assert len(encoder.encode(LONG_TEXT).tokens.ids) == 50
 
 
-def edit_config(folder: Path, **changes: object) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
 def drop_tensor(folder: Path, name: str) -> None:
     weights = load_file(folder / "model.safetensors")
     del weights[name]
@@ -242,11 +214,14 @@ def cut(path: Path) -> None:
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "another kind": (lambda folder: edit_config(folder, model_type="distilbert"), "model_type is 'distilbert'"),
+    "another kind": (
+        lambda folder: edit_config(folder, model_type="distilbert"),
+        "model_type is 'distilbert'",
+    ),
     "no kind": (lambda folder: edit_config(folder, model_type=None), "model_type is None"),
     "relative positions": (
         lambda folder: edit_config(folder, position_embedding_type="relative_key"),
-        "only encoders with absolute position embeddings convert",
+        "position embeddings must be absolute",
     ),
     "a decoder": (lambda folder: edit_config(folder, is_decoder=True), "only encoders"),
     "no config": (lambda folder: (folder / "config.json").unlink(), "config.json"),
@@ -262,7 +237,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         "run `git lfs pull`",
     ),
     "a NaN": (lambda folder: set_number(folder, "encoder.layer.1.output.dense.bias", torch.nan), "NaN"),
-    "a Longformer": (lambda folder: edit_config(folder, model_type="longformer"), "fetch_model.py --from"),
+    "a Longformer": (
+        lambda folder: edit_config(folder, model_type="longformer"),
+        "fetch_model.py --from",
+    ),
     "tokenizer of no kind": (lambda folder: (folder / "tokenizer.json").write_text("{}"), "tokenizer"),
     "no sizes": (lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'), "num_hidden_layers"),
     "no positions": (
@@ -281,9 +259,15 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: drop_tensor(folder, "encoder.layer.1.attention.self.key.weight"),
         "no tensor encoder.layer.1.attention.self.key.weight",
     ),
-    "an activation that is not known": (lambda folder: edit_config(folder, hidden_act="swish"), "hidden_act 'swish'"),
+    "an activation that is not known": (
+        lambda folder: edit_config(folder, hidden_act="swish"),
+        "hidden_act 'swish'",
+    ),
     "another size": (lambda folder: edit_config(folder, hidden_size=64), "shape"),
-    "no heads": (lambda folder: edit_config(folder, num_attention_heads=0), "here: config.json: num_attention_heads"),
+    "no heads": (
+        lambda folder: edit_config(folder, num_attention_heads=0),
+        "here: config.json: num_attention_heads",
+    ),
 }
 
 
@@ -307,7 +291,7 @@ def test_a_bert_as_it_was_first_published_keeps_its_vectors(bert_dir: Path, tmp_
         weights[f"bert.{old}"] = tensor
     assert any(name.endswith("gamma") for name in weights)
     (bert_dir / "pytorch_model.bin").write_bytes(old_pickle(weights))
-    expected = reference(BertModel.from_pretrained(bert_dir).eval(), random_ids(FITTING))
+    expected = reference(BertModel.from_pretrained(bert_dir), random_ids(FITTING))
     (bert_dir / "model.safetensors").unlink()
     assert main([str(bert_dir), "--out", str(tmp_path / "out"), "--window", str(WINDOW)]) == 0
     found = TorchEncoder.load(tmp_path / "out").cls_vector(random_ids(FITTING))
@@ -372,17 +356,8 @@ def test_a_full_disk_leaves_the_model_that_was_there(bert_dir: Path, tmp_path: P
     out = tmp_path / "out"
     assert main([str(bert_dir), "--out", str(out), "--window", "16"]) == 0
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    script = ROOT / "scripts" / "convert_encoder.py"
-    # Files may grow to 64 blocks of 512 bytes, less than the weights have; Python ignores the signal that says so.
-    limited = ["sh", "-c", 'ulimit -f 64 && exec "$0" "$@"', sys.executable, str(script), str(bert_dir)]
-    ran = subprocess.run(
-        [*limited, "--out", str(out)],
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    # The weights have more than 64 blocks.
+    ran = run_where_files_stay_small(64, [ROOT / "scripts" / "convert_encoder.py", bert_dir, "--out", out])
     assert ran.returncode == 1
     [line] = ran.stderr.splitlines()
     assert line.startswith("convert_encoder: ")
@@ -452,7 +427,7 @@ def test_the_quick_start_model_keeps_the_vectors_of_short_texts(real_bert: Path,
     make_quick_start_model(tmp_path)
     encoder = TorchEncoder.load(tmp_path)
     assert encoder.dimension == 384
-    model = BertModel.from_pretrained(real_bert).eval()
+    model = BertModel.from_pretrained(real_bert)
     tokenizer = Tokenizer.from_file(str(real_bert / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -480,7 +455,7 @@ def test_a_quick_start_file_with_another_checksum_is_refused(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(convert_encoder.QUICK_START_SHA256, name, "0" * 64)
-    with pytest.raises(ConversionError, match=rf"^{name} of .* is not the file it should be \(SHA-256\)\.$"):
+    with pytest.raises(ConversionError, match=rf"^{name} of .* has another SHA-256 than expected; try again\.$"):
         make_quick_start_model(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

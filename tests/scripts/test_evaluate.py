@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import build_state
-from evaluate import Agreement, Scores, agreement, evaluate, main
+from evaluate import Scores, agreement, evaluate, main
+from similarity.encoder.text_encoder import Encoding
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.incidents.state import IncidentState
 from similarity.sources.snapshot import Incident
@@ -246,22 +247,25 @@ def test_a_reduced_precision_is_compared_with_float32(
 
 
 def test_agreement_counts_first_incidents_and_the_smallest_cosine(
-    ranked: tuple[list[Incident], IncidentState], tiny_encoder: TorchEncoder
+    ranked: tuple[list[Incident], IncidentState], tiny_encoder: TorchEncoder, tiny_model_dir: Path
 ) -> None:
     queries, state = ranked
 
-    class Turned:
+    class Turned(TorchEncoder):
         """Gives the second query's vector for the first's text."""
 
-        def encode(self, text: str) -> object:
-            return tiny_encoder.encode(TITLES[1] if text == TITLES[0] else text)
+        def encode(self, text: str) -> Encoding:
+            return super().encode(TITLES[1] if text == TITLES[0] else text)
 
     first, second = (unit(vector(tiny_encoder, title)) for title in TITLES[:2])
-    found = agreement(queries[1:3], Turned(), tiny_encoder, state)
-    assert found == Agreement(1.0, pytest.approx(1.0, abs=1e-6))
+    turned = Turned.load(tiny_model_dir)
+    found = agreement(queries[1:3], turned, tiny_encoder, state)
+    assert found.same_first == 1.0
+    assert found.smallest_cosine == pytest.approx(1.0, abs=1e-6)
     # Both queries have the same first incident by the table of products, so only the cosine tells them apart.
-    found = agreement(queries[:1], Turned(), tiny_encoder, state)
-    assert found == Agreement(1.0, pytest.approx(float(first @ second), abs=1e-6))
+    found = agreement(queries[:1], turned, tiny_encoder, state)
+    assert found.same_first == 1.0
+    assert found.smallest_cosine == pytest.approx(float(first @ second), abs=1e-6)
     found = agreement(queries[3:4], tiny_encoder, tiny_encoder, state)
     assert found.same_first == 1.0
 

@@ -17,10 +17,12 @@ from safetensors.torch import load_file, save_file
 from export_onnx import main
 from models import export as models_export
 from models.export import export
+from models.onnx_graph import encoder_graph
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.model_folder import ModelFiles
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.errors import ModelError
+from tiny import contents
 
 TEXT = "A robot in a warehouse hurt workers"
 
@@ -33,10 +35,6 @@ def folder(tiny_model_dir: Path, tmp_path: Path) -> Path:
     (copy / "encoder.onnx").unlink()
     (copy / "provenance.json").write_text('{"model": "tiny", "revision": "r"}')
     return copy
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def as_in_a_hub_cache(folder: Path) -> Path:
@@ -114,6 +112,11 @@ def test_a_folder_without_provenance_can_be_exported(folder: Path) -> None:
     assert json.loads((folder / "provenance.json").read_bytes()).keys() == {"graph_sha256"}
 
 
+def serialized(model: onnx.ModelProto) -> bytes:
+    content: bytes = model.SerializeToString()
+    return content
+
+
 def moved(content: bytes) -> bytes:
     """The graph, with the first weight's place in the weights file moved by one row."""
     model = onnx.load_from_string(content)
@@ -121,13 +124,13 @@ def moved(content: bytes) -> bytes:
     for entry in external.external_data:
         if entry.key == "offset":
             entry.value = str(int(entry.value) + 128)
-    return model.SerializeToString()
+    return serialized(model)
 
 
 def without_metadata(content: bytes) -> bytes:
     model = onnx.load_from_string(content)
     del model.metadata_props[:]
-    return model.SerializeToString()
+    return serialized(model)
 
 
 def with_other_names(content: bytes) -> bytes:
@@ -141,13 +144,13 @@ def with_other_shape(content: bytes) -> bytes:
     del model.graph.node[-1].input[1:]
     shape = model.graph.output[0].type.tensor_type.shape
     shape.dim.insert(0, type(shape.dim[0])(dim_value=1))
-    return model.SerializeToString()
+    return serialized(model)
 
 
 def with_words_in_letters(content: bytes) -> bytes:
     model = onnx.load_from_string(content)
     next(each for each in model.metadata_props if each.key == "vocabulary_size").value = "many"
-    return model.SerializeToString()
+    return serialized(model)
 
 
 CHANGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
@@ -175,7 +178,7 @@ def test_a_graph_that_was_changed_is_refused(name: str, noted: bool, folder: Pat
     with pytest.raises(ModelError) as caught:
         load_encoder(folder)
     assert ("isn't the file that was exported" if noted else reason) in caught.value.detail
-    assert "scripts/export_onnx.py makes it anew" in caught.value.detail
+    assert "export it again with scripts/export_onnx.py" in caught.value.detail
     export(folder)
     load_encoder(folder)
 
@@ -199,11 +202,10 @@ def test_an_export_that_fails_leaves_the_folder_as_it_was(
 
 
 def test_a_graph_that_gives_other_vectors_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make = models_export.encoder_graph
 
     def make_a_wrong_one(*args: Any, **options: Any) -> onnx.ModelProto:
-        model = make(*args, **options)
-        return onnx.load_from_string(moved(model.SerializeToString()))
+        model = encoder_graph(*args, **options)
+        return onnx.load_from_string(moved(serialized(model)))
 
     monkeypatch.setattr(models_export, "encoder_graph", make_a_wrong_one)
     before = contents(folder)
@@ -222,7 +224,7 @@ def test_weights_that_are_not_finite_are_refused(value: float, folder: Path) -> 
     before = contents(folder)
     with pytest.raises(ModelError) as caught:
         export(folder)
-    assert "1 numbers in embeddings.word_embeddings.weight that are NaN, infinite" in caught.value.detail
+    assert "1 numbers of the weights embeddings.word_embeddings.weight are NaN, infinite" in caught.value.detail
     assert contents(folder) == before
 
 
@@ -250,7 +252,7 @@ def test_weights_that_are_not_plain_numbers_are_refused(dtype: torch.dtype, fold
     save_file({**weights, name: weights[name].to(dtype)}, folder / "model.safetensors")
     with pytest.raises(ModelError) as caught:
         export(folder)
-    assert f"tensor {name} is of the type {str(dtype).removeprefix('torch.')}; it must be" in caught.value.detail
+    assert f"tensor {name} has the type {str(dtype).removeprefix('torch.')}; it must be" in caught.value.detail
 
 
 @pytest.mark.parametrize("noted", [None, [], "x"])

@@ -14,20 +14,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer
 from transformers import LongformerModel
 
 from checkpoint_files import CONFIG_OF_2020, write_longformer_of_2020
 from fetch_model import is_installed, main
-from hub_server import COMMIT, Hub, Repository, contents, fetch
+from hub_server import COMMIT, Hub, Repository, fetch
+from reference import TOLERANCE, load_longformer, reference_of_text
 from similarity.encoder.torch_encoder import TorchEncoder
-from tiny import LONGFORMER_DIR, RunsCode
+from tiny import LONGFORMER_DIR, RunsCode, contents
 
 LONGFORMER = "allenai/longformer-base-4096"
 # The main branch on the hub, as its page shows it.
 LONGFORMER_REVISION = "301e6a42cb0d9976a6d6a26a079fef81c18aa895"
 TEXT = "A robot in a warehouse hurt workers"
-TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -38,10 +37,7 @@ class Published:
     encoder: LongformerModel
 
     def vector(self, text: str = TEXT) -> torch.Tensor:
-        ids = torch.tensor([Tokenizer.from_file(str(self.folder / "tokenizer.json")).encode(text).ids])
-        with torch.no_grad():
-            vector: torch.Tensor = self.encoder(ids).last_hidden_state[0, 0]
-        return vector
+        return reference_of_text(self.encoder, self.folder, text)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +73,7 @@ def test_longformer_as_it_is_on_the_hub_is_fetched_at_the_pinned_revision_and_on
     ran = fetch(hub.url, out)
     assert ran.code == 0, ran.stderr
     assert ran.stdout == f"{out}: {LONGFORMER}, revision {LONGFORMER_REVISION}\n"
-    assert "not verified" not in ran.stderr
+    assert "verified" not in ran.stderr
     assert hub.asked[0].path == f"/api/models/{LONGFORMER}/revision/{LONGFORMER_REVISION}"
     for text in ("", TEXT, TEXT * 3):
         assert encodes_as(out, published, text), text
@@ -86,17 +82,14 @@ def test_longformer_as_it_is_on_the_hub_is_fetched_at_the_pinned_revision_and_on
     assert (provenance["revision"], provenance["commit"]) == (LONGFORMER_REVISION, LONGFORMER_REVISION)
     made = {"config.json", "tokenizer.json", "model.safetensors", "provenance.json", "encoder.onnx"}
     assert {path.name for path in out.iterdir()} == made, "no leftovers"
-    loaded, info = LongformerModel.from_pretrained(out, add_pooling_layer=False, output_loading_info=True)
-    assert loaded.config.hidden_size == 32
-    assert not info["missing_keys"]
-    assert not info["unexpected_keys"]
+    assert load_longformer(out).config.hidden_size == 32
 
     hub.asked.clear()
     before = contents(out)
     ran = fetch(hub.url, out)
     assert ran.code == 0, ran.stderr
     assert ran.stdout == (
-        f"{out}: {LONGFORMER}, revision {LONGFORMER_REVISION}, is there already; nothing was downloaded\n"
+        f"{out}: {LONGFORMER}, revision {LONGFORMER_REVISION}, is installed already; nothing was downloaded\n"
     )
     assert hub.asked == []
     assert contents(out) == before
@@ -130,7 +123,7 @@ def test_a_branch_is_fetched_again_only_when_it_has_moved(
 
     hub.asked.clear()
     ran = fetch(hub.url, out, "--model", "some/model")
-    assert ran.stdout == f"{out}: some/model, revision main, is there already; nothing was downloaded\n"
+    assert ran.stdout == f"{out}: some/model, revision main, is installed already; nothing was downloaded\n"
     assert [asked.path for asked in hub.asked] == ["/api/models/some/model/revision/main"]
 
     moved = COMMIT[::-1]
@@ -323,8 +316,8 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not(
     content = {"longformer.embeddings.word_embeddings.weight": RunsCode(trace)}
     torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
     assert refusal(copied, tmp_path / "model", capsys) == (
-        f"the weights {path} can't be read: they ask for posix.system, and of a pickle nothing but tensors is read; "
-        "load them where they were made and save the state_dict alone."
+        f"the weights {path} can't be read: they contain posix.system, but only tensors are read from a pickle; "
+        "load them where they were made and save only the state_dict."
     )
     assert not trace.exists()
     # What makes this a test: the file is whole, and without the protection its code runs.
@@ -371,8 +364,8 @@ def test_an_encoder_that_can_be_converted_is_sent_to_the_script_that_does(
 ) -> None:
     encoder_config(copied / "config.json", kind)
     assert refusal(copied, tmp_path / "model", capsys) == (
-        f"{copied} isn't a Longformer that can be used here: {copied / 'config.json'}: model_type is '{kind}', so "
-        "this isn't a Longformer; scripts/convert_encoder.py makes one of it."
+        f"{copied} isn't a usable Longformer: {copied / 'config.json'}: model_type is '{kind}', not 'longformer'; "
+        "convert it with scripts/convert_encoder.py."
     )
 
 

@@ -108,7 +108,14 @@ def test_a_number_of_neighbours_that_makes_no_sense_exits_with_2(num: str, state
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 @pytest.mark.parametrize("form", ["jsonl", "csv"])
 def test_a_full_disk_is_told_in_one_line(form: str, state_path: Path) -> None:
-    command = [sys.executable, ROOT / "scripts" / "neighbours.py", "--state", state_path, "--format", form]
+    command: list[str | Path] = [
+        sys.executable,
+        ROOT / "scripts" / "neighbours.py",
+        "--state",
+        state_path,
+        "--format",
+        form,
+    ]
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert ended.returncode == 1

@@ -1,13 +1,15 @@
-"""The fields of an answer that ranks."""
+"""How an answer looks: the fields of a ranking, the envelope around all fields, the response to API Gateway."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from similarity.incidents.ranking import Match
 
 CITE_URL = "https://incidentdatabase.ai/cite/"
+HEADERS = {"Content-Type": "application/json"}
 
 
 def ranked(matches: Sequence[Match]) -> dict[str, Any]:
@@ -28,3 +30,28 @@ def ranked(matches: Sequence[Match]) -> dict[str, Any]:
             for match in matches
         ],
     }
+
+
+def envelope(status: int, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON that callers read. It repeats the status of the response."""
+    return {
+        "isBase64Encoded": False,
+        "statusCode": status,
+        "headers": HEADERS,
+        "multiValueHeaders": {},
+        "body": fields,
+    }
+
+
+def response(status: int, fields: Mapping[str, Any], *, to_gateway: bool) -> dict[str, Any]:
+    """API Gateway gets the envelope as the text of a body, a direct invoke gets the envelope itself.
+
+    Raises nearly anything for fields that JSON can't hold.
+    """
+    # allow_nan: a NaN would make a body that no JSON parser takes.
+    content = json.dumps(envelope(status, fields), allow_nan=False)
+    if to_gateway:
+        return {"isBase64Encoded": False, "statusCode": status, "headers": HEADERS, "body": content}
+    # Lambda will serialise this once more, and can.
+    plain: dict[str, Any] = json.loads(content)
+    return plain

@@ -1,98 +1,113 @@
-"""API Gateway event to request; answer or error to response.
+"""What a Lambda does with an event: prime, keep warm, or answer; and one line in the log about it.
 
-Understands payload format 2.0 (HTTP API), 1.0 (REST API) and a direct invoke, in which the event itself holds the
-parameters. What the parameters mean is left to `similarity.api.parameters`.
+An event becomes a request in `request`, an answer becomes a response in `answers`.
 
-The formats: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
+The log never holds a caller's text or another value that a caller chose. Its lines are made for Lambda's JSON format,
+in which each field of `extra` is a field of the line, without those that are None; awslambdaric adds the request's id.
 """
 
 from __future__ import annotations
 
-import base64
-import json
+import itertools
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from copy import copy
 from functools import update_wrapper
 from typing import Any, overload
 
-from similarity.api.charsets import charset_of, decode
-from similarity.api.json_input import NotJsonError, parse_json, shown
-from similarity.errors import RequestError, SimilarityError
+from similarity import __version__
+from similarity.answer import Facts
+from similarity.api import parameters as checks
+from similarity.api.answers import envelope, response
+from similarity.api.request import Request, is_from_gateway, read_request
+from similarity.api.routes import route_of
+from similarity.errors import SimilarityError, reason_of
+
+__all__ = ["Endpoint", "Request", "endpoint"]
 
 log = logging.getLogger(__name__)
 
-HEADERS = {"Content-Type": "application/json"}
-
-# Each of them stands in what API Gateway sends; a direct invoke holds parameters only.
-_PROXY_KEYS = ("requestContext", "httpMethod", "queryStringParameters", "body")
-# How many unknown parameters are named.
-_MOST_NAMES = 10
-
-
-@dataclass
-class Request:
-    """The caller's parameters, wherever they stood, and the warnings gathered while answering.
-
-    from_query: the names of those that stood in the query string.
-    """
-
-    parameters: Mapping[str, Any]
-    from_query: Collection[str] = ()
-    warnings: list[str] = field(default_factory=list)
-
+# Counts the calls of this process. The first one is the cold start.
+_calls = itertools.count()
 
 Respond = Callable[[Request], Mapping[str, Any]]
+Ready = Callable[[], object]
+
+
+def _nothing() -> None:
+    """Gets ready a handler that needs nothing."""
 
 
 class Endpoint:
     """A Lambda handler made of a function from a request to the fields of the answer.
 
-    To API Gateway it gives a response whose body is the JSON envelope; to a direct invoke the envelope itself. It does
-    not raise: a SimilarityError becomes its status and sentence, anything else a 500 whose cause is logged, and so does
-    an answer that JSON can't hold.
+    API Gateway gets a response whose body is the JSON envelope; a direct invoke gets the envelope itself. Answering
+    raises nothing: a SimilarityError becomes its status and sentence. Any other error, and an answer that JSON can't
+    hold, becomes a 500 whose cause is logged.
 
     parameters: the names that the route knows, or None where it doesn't say. Others are ignored with a warning.
-    warm: gets ready what the first answer will need. It is called for two direct invokes: `{"warm": true}`, from a
-    schedule, to which its success is the answer, and one without parameters, from a deployment. What it raises is
-    raised, because they take everything else for success.
+    ready: loads and tries what answers need. Two events call it: a deployment *primes* with an event that is empty, a
+    schedule keeps the Lambda *warm* with `{"warm": true}`. If it raises, the event raises, because deployment and
+    schedule take any answer for success.
     """
 
-    def __init__(
-        self, respond: Respond, parameters: Sequence[str] | None = None, warm: Callable[[], object] = lambda: None
-    ) -> None:
+    def __init__(self, respond: Respond, parameters: Sequence[str] | None = None, ready: Ready = _nothing) -> None:
         update_wrapper(self, respond)
         self.parameters = parameters
+        self.route = route_of(respond.__module__)
         self._respond = respond
-        self._warm = warm
+        self._ready = ready
+
+    def for_module(self, module: str) -> Endpoint:
+        """The same endpoint for another handler file: `handler = similar.handler.for_module(__name__)`."""
+        other = copy(self)
+        other.route = route_of(module)
+        return other
 
     def __call__(self, event: Any, context: Any) -> dict[str, Any]:
         del context
-        if event is None or event == {} or _is_warming(event):
-            self._get_ready()
+        route: dict[str, object] = {"route": self.route}
+        process = {"cold_start": next(_calls) == 0, "version": __version__}
         if _is_warming(event):
-            return _envelope(200, {"warnings": [], "warm": True})
-        request = Request({})
-        try:
-            request = Request(*_read_parameters(event))
-            request.warnings += _unknown(request.parameters, self.parameters)
-            answer = self._respond(request)
-            return _response(event, 200, {"warnings": request.warnings, **answer})
-        except Exception as error:
-            status, message = _told(error)
-        try:
-            return _response(event, status, {"warnings": request.warnings, "msg": message})
-        except Exception as error:
-            status, message = _told(error)
-        return _response(event, status, {"warnings": [], "msg": message})
+            self._get_ready()
+            _log("warmed", route | process)
+            return envelope(200, {"warnings": [], "warm": True})
+        if event is None or event == {}:
+            self._get_ready()
+            _log("primed", route | process)
+            return self._answer(event)[0]
+        answer, fields = self._answer(event)
+        _log("answered", route | fields | process)
+        return answer
 
     def _get_ready(self) -> None:
         try:
-            self._warm()
-        except SimilarityError as error:
-            _log_detail(error)
+            self._ready()
+        except SimilarityError as error:  # awslambdaric logs the error with its stack trace, but without `detail`
+            _log("not ready", {"route": self.route, "reason": reason_of(error)}, logging.ERROR)
             raise
+
+    def _answer(self, event: Any) -> tuple[dict[str, Any], dict[str, object]]:
+        """The response, and the fields that describe it in the log."""
+        to_gateway = is_from_gateway(event)
+        request = Request({})
+        try:
+            request = read_request(event)
+            checks.warn_of_unknown(request, self.parameters)
+            fields = {"warnings": request.warnings, **self._respond(request)}
+            return response(200, fields, to_gateway=to_gateway), _described(200, request.facts)
+        except Exception as raised:
+            error = raised
+        status, message = _told(error)
+        try:
+            fields = {"warnings": request.warnings, "msg": message}
+            return response(status, fields, to_gateway=to_gateway), _described(status, request.facts, error)
+        except Exception as raised:  # of a warning or a status that JSON can't hold
+            error = raised
+        status, message = _told(error)
+        fields = {"warnings": [], "msg": message}
+        return response(status, fields, to_gateway=to_gateway), _described(status, request.facts, error)
 
 
 @overload
@@ -100,21 +115,16 @@ def endpoint(respond: Respond) -> Endpoint: ...
 
 
 @overload
-def endpoint(
-    *, parameters: Sequence[str] | None = None, warm: Callable[[], object] = lambda: None
-) -> Callable[[Respond], Endpoint]: ...
+def endpoint(*, parameters: Sequence[str] | None = None, ready: Ready = _nothing) -> Callable[[Respond], Endpoint]: ...
 
 
 def endpoint(
-    respond: Respond | None = None,
-    *,
-    parameters: Sequence[str] | None = None,
-    warm: Callable[[], object] = lambda: None,
+    respond: Respond | None = None, *, parameters: Sequence[str] | None = None, ready: Ready = _nothing
 ) -> Endpoint | Callable[[Respond], Endpoint]:
-    """Makes an `Endpoint` of a function, as `@endpoint` or `@endpoint(parameters=…, warm=…)`."""
+    """Makes an `Endpoint` of a function, as `@endpoint` or `@endpoint(parameters=…, ready=…)`."""
     if respond is not None:
-        return Endpoint(respond, parameters, warm)
-    return lambda respond: Endpoint(respond, parameters, warm)
+        return Endpoint(respond, parameters, ready)
+    return lambda respond: Endpoint(respond, parameters, ready)
 
 
 def _is_warming(event: Any) -> bool:
@@ -122,122 +132,34 @@ def _is_warming(event: Any) -> bool:
     return isinstance(event, Mapping) and set(event) == {"warm"} and event["warm"] is True
 
 
-def _unknown(given: Mapping[str, Any], known: Sequence[str] | None) -> list[str]:
-    """Warnings for the caller. Names are the caller's text: a few of them are repeated, and those cut."""
-    names = [str(name) for name in given if known is not None and name not in known]
-    warnings = [f'Unknown parameter "{shown(name)}" ignored.' for name in names[:_MOST_NAMES]]
-    if len(names) > _MOST_NAMES:
-        warnings.append(f"{len(names) - _MOST_NAMES} more unknown parameters ignored.")
-    return warnings
-
-
 def _told(error: Exception) -> tuple[int, str]:
-    """Status and sentence for the caller, once the cause is logged. Raises nothing."""
+    """Status and sentence for the caller. Logs the cause of a 500 or 503. Raises nothing."""
     try:
         if isinstance(error, SimilarityError):
-            _log_detail(error)
-            return error.status, str(error)
+            status, message, detail = error.status, str(error), error.detail
+            if status >= 500:
+                _log("not answered", level=logging.ERROR, error=_cause(error, detail))
+            return status, message
     except Exception as unforeseen:
         error = unforeseen
-    with suppress(Exception):
-        log.error("unexpected error", exc_info=error)
+    _log("unexpected error", level=logging.ERROR, error=_cause(error, "its message may quote the caller"))
     return 500, "Error! Something went wrong on our side; the cause is in our log."
 
 
-def _log_detail(error: SimilarityError) -> None:
-    if error.detail:
-        log.error("%s: %s", type(error).__name__, error.detail)
+def _cause(error: Exception, message: str) -> Exception:
+    """An error of the same name and with the same stack trace, but with a message that is fit for the log."""
+    kind = type(type(error).__name__, (Exception,), {"__module__": type(error).__module__})
+    cause: Exception = kind(message)
+    return cause.with_traceback(error.__traceback__)
 
 
-def _response(event: Any, status: int, body: dict[str, Any]) -> dict[str, Any]:
-    """What API Gateway, or a direct invoke, gets. Raises nearly anything for a body that JSON can't hold."""
-    envelope = _envelope(status, body)
-    # allow_nan: a NaN would make a body that no JSON parser takes.
-    content = json.dumps(envelope, allow_nan=False)
-    if _is_proxy_event(event):
-        return {"isBase64Encoded": False, "statusCode": status, "headers": HEADERS, "body": content}
-    # Lambda will serialise this once more, and can.
-    plain: dict[str, Any] = json.loads(content)
-    return plain
+def _described(status: int, facts: Facts, error: Exception | None = None) -> dict[str, object]:
+    return {"status": status, "error": type(error).__name__ if error else None, **facts.log_fields()}
 
 
-def _envelope(status: int, body: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "isBase64Encoded": False,
-        "statusCode": status,
-        "headers": HEADERS,
-        "multiValueHeaders": {},
-        "body": body,
-    }
-
-
-def _is_proxy_event(event: Any) -> bool:
-    return isinstance(event, Mapping) and any(key in event for key in _PROXY_KEYS)
-
-
-def _read_parameters(event: Any) -> tuple[Mapping[str, Any], Collection[str]]:
-    """The parameters, and the names of those that come from the query string. Raises RequestError."""
-    if not isinstance(event, Mapping):
-        raise RequestError(f"Error! The event must be a JSON object, not {kind(event)}.")
-    if not _is_proxy_event(event):
-        return event, ()
-    query = event.get("queryStringParameters") or {}
-    if not isinstance(query, Mapping):
-        raise RequestError(f'Error! "queryStringParameters" must be a JSON object, not {kind(query)}.')
-    body = event.get("body")
-    if _method(event) == "GET" or not body:
-        return query, query.keys()
-    values = _read_body(body, _content_type(event), is_base64=event.get("isBase64Encoded") is True)
-    # A name that stands in the body counts there, whatever its value, null included: as in the service that AIID runs.
-    return {**query, **values}, query.keys() - values.keys()
-
-
-def _method(event: Mapping[str, Any]) -> str:
-    """Format 1.0 has the method at the top, 2.0 inside the context."""
-    context = event.get("requestContext")
-    http = context.get("http") if isinstance(context, Mapping) else None
-    method = http.get("method") if isinstance(http, Mapping) else event.get("httpMethod")
-    return str(method or ("POST" if event.get("body") else "GET")).upper()
-
-
-def _content_type(event: Mapping[str, Any]) -> str:
-    """Format 1.0 has its headers twice, the second time as lists."""
-    for headers in (event.get("headers"), event.get("multiValueHeaders")):
-        for name, value in headers.items() if isinstance(headers, Mapping) else ():
-            if str(name).lower() == "content-type":
-                return str(value[-1]) if isinstance(value, list) and value else str(value)
-    return ""
-
-
-def _read_body(body: Any, content_type: str, *, is_base64: bool) -> Mapping[str, Any]:
-    content = body
-    if isinstance(body, str):
-        try:
-            content = base64.b64decode(body, validate=True) if is_base64 else body
-        except ValueError as error:
-            raise RequestError(f"Error! The body must be valid base64, got {len(body)} characters.") from error
-        try:
-            content = parse_json(decode(content, charset_of(content_type)))
-        except NotJsonError as error:
-            raise RequestError(f"Error! The body must be a JSON object; {error}.") from error
-    if not isinstance(content, Mapping):
-        raise RequestError(f"Error! The body must be a JSON object, not {kind(content)}.")
-    return content
-
-
-def kind(value: object) -> str:
-    """What a JSON value is, in JSON's words, for an error message."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case str():
-            return f"a string of {len(value)} characters"
-        case list():
-            return f"an array of {len(value)}"
-        case Mapping():
-            return "an object"
-    return f"a {type(value).__name__}"
+def _log(
+    message: str, fields: Mapping[str, object] | None = None, level: int = logging.INFO, error: Exception | None = None
+) -> None:
+    """A log that can't be written to is no reason to withhold an answer."""
+    with suppress(Exception):
+        log.log(level, message, extra=fields, exc_info=error)

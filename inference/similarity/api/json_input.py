@@ -1,9 +1,10 @@
-"""JSON that a caller sent. What is wrong with it is told without repeating it."""
+"""JSON that a caller sent, and how errors speak of it without repeating it."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 _LONGEST_NAME = 40
@@ -31,3 +32,21 @@ def shown(name: str) -> str:
     """A name that a caller chose, fit for an answer and a log: cut, and without line breaks or control characters."""
     escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in name[:_LONGEST_NAME])
     return "".join(escaped) + ("…" if len(name) > _LONGEST_NAME else "")
+
+
+def kind(value: object) -> str:
+    """The kind of a JSON value in JSON's words, for an error message."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return f"a string of {len(value)} characters"
+        case list():
+            return f"an array of {len(value)}"
+        case Mapping():
+            return "an object"
+    return f"a {type(value).__name__}"

@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from similarity.api.events import Request, kind
-from similarity.api.json_input import NotJsonError, parse_json
+from similarity.api.json_input import NotJsonError, kind, parse_json, shown
+from similarity.api.request import Request
 from similarity.errors import RequestError
 from similarity.incidents.ranking import METRICS, Metric
 
 DEFAULT_NUM = 3
+
+# How many unknown parameters are named.
+_MOST_NAMES = 10
 
 _INTEGER = re.compile(r"\s*[+-]?[0-9]+\s*", re.ASCII)
 # Far more incidents than there will be; Python refuses to turn strings of over 4,300 digits into integers.
 _MAX_DIGITS = 18
 
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
+
+
+def warn_of_unknown(request: Request, known: Sequence[str] | None) -> None:
+    """Warns of parameters that the route doesn't know; of none if it doesn't say which it knows.
+
+    Names are the caller's text: the answer repeats a few of them, and those cut.
+    """
+    names = [str(name) for name in request.parameters if known is not None and name not in known]
+    request.warnings += [f'Unknown parameter "{shown(name)}" ignored.' for name in names[:_MOST_NAMES]]
+    if len(names) > _MOST_NAMES:
+        request.warnings.append(f"{len(names) - _MOST_NAMES} more unknown parameters ignored.")
 
 
 def text(request: Request) -> str:

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Literal, Self
 
 import numpy as np
@@ -30,10 +31,15 @@ GELU_APPROXIMATIONS: dict[str, Literal["none", "tanh"]] = {
 
 @dataclass(frozen=True)
 class Encoding:
-    """A text's CLS vector, float32 of shape (hidden,), and its tokens."""
+    """A text's CLS vector, float32 of shape (hidden,), and its tokens.
+
+    tokenising_s, encoding_s: seconds that the tokens and the vectors of its whole batch took.
+    """
 
     vector: Vector
     tokens: Tokens
+    tokenising_s: float
+    encoding_s: float
 
 
 def inputs_needed(tokens: int, config: LongformerConfig) -> list[int]:
@@ -101,13 +107,16 @@ class TextEncoder(ABC):
 
         Raises ModelError where the tokenizer fails, or where the model doesn't give finite numbers.
         """
+        start_s = perf_counter()
         with tokenizer_errors("the tokenizer fails on a text"):
             tokens = [self.tokenizer(text) for text in texts]
+        tokenised_s = perf_counter()
         vectors = self.vectors([each.ids for each in tokens])  # (texts, hidden)
+        tokenising_s, encoding_s = tokenised_s - start_s, perf_counter() - tokenised_s
         if not np.isfinite(vectors).all():
             row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
             raise ModelError(f"the model gives NaN or infinity for a text of {len(tokens[row].ids)} tokens")
-        return [Encoding(vector, each) for vector, each in zip(vectors, tokens, strict=True)]
+        return [Encoding(vector, each, tokenising_s, encoding_s) for vector, each in zip(vectors, tokens, strict=True)]
 
     @abstractmethod
     def vectors(self, texts: Sequence[Sequence[int]]) -> Vector:
@@ -125,4 +134,6 @@ def open_folder(model_dir: str | Path, model_filename: str) -> tuple[ModelFiles,
 def require_vocabulary(tokenizer: TextTokenizer, words: int) -> None:
     """Raises ModelError where the tokenizer has tokens for which a table of so many words has no row."""
     if tokenizer.vocabulary_size > words:
-        raise ModelError(f"the tokenizer has {tokenizer.vocabulary_size} tokens, the model {words}")
+        raise ModelError(
+            f"the tokenizer has {tokenizer.vocabulary_size} tokens, the model only {words}; install the model again"
+        )

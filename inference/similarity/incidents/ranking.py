@@ -54,7 +54,7 @@ class Ranking:
         """
         state = self.state
         if vector.shape != (state.dimension,):
-            raise ValueError(f"vector has the shape {tuple(vector.shape)}, the state asks for ({state.dimension},)")
+            raise ValueError(f"vector has the shape {tuple(vector.shape)}; the state needs ({state.dimension},)")
         if metric not in METRICS:
             raise ValueError(f"metric must be one of {METRICS}, not {metric!r}")
         rows = len(state) if num < 0 else min(num, len(state))

@@ -60,9 +60,13 @@ def read_state_csv(path: Path, problems: Problems) -> IncidentState:
         if incident_id is None or incident_id < 1 or count is None:
             problems.report(path.name, line, "incident_id or count isn't a whole number above 0")
         elif not size or vector.shape != (size,) or not (np.abs(vector) <= MAX_SIZE).all():
-            problems.report(path.name, line, f"mean isn't a list of {size or 'some'} numbers up to {MAX_SIZE:,.0f}")
+            problems.report(
+                path.name,
+                line,
+                f"mean isn't a list of {f'{size} ' if size else ''}numbers from -{MAX_SIZE:,.0f} to {MAX_SIZE:,.0f}",
+            )
         elif count < 1 or incident_id in rows:
-            problems.report(path.name, line, "count is below 1, or incident_id stood in an earlier line")
+            problems.report(path.name, line, "count is below 1, or an earlier line has the same incident_id")
         else:
             rows[incident_id] = (count, vector)
     if not rows:
@@ -80,7 +84,7 @@ def read_state_csv(path: Path, problems: Problems) -> IncidentState:
 def _vector(value: object) -> Vector:
     """Of a JSON list of numbers; what float32 can't hold becomes infinite. Raises TypeError or ValueError."""
     if not isinstance(value, list) or not all(isinstance(entry, float | int) for entry in value):
-        raise TypeError("no list of numbers")
+        raise TypeError("not a list of numbers")
     with np.errstate(over="ignore"):
         return np.array([float(entry) for entry in value], dtype=np.float32)
 
@@ -90,7 +94,7 @@ def read_original_state(path: Path) -> IncidentState:
     try:
         return IncidentState.load(path)
     except StateError as error:
-        raise SourceError(f"{path.name} isn't an incident state: {error.detail}") from error
+        raise SourceError(error.detail) from error
 
 
 def has_vectors(path: Path) -> bool:
@@ -126,12 +130,16 @@ def _incidents_with_reports(opener: Callable[[str], Content], problems: Problems
         except (ValueError, RecursionError):
             numbers = None
         if not isinstance(numbers, list) or not all(type(number) is int for number in numbers):
-            problems.report(INCIDENTS, line, f"reports of incident {incident_id} is no JSON list of report numbers")
+            problems.report(INCIDENTS, line, f"reports of incident {incident_id} isn't a JSON list of report numbers")
             continue
         numbers = list(dict.fromkeys(numbers))  # A report named twice is one report.
         missing = [number for number in numbers if number not in texts]
         if missing:
-            problems.report(INCIDENTS, line, f"incident {incident_id}: no usable report {', '.join(map(str, missing))}")
+            problems.report(
+                INCIDENTS,
+                line,
+                f"incident {incident_id} has missing or unusable reports: {', '.join(map(str, missing))}",
+            )
         found = tuple(texts[number] for number in numbers if number in texts)
         if found:
             incidents[incident_id] = Incident(incident_id, row["title"].strip(), found)
@@ -145,11 +153,11 @@ def _report_texts(opener: Callable[[str], Content], problems: Problems) -> dict[
     for line, row in read_rows(lambda: opener(REPORTS), REPORTS, ("report_number", "text"), problems):
         number = _integer(row["report_number"])
         if number is None:
-            problems.report(REPORTS, line, "report_number is no integer")
+            problems.report(REPORTS, line, "report_number isn't an integer")
         elif not row["text"].strip():
             problems.report(REPORTS, line, f"report {number} is empty")
         elif number in texts:
-            problems.report(REPORTS, line, f"report {number} stood in an earlier line")
+            problems.report(REPORTS, line, f"an earlier line has report {number} too")
         else:
             texts[number] = row["text"]
     return texts
@@ -167,7 +175,7 @@ def _incident_id(row: Row, name: str, line: int, seen: Container[int], problems:
         problems.report(name, line, "incident_id isn't a whole number above 0")
         return None
     if incident_id in seen:
-        problems.report(name, line, f"incident {incident_id} stood in an earlier line")
+        problems.report(name, line, f"an earlier line has incident {incident_id} too")
         return None
     return incident_id
 

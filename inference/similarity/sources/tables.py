@@ -65,7 +65,7 @@ def read_rows(
         header = next(reader, [])
         absent = [column for column in columns if column not in header]
         if absent:
-            raise SourceError(f"{name} has no column {', '.join(absent)}; its first line has to name them.")
+            raise SourceError(f"{name} has no column {', '.join(absent)}; its first line must name them.")
         places = {column: header.index(column) for column in columns}
         doubled = first_line.rstrip("\r\n") == ",".join(f'"{column}"' for column in header)
         held: list[tuple[int, Row]] = []
@@ -195,7 +195,9 @@ def _only(found: Sequence[tuple[str, T]], name: str, path: Path, links: Sequence
     """The one file that was found. Where there is none, a link that wasn't followed may be the reason."""
     if len(found) > 1:
         first, second, *_ = (member for member, _ in found)
-        raise SourceError(f"{path} has {len(found)} files named {name}, not one: {first!r}, {second!r}.")
+        raise SourceError(
+            f"{path} has {len(found)} files named {name}, e.g. {first!r} and {second!r}; it must have one."
+        )
     if found:
         return found[0][1]
     reason = [f"{link!r} {about_link}" for link in sorted(links, key=lambda link: not _is(link, name))[:1]]

@@ -10,12 +10,18 @@ import pytest
 from similarity import service as service_module
 from similarity.once import Once
 from similarity.service import Service, service
+from similarity.settings import Settings
 from tiny import Deployed
 
 
 def test_it_is_made_when_first_asked_for_and_once() -> None:
     made: list[int] = []
-    once = Once(lambda: made.append(1) or len(made))
+
+    def make() -> int:
+        made.append(1)
+        return len(made)
+
+    once = Once(make)
     assert made == []
     assert [once(), once()] == [1, 1]
     once.cache_clear()
@@ -25,7 +31,12 @@ def test_it_is_made_when_first_asked_for_and_once() -> None:
 @pytest.mark.parametrize("value", [None, 0, ""])
 def test_a_value_that_is_false_is_made_once_too(value: object) -> None:
     made: list[int] = []
-    once = Once(lambda: (made.append(1), value)[1])
+
+    def make() -> object:
+        made.append(1)
+        return value
+
+    once = Once(make)
     assert [once(), once()] == [value, value]
     assert made == [1]
 
@@ -49,7 +60,7 @@ def test_simultaneous_first_requests_share_one_service(deployed: Deployed, monke
     barrier, may_go_on, made = threading.Barrier(threads), threading.Event(), []
 
     class SlowService(Service):
-        def __init__(self, settings: service_module.Settings) -> None:
+        def __init__(self, settings: Settings) -> None:
             made.append(self)
             may_go_on.wait(0.2)  # time for the other threads to ask as well
             super().__init__(settings)

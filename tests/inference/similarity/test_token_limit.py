@@ -18,6 +18,7 @@ from similarity.errors import ModelError
 from similarity.incidents.state import IncidentState
 from similarity.settings import Engine
 from similarity.shelf.versions import state_names
+from similarity.vectors import Vector
 from tiny import TINY_MAX_TOKENS, TINY_TEXTS, Deployed, roberta_tokenizer
 
 LIMIT = 20
@@ -38,10 +39,11 @@ def save_state(deployed: Deployed, tiny_state: IncidentState) -> SaveState:
     return save
 
 
-def cut_vector(encoder: TorchEncoder, limit: int) -> np.ndarray:
+def cut_vector(encoder: TorchEncoder, limit: int) -> Vector:
     """Of the first tokens of TEXT, so many that they are `limit` with the two special ones."""
     ids = roberta_tokenizer().encode(TEXT).ids
-    return encoder.vectors([[*ids[: limit - 1], ids[-1]]])[0]
+    vector: Vector = encoder.vectors([[*ids[: limit - 1], ids[-1]]])[0]
+    return vector
 
 
 def embedded() -> np.ndarray:

@@ -7,7 +7,6 @@ import socket
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from processes import PATIENCE_S, Command, running, wait_until
 from tiny import ROOT
 
-WAIT_S = 60.0
 # Of requests: short, but long enough for one that a busy machine sends in one go.
 LIMIT_S = 1.0
 NEVER_S = 3600.0
@@ -47,7 +46,6 @@ HANDLERS = {
     "echo.py": "def handler(event, context):\n    return {'statusCode': 200, 'body': event.get('body', 'nothing')}\n",
     # Says that it has started, and answers once it may.
     "waiting.py": """
-import time
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
@@ -65,13 +63,6 @@ WHOLE = b"GET /echo HTTP/1.1\r\nHost: here\r\n\r\n"
 HALF_A_BODY = b"POST /echo HTTP/1.1\r\nHost: here\r\nContent-Length: 100\r\n\r\nabc"
 
 
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {WAIT_S} s"
-        time.sleep(0.01)
-
-
 @dataclass(frozen=True)
 class Running:
     """A server, and the folder with its handlers, what they say and its log; `stack` closes the connections to it."""
@@ -86,7 +77,7 @@ class Running:
         return (self.folder / "stderr.txt").read_text()
 
     def send(self, content: bytes) -> socket.socket:
-        connection = self.stack.enter_context(socket.create_connection(("127.0.0.1", self.port), timeout=WAIT_S))
+        connection = self.stack.enter_context(socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S))
         connection.sendall(content)
         return connection
 
@@ -97,7 +88,7 @@ class Running:
     def end(self) -> str:
         """Ends it as Ctrl-C does; gives all that it has logged."""
         self.process.send_signal(signal.SIGINT)
-        self.process.wait(WAIT_S)
+        self.process.wait(PATIENCE_S)
         return self.log
 
 
@@ -108,19 +99,13 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     stack = ExitStack()
 
     def start(request_s: float = NEVER_S, grace_s: float = NEVER_S) -> Running:
+        command: Command = [sys.executable, "-c", PROGRAM, tmp_path, ROOT / "scripts", str(request_s), str(grace_s)]
         with (tmp_path / "stderr.txt").open("w") as stderr:
-            process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, tmp_path, ROOT / "scripts", str(request_s), str(grace_s)],
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                text=True,
-            )
-        stack.callback(process.communicate)
-        stack.callback(process.kill)
+            process = stack.enter_context(running(command, stdout=subprocess.PIPE, stderr=stderr))
         assert process.stdout is not None
-        running = Running(process, int(process.stdout.readline()), tmp_path, stack)
-        assert running.answers()  # from here on Ctrl-C is uvicorn's
-        return running
+        server = Running(process, int(process.stdout.readline()), tmp_path, stack)
+        assert server.answers()  # from here on Ctrl-C is uvicorn's
+        return server
 
     with stack:
         yield start
@@ -277,5 +262,5 @@ def test_ctrl_c_cuts_off_an_answer_that_takes_too_long(start: Callable[..., Runn
     server.process.send_signal(signal.SIGINT)
     assert b"503 Service Unavailable" in answer(connection)
     (server.folder / "go").touch()  # a thread can't be cut off
-    assert server.process.wait(WAIT_S) == 0
+    assert server.process.wait(PATIENCE_S) == 0
     assert "Traceback" not in server.log

@@ -19,7 +19,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from local.gateway import gateway
-from similarity.api.routes import HandlerFile
+from similarity.api.routes import find_handlers
 
 SITE = "https://site.example"
 INTERNAL_ERROR = {"message": "Internal Server Error"}
@@ -59,7 +59,7 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serve:
         for module, source in sources.items():
             (tmp_path / f"{module}.py").write_text(source, encoding="utf-8")
             monkeypatch.delitem(sys.modules, module, raising=False)
-        return TestClient(gateway([HandlerFile(tmp_path / f"{module}.py") for module in sources], [SITE]))
+        return TestClient(gateway(find_handlers(tmp_path), [SITE]))
 
     return start
 
@@ -348,6 +348,17 @@ def test_head_is_an_unknown_method(echo: TestClient) -> None:
     assert echo.head("/echo-event").status_code == 404
 
 
+def test_a_method_that_the_file_does_not_state_is_a_404(serve: Serve) -> None:
+    client = serve(health=f'METHODS = ("GET",)\n{ECHO}', report=f'METHODS = ("PUT", "HEAD")\n{ECHO}')
+    allowed = {"/health": {"GET"}, "/report": {"PUT", "HEAD"}}
+    for path, methods in allowed.items():
+        for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"):
+            response = client.request(method, path)
+            assert response.status_code == (200 if method in methods else 404), (method, path)
+            if method in methods - {"HEAD"}:
+                assert response.json()["routeKey"] == f"{method} {path}"
+
+
 def preflight(client: TestClient, origin: str, *, path: str = "/echo-event", method: str = "POST") -> Any:
     asked = {
         "Origin": origin,
@@ -366,6 +377,15 @@ def test_a_preflight_of_an_allowed_origin_is_granted(method: str, echo: TestClie
     assert set(response.headers["access-control-allow-methods"].split(", ")) == {"GET", "POST"}
     allowed = {name.lower() for name in response.headers["access-control-allow-headers"].split(", ")}
     assert {"content-type", "x-amz-date", "authorization", "x-api-key"} <= allowed
+
+
+def test_cors_allows_the_methods_of_all_files_on_every_route(serve: Serve) -> None:
+    """As in API Gateway, where CORS is the whole API's."""
+    client = serve(health=f'METHODS = ("GET",)\n{ECHO}', report=f'METHODS = ("PUT",)\n{ECHO}')
+    for path in ("/health", "/report"):
+        response = preflight(client, SITE, path=path, method="PUT")
+        assert response.is_success
+        assert set(response.headers["access-control-allow-methods"].split(", ")) == {"GET", "PUT"}
 
 
 @pytest.mark.parametrize("origin", ["https://other.example", "http://site.example", f"{SITE}.other.example", "null"])

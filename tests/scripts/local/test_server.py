@@ -8,17 +8,14 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -28,14 +25,14 @@ import pytest
 import requests
 import torch
 
+from aiid_site import read_msg
 from local import server as local_server
+from processes import PATIENCE_S, Command, wait_until
+from reference import load_longformer, reference_of_text
+from serving import SCRIPT, Server, environment, serving
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.incidents.state import IncidentState
 from tiny import ROOT, TINY_TEXTS, state_of_texts, write_tiny_longformer
-
-SCRIPT = ROOT / "scripts" / "local" / "server.py"
-START_S = 120.0
-ANSWER_S = 60.0
 
 # Runs the server with the quick-start folder named first, and notes in the file named second what it has imported.
 NOTING_IMPORTS = """
@@ -45,74 +42,20 @@ from pathlib import Path
 folder, notes = map(Path, sys.argv[1:3])
 atexit.register(lambda: notes.write_text("\\n".join(sys.modules)))
 sys.path[0] = SCRIPTS
+from aiid_site import read_msg
 from local import server as local_server
+from processes import PATIENCE_S, Command, wait_until
+from reference import load_longformer, reference_of_text
+from serving import SCRIPT, Server, environment, serving
 
 local_server.QUICK_START_DIR = folder
 sys.exit(local_server.main(sys.argv[3:]))
 """.replace("SCRIPTS", repr(str(SCRIPT.parent.parent)))
 
 
-def environment() -> dict[str, str]:
-    """That of the tests without what the handlers would read, and with output that is not held back."""
-    ours = ("MODEL_DIR", "MODEL_FILENAME", "INCIDENTS_FILENAME", "HF_MODEL_URI")
-    return {name: value for name, value in os.environ.items() if name not in ours} | {"PYTHONUNBUFFERED": "1"}
-
-
-def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = ANSWER_S) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {timeout_s} s"
-        time.sleep(0.02)
-
-
-@dataclass(frozen=True)
-class Server:
-    """A server that runs, and what it has said so far."""
-
-    process: subprocess.Popen[bytes]
-    url: str
-    stdout_path: Path
-    stderr_path: Path
-
-    @property
-    def port(self) -> int:
-        return int(self.url.rpartition(":")[2])
-
-    @property
-    def output(self) -> str:
-        return self.stdout_path.read_text() + self.stderr_path.read_text()
-
-    def get(self, path: str, **parameters: str) -> requests.Response:
-        return requests.get(self.url + path, params=parameters, timeout=ANSWER_S)
-
-    def post(self, path: str, **body: object) -> requests.Response:
-        return requests.post(self.url + path, json=body, timeout=ANSWER_S)
-
-
-@contextmanager
-def serving(folder: Path, *arguments: str | Path, program: Sequence[str | Path] = (SCRIPT,)) -> Iterator[Server]:
-    """Runs the server on a port that the system picks. `folder` takes its output."""
-    stdout_path, stderr_path = folder / "stdout.txt", folder / "stderr.txt"
-    command = [sys.executable, *program, "--port", "0", *arguments]
-    with stdout_path.open("wb") as stdout, stderr_path.open("wb") as stderr:
-        process = subprocess.Popen(command, stdout=stdout, stderr=stderr, env=environment(), cwd=folder)
-    try:
-        wait_until(
-            lambda: "Serving on" in stdout_path.read_text() or process.poll() is not None, "the server's start", START_S
-        )
-        assert process.poll() is None, stderr_path.read_text()
-        url = stdout_path.read_text().split("Serving on ")[1].split("/similar")[0]
-        yield Server(process, url, stdout_path, stderr_path)
-    finally:
-        process.kill()
-        process.wait()
-
-
-def run_to_its_end(
-    *arguments: str | Path, program: Sequence[str | Path] = (SCRIPT,)
-) -> subprocess.CompletedProcess[str]:
+def run_to_its_end(*arguments: str | Path, program: Command = (SCRIPT,)) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *program, *arguments], capture_output=True, text=True, env=environment(), timeout=START_S
+        [sys.executable, *program, *arguments], capture_output=True, text=True, env=environment(), timeout=PATIENCE_S
     )
 
 
@@ -128,21 +71,10 @@ def best(response: requests.Response) -> tuple[int, float]:
     assert response.status_code == 200, response.text
     envelope = response.json()
     assert envelope["statusCode"] == 200
-    matches = json.loads(envelope["body"]["msg"].replace("(", "[").replace(")", "]"))
+    matches = read_msg(envelope["body"]["msg"])
     first = envelope["body"]["incidents"][0]
     assert matches[0] == [first["similarity"], first["incident_id"]]
     return first["incident_id"], first["similarity"]
-
-
-def reference_vector(model_dir: Path, text: str) -> torch.Tensor:
-    """The CLS vector as transformers makes it."""
-    from tokenizers import Tokenizer
-    from transformers import LongformerModel
-
-    model = LongformerModel.from_pretrained(model_dir).eval()
-    ids = torch.tensor([Tokenizer.from_file(str(model_dir / "tokenizer.json")).encode(text).ids])
-    with torch.inference_mode():
-        return model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0, 0]
 
 
 @pytest.mark.parametrize("route", ["/similar", "/text-to-db-similar"])
@@ -161,9 +93,8 @@ def test_the_embedding_is_that_of_transformers_and_finds_its_incident(
 ) -> None:
     ask = getattr(server, method)
     embedding = ask("/text-to-embed", text=TINY_TEXTS[7]).json()["body"]["embedding"]
-    torch.testing.assert_close(
-        torch.tensor(embedding["vector"]), reference_vector(tiny_model_dir, TINY_TEXTS[7]), atol=1e-4, rtol=1e-4
-    )
+    expected = reference_of_text(load_longformer(tiny_model_dir, pooler=True), tiny_model_dir, TINY_TEXTS[7])
+    torch.testing.assert_close(torch.tensor(embedding["vector"]), expected, atol=1e-4, rtol=1e-4)
     assert embedding["from_text_hash"] == hashlib.sha1(TINY_TEXTS[7].encode()).hexdigest()
     vector: Any = embedding["vector"] if method == "post" else json.dumps(embedding["vector"])
     assert best(ask("/embed-to-db-similar", embed=vector))[0] == 7
@@ -194,7 +125,7 @@ def test_parallel_requests_get_their_own_answers(server: Server) -> None:
 def test_every_request_is_a_line_in_the_log(server: Server) -> None:
     server.get("/similar", text="car", marker="first")
     server.get("/similar", marker="second")
-    requests.post(f"{server.url}/text-to-embed?marker=third", json={"text": "car"}, timeout=ANSWER_S)
+    requests.post(f"{server.url}/text-to-embed?marker=third", json={"text": "car"}, timeout=PATIENCE_S)
     wait_until(lambda: "marker=third" in server.output, "the last line")
     first, second, third = (line for line in server.output.splitlines() if "marker=" in line)
     assert re.search(r'"GET /similar\?text=car&marker=first HTTP/1.1" 200', first)
@@ -202,11 +133,33 @@ def test_every_request_is_a_line_in_the_log(server: Server) -> None:
     assert re.search(r'"POST /text-to-embed\?marker=third HTTP/1.1" 200', third)
 
 
+def test_verbose_shows_what_a_lambda_logs_of_each_answer(
+    server: Server, tmp_path: Path, tiny_model_dir: Path, tiny_state_path: Path
+) -> None:
+    arguments = ("--model", tiny_model_dir, "--state", tiny_state_path, "--verbose")
+    with serving(tmp_path, *arguments) as verbose:
+        verbose.post("/text-to-db-similar", text="car")
+        verbose.get("/text-to-embed")
+        wait_until(lambda: "status=400" in verbose.output, "the last line")
+        first, second = re.findall("^INFO: answered (.*)$", verbose.output, flags=re.MULTILINE)
+    number = r"\d+\.\d+"
+    assert re.fullmatch(
+        rf"route=/text-to-db-similar status=200 tokens=\d+ tokenising_ms={number} encoding_ms={number} "
+        rf"ranking_ms={number} state=[0-9a-f]{{16}} cold_start=True version=\S+",
+        first,
+    )
+    assert re.fullmatch(r"route=/text-to-embed status=400 error=RequestError cold_start=False version=\S+", second)
+    server.get("/similar", text="car", number="fourth")
+    wait_until(lambda: "number=fourth" in server.output, "the line of uvicorn")
+    assert "answered" not in server.output
+
+
 @pytest.mark.parametrize("method", ["get", "post"])
 def test_a_text_that_is_not_ascii_is_compared_as_its_transliteration(method: str, server: Server) -> None:
     accented = "Á chatbot learned to insult péople"
     found, similarity = best(getattr(server, method)("/similar", text=accented))
-    assert (found, similarity) == (4, pytest.approx(1, abs=1e-5))
+    assert found == 4
+    assert similarity == pytest.approx(1, abs=1e-5)
     assert server.post("/similar", text="一辆汽车撞了行人 🚗").status_code == 200
 
 
@@ -223,7 +176,7 @@ def test_pages_of_localhost_3000_may_call_by_default(server: Server) -> None:
         response = requests.options(
             f"{server.url}/similar",
             headers={"Origin": origin, "Access-Control-Request-Method": "POST"},
-            timeout=ANSWER_S,
+            timeout=PATIENCE_S,
         )
         assert response.headers.get("access-control-allow-origin") == granted
 
@@ -243,11 +196,11 @@ def test_ctrl_c_ends_it_in_seconds_with_exit_code_0(
     arguments = ("--model", tiny_model_dir, "--state", tiny_state_path, "--allow-origin", "https://site.example")
     with serving(tmp_path, *arguments) as server, requests.Session() as browser:
         response = browser.get(
-            f"{server.url}/similar?text=car", headers={"Origin": "https://site.example"}, timeout=ANSWER_S
+            f"{server.url}/similar?text=car", headers={"Origin": "https://site.example"}, timeout=PATIENCE_S
         )
         assert response.headers["access-control-allow-origin"] == "https://site.example"
         server.process.send_signal(signal.SIGINT)
-        assert server.process.wait(START_S) == 0
+        assert server.process.wait(PATIENCE_S) == 0
         assert "Traceback" not in server.output
 
 
@@ -257,7 +210,7 @@ def test_ctrl_c_is_quiet_also_before_the_first_request(
     with serving(tmp_path, "--model", tiny_model_dir, "--state", tiny_state_path) as server:
         server.process.send_signal(signal.SIGINT)
         # The latter where uvicorn doesn't listen for it yet.
-        assert server.process.wait(START_S) in (0, -signal.SIGINT)
+        assert server.process.wait(PATIENCE_S) in (0, -signal.SIGINT)
         assert "Traceback" not in server.output
 
 
@@ -293,13 +246,13 @@ def test_serving_does_without_what_makes_models_and_states(
     own: bool, tmp_path: Path, quick_start: Path, tiny_model_dir: Path, tiny_state_path: Path
 ) -> None:
     notes = tmp_path / "imported.txt"
-    arguments = ["--model", tiny_model_dir, "--state", tiny_state_path] if own else []
+    arguments: list[str | Path] = ["--model", tiny_model_dir, "--state", tiny_state_path] if own else []
     with serving(tmp_path, *arguments, program=["-c", NOTING_IMPORTS, quick_start, notes]) as server:
         vector = server.post("/text-to-embed", text="A car").json()["body"]["embedding"]["vector"]
         for answer in (server.post("/similar", text="A car"), server.post("/embed-to-db-similar", embed=vector)):
             assert answer.status_code == 200
         server.process.send_signal(signal.SIGINT)
-        assert server.process.wait(START_S) == 0
+        assert server.process.wait(PATIENCE_S) == 0
     assert heavy(notes) == set()
 
 
@@ -373,17 +326,17 @@ def test_a_new_state_is_taken_up_while_requests_run_and_a_broken_one_is_not(
     done = Event()
     seen: list[list[int]] = [[], [], []]
 
-    def ask_again_and_again(found: list[int]) -> None:
+    def ask_again_and_again(url: str, found: list[int]) -> None:
         with requests.Session() as session:
             while not done.is_set():
-                response = session.post(f"{server.url}/similar", json={"text": TINY_TEXTS[7]}, timeout=ANSWER_S)
+                response = session.post(f"{url}/similar", json={"text": TINY_TEXTS[7]}, timeout=PATIENCE_S)
                 found.append(best(response)[0])
 
     def all_get(incident_id: int) -> bool:
         return all(found and found[-1] == incident_id for found in seen)
 
     with serving(tmp_path, "--model", tiny_model_dir, "--state", path) as server, ThreadPoolExecutor(3) as pool:
-        clients = [pool.submit(ask_again_and_again, found) for found in seen]
+        clients = [pool.submit(ask_again_and_again, server.url, found) for found in seen]
         try:
             wait_until(lambda: all_get(7), "the first state")
             put(renumbered(tiny_state, 100), path)
@@ -398,7 +351,7 @@ def test_a_new_state_is_taken_up_while_requests_run_and_a_broken_one_is_not(
         finally:
             done.set()
             for client in clients:
-                client.result(ANSWER_S)  # raises what went wrong with one of its requests
+                client.result(PATIENCE_S)  # raises what went wrong with one of its requests
     for found in seen:
         assert set(found) == {7, 107, 207}
         assert found == sorted(found)  # no client went back to a state that had been replaced
@@ -422,7 +375,7 @@ def test_the_command_passes_its_arguments_on_from_any_folder(tmp_path: Path) -> 
             text=True,
             cwd=tmp_path,
             env=environment(),
-            timeout=START_S,
+            timeout=PATIENCE_S,
         )
 
     first, second = start(), start()

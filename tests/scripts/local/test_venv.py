@@ -5,6 +5,7 @@ A server on this machine stands in for the package index. It is named in pip's s
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import pytest
 
@@ -25,10 +27,11 @@ from tiny import ROOT
 
 SET_UP_S = 120.0
 PINS = {
-    "requirements.txt": "-r inference/requirements.txt\n-r inference/requirements-torch.txt\nlarge_thing==1.0\n",
+    "requirements.txt": "-r inference/requirements-torch.txt\nlarge_thing==1.0\n",
+    "inference/requirements-torch.txt": "-r requirements.txt\ntorch==0.1\n",
     "inference/requirements.txt": "small_thing==1.0\n",
-    "inference/requirements-torch.txt": "torch==0.1\n",
 }
+LOCKED = ("small_thing", "large_thing")
 WHEELS = {"torch": "0.1", "small_thing": "1.0", "large_thing": "1.0"}
 # In place of the server: what it would have been started with.
 PROGRAM = """
@@ -39,11 +42,14 @@ print(json.dumps(found))
 """
 
 
-def write_wheel(folder: Path, name: str, version: str) -> None:
+def write_wheel(folder: Path, name: str, version: str, requires: str | None = None, code: bytes = b"") -> None:
     info = f"{name}-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    if requires:
+        metadata += f"Requires-Dist: {requires}\n"
     files = {
-        f"{name}.py": b"",
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode(),
+        f"{name}.py": code,
+        f"{info}/METADATA": metadata.encode(),
         f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     if name == "large_thing":
@@ -52,6 +58,18 @@ def write_wheel(folder: Path, name: str, version: str) -> None:
         for path, content in files.items():
             wheel.writestr(path, content)
         wheel.writestr(f"{info}/RECORD", "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"]))
+
+
+def write_lock(project: Path, name: str, *packages: str) -> None:
+    """A lock of version 1.0 of these packages, with the hashes of the index's wheels; of what it lacks, another."""
+    lines = []
+    for package in packages:
+        wheel = project.parent / "wheels" / f"{package}-1.0-py3-none-any.whl"
+        digest = hashlib.sha256(wheel.read_bytes() if wheel.exists() else b"").hexdigest()
+        lines.append(f"{package}==1.0 \\\n    --hash=sha256:{digest}\n")
+    lock = project / "scripts" / "locks" / name
+    lock.parent.mkdir(exist_ok=True)
+    lock.write_text("".join(lines))
 
 
 @dataclass
@@ -116,15 +134,16 @@ def project(bare_project: Path, empty_venv: Path) -> Path:
 
 
 @pytest.fixture
-def bare_project(tmp_path: Path) -> Path:
+def bare_project(tmp_path: Path, index: Index) -> Path:
     """A project of the scripts that set up, with pins of its own, in a folder whose name needs care."""
     folder = tmp_path / "größe 项目 (1)"
     (folder / "scripts" / "local").mkdir(parents=True)
     (folder / "inference").mkdir()
-    for name in ("serve", "test", "local/venv.sh"):
+    for name in ("serve", "test", "local/venv.sh", "local/locks.py"):
         shutil.copy(ROOT / "scripts" / name, folder / "scripts" / name)
     for name, content in PINS.items():
         (folder / name).write_text(content)
+    write_lock(folder, "requirements.txt", *LOCKED)
     (folder / "scripts" / "local" / "server.py").write_text(PROGRAM)
     return folder
 
@@ -154,7 +173,9 @@ def environment(tmp_path: Path, index: Index) -> Environment:
     return make
 
 
-def serve(project: Path, env: dict[str, str], *arguments: str, cwd: Path | None = None, command: Path | None = None):
+def serve(
+    project: Path, env: dict[str, str], *arguments: str, cwd: Path | None = None, command: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [command or project / "scripts" / "serve", *arguments],
         capture_output=True,
@@ -165,7 +186,7 @@ def serve(project: Path, env: dict[str, str], *arguments: str, cwd: Path | None 
     )
 
 
-def found_by(ran: subprocess.CompletedProcess[str]) -> dict:
+def found_by(ran: subprocess.CompletedProcess[str]) -> Any:
     assert ran.returncode == 0, ran.stderr
     return json.loads(ran.stdout)
 
@@ -233,6 +254,7 @@ def test_where_installing_fails_the_advice_can_be_followed(
     project: Path, environment: Environment, index: Index
 ) -> None:
     (project / "inference" / "requirements.txt").write_text("missing_thing==1.0\n")
+    write_lock(project, "requirements.txt", "missing_thing", "large_thing")
     env = environment()
     failed = serve(project, env)
     assert failed.returncode == 1
@@ -248,7 +270,57 @@ def test_where_installing_fails_the_advice_can_be_followed(
     assert "missing_thing" in Path(log).read_text()
     # With other pins it installs those.
     (project / "inference" / "requirements.txt").write_text("small_thing==1.0\n")
+    write_lock(project, "requirements.txt", *LOCKED)
     found_by(serve(project, env))
+
+
+def test_a_file_that_is_not_the_one_in_the_lock_is_refused(
+    project: Path, environment: Environment, index: Index, tmp_path: Path
+) -> None:
+    write_wheel(tmp_path / "wheels", "large_thing", "1.0")
+    refused = serve(project, environment())
+    assert refused.returncode == 1
+    assert "THESE PACKAGES DO NOT MATCH THE HASHES" in refused.stderr
+    assert not list((project / ".venv").rglob("large_thing*"))
+
+
+def test_what_a_package_asks_for_is_installed_only_where_the_lock_names_it(
+    project: Path, environment: Environment, tmp_path: Path
+) -> None:
+    write_wheel(tmp_path / "wheels", "small_thing", "1.0", requires="other_thing")
+    write_wheel(tmp_path / "wheels", "other_thing", "1.0")
+    write_lock(project, "requirements.txt", *LOCKED)
+    found_by(serve(project, environment()))
+    assert not list((project / ".venv").rglob("other_thing*"))
+    # A lock that changed is installed.
+    write_lock(project, "requirements.txt", *LOCKED, "other_thing")
+    found_by(serve(project, environment()))
+    assert list((project / ".venv").rglob("other_thing.py"))
+
+
+def test_a_lock_that_lacks_a_requirement_is_named_before_anything_is_downloaded(
+    project: Path, environment: Environment, index: Index
+) -> None:
+    for pin in ("other_thing==1.0", "large_thing==2.0"):
+        (project / "requirements.txt").write_text(f"{PINS['requirements.txt']}{pin}\n")
+        refused = serve(project, environment())
+        assert (refused.returncode, refused.stdout) == (1, "")
+        *_, difference, remedy = refused.stderr.splitlines()
+        has = {"other_thing==1.0": "none", "large_thing==2.0": "1.0"}[pin]
+        assert difference == (
+            f"requirements.txt asks for {pin.replace('_', '-')}, but scripts/locks/requirements.txt has {has}."
+        )
+        assert remedy.endswith("/.venv/bin/python scripts/lock.py")
+    assert index.asked == []
+
+
+def test_a_build_of_torch_that_needs_more_than_the_lock_has_gets_it(
+    project: Path, environment: Environment, tmp_path: Path
+) -> None:
+    """As the build for Linux with CUDA does, where PyTorch's CPU index can't be reached."""
+    write_wheel(tmp_path / "wheels", "torch", "0.1", requires="other_thing", code=b"import other_thing")
+    write_wheel(tmp_path / "wheels", "other_thing", "1.0")
+    found_by(serve(project, environment()))
 
 
 def test_ctrl_c_ends_the_set_up_with_one_line_and_the_same_command_goes_on(
@@ -300,6 +372,7 @@ def test_scripts_test_can_be_started_through_a_link(
     for name in ("ruff", "mypy", "pytest"):
         write_wheel(tmp_path / "wheels", name, "1.0")
     (project / "requirements-dev.txt").write_text("-r requirements.txt\nruff==1.0\nmypy==1.0\npytest==1.0\n")
+    write_lock(project, "requirements-dev.txt", *LOCKED, "ruff", "mypy", "pytest")
     (tmp_path / "test").symlink_to(project / "scripts" / "test")
     env = environment()
     ran = subprocess.run([tmp_path / "test"], capture_output=True, text=True, env=env, timeout=SET_UP_S, cwd="/")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import AddedToken, Tokenizer
@@ -41,12 +42,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def of_transformers(folder: Path, **options: bool) -> RobertaTokenizerFast:
+def of_transformers(folder: Path, **options: Any) -> RobertaTokenizerFast:
+    # transformers 5 says that this must be a string, and takes what its own configs hold.
+    mask: Any = AddedToken("<mask>", lstrip=True, special=True)
     return RobertaTokenizerFast(
-        vocab=str(folder / "vocab.json"),
-        merges=str(folder / "merges.txt"),
-        mask_token=AddedToken("<mask>", lstrip=True, special=True),
-        **options,
+        vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"), mask_token=mask, **options
     )
 
 
@@ -88,7 +88,7 @@ def test_one_of_the_two_files_is_too_few(name: str, folder: Path) -> None:
         read_tokenizer(folder)
     assert str(caught.value) == (
         f"{folder} has neither tokenizer.json nor vocab.json and merges.txt; "
-        "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER), of transformers, makes tokenizer.json."
+        "make tokenizer.json with transformers: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)."
     )
 
 
@@ -104,12 +104,12 @@ def test_one_of_the_two_files_is_too_few(name: str, folder: Path) -> None:
         ("tokenizer.json", "", "is empty"),
         ("vocab.json", "", "is empty"),
         ("vocab.json", "[]", "it holds a list, not an object"),
-        ("vocab.json", '{"a":' * 100_000, "is nested too deep"),
-        ("vocab.json", '{"<s>": 0}', "has no </s>; "),
-        ("vocab.json", '{"<s>": 0, "</s>": "two"}', "vocab.json and merges.txt make no tokenizer: "),
-        ("vocab.json", '{"<s>": 0, "</s>": 1}', "vocab.json and merges.txt make no tokenizer: "),
-        ("merges.txt", "#version: 0.2\na b c d", "vocab.json and merges.txt make no tokenizer: "),
-        ("added_tokens.json", '{"<sep>": 601}', "adds 1 tokens to vocab.json; "),
+        ("vocab.json", '{"a":' * 100_000, "is nested too deeply"),
+        ("vocab.json", '{"<s>": 0}', "has no token </s>; "),
+        ("vocab.json", '{"<s>": 0, "</s>": "two"}', "vocab.json and merges.txt aren't a valid tokenizer: "),
+        ("vocab.json", '{"<s>": 0, "</s>": 1}', "vocab.json and merges.txt aren't a valid tokenizer: "),
+        ("merges.txt", "#version: 0.2\na b c d", "vocab.json and merges.txt aren't a valid tokenizer: "),
+        ("added_tokens.json", '{"<sep>": 601}', "has 1 tokens that vocab.json lacks; "),
     ],
 )
 def test_a_tokenizer_that_can_not_be_read_is_refused_in_one_sentence(

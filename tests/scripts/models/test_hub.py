@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hub_server import COMMIT, PATIENCE_S, SCRIPT, Hub, Ran, Repository, contents, environment, fetch
+from hub_server import COMMIT, SCRIPT, Hub, Ran, Repository, environment, fetch
+from processes import PATIENCE_S, Command, running, wait_until
 from similarity.encoder.torch_encoder import TorchEncoder
+from tiny import contents
 
 TEXT = "A robot in a warehouse hurt workers"
 # huggingface_hub hands on what arrives in pieces of this size: a download that is cut keeps whole ones only.
@@ -70,24 +71,18 @@ def test_a_download_stopped_by_ctrl_c_resumes(
     has(hub, large_files)
     out = tmp_path / "model"
     hub.stall_at["model.safetensors"] = 2 * CHUNK + 1
-    process = subprocess.Popen(
-        [sys.executable, str(SCRIPT), "--model", "some/model", "--out", str(out)],
-        env=environment(hub.url, tmp_path / "hub-home"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        deadline = time.monotonic() + PATIENCE_S
-        # Nothing more comes, so once it has these bytes it does nothing but wait.
-        while not any(part.stat().st_size >= 2 * CHUNK for part in out.glob(".download/model.safetensors.*")):
+    command: Command = [sys.executable, SCRIPT, "--model", "some/model", "--out", out]
+    home = environment(hub.url, tmp_path / "hub-home")
+    with running(command, env=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+
+        def has_all_that_comes() -> bool:
             assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline, "nothing arrives"
-            time.sleep(0.02)
+            return any(part.stat().st_size >= 2 * CHUNK for part in out.glob(".download/model.safetensors.*"))
+
+        # Nothing more comes, so once it has these bytes it does nothing but wait.
+        wait_until(has_all_that_comes, "the first two pieces")
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=PATIENCE_S)
-    finally:
-        process.kill()
     ran = Ran(process.returncode, stdout, stderr)
     assert ran.code == 1
     assert ran.message == ["fetch_model: stopped; give the same command again to resume."]
@@ -161,7 +156,8 @@ def test_a_mirror_without_checksums_is_taken_at_its_word_and_that_is_said(
     ran = fetch(hub.url, out, "--model", "some/model")
     assert ran.code == 0, ran.stderr
     assert ran.message == [
-        "fetch_model: not verified, as the hub names no checksums: config.json, tokenizer.json, model.safetensors"
+        "fetch_model: the hub has no checksums for these files, so they weren't verified: "
+        "config.json, tokenizer.json, model.safetensors"
     ]
     assert [asked.range for asked in hub.gets("model.safetensors")] == [None]
     assert encodes_alike(out, tiny_encoder)
@@ -182,10 +178,10 @@ def test_what_the_hub_does_not_have_leaves_the_model_that_was_there(
     has(hub, {**tiny_files, "config.json": b'{"model_type": "gpt2"}'}, "another/kind")
     for name, message in (
         ("nobody/nothing", "the hub has no public model nobody/nothing (404); check the name"),
-        ("without/tokenizer", "without/tokenizer has no tokenizer.json."),
-        ("only/tensorflow", "only/tensorflow has no weights for torch, only tf_model.h5; where their framework"),
-        ("an/encoder", "an/encoder isn't a Longformer that can be used here: "),
-        ("another/kind", "another/kind isn't a Longformer that can be used here: "),
+        ("without/tokenizer", "without/tokenizer on the hub has no tokenizer.json."),
+        ("only/tensorflow", "only/tensorflow has no weights for torch, only tf_model.h5; convert them with"),
+        ("an/encoder", "an/encoder isn't a usable Longformer: "),
+        ("another/kind", "another/kind isn't a usable Longformer: "),
     ):
         hub.asked.clear()
         ran = fetch(hub.url, out, "--model", name)
@@ -197,7 +193,7 @@ def test_what_the_hub_does_not_have_leaves_the_model_that_was_there(
         assert contents(out) == before, name
         assert not hub.gets("model.safetensors"), "what can't be used is not downloaded first"
     ran = fetch(hub.url, out, "--model", "an/encoder", "--revision", "v2")
-    assert ran.message == ["fetch_model: an/encoder has no revision v2 on the hub."]
+    assert ran.message == ["fetch_model: an/encoder has no revision v2 on the hub; check --revision."]
 
 
 # Tokens: what the real hub answers is in huggingface_hub's hf_raise_for_status.
@@ -225,8 +221,8 @@ def test_a_token_that_the_hub_rejects_is_named_by_where_it_comes_from(
     assert ran.code == 1
     [line] = ran.message
     name = f"the file {tmp_path / 'hub-home' / 'token'}" if source == "file" else f"the variable {source}"
-    assert line.startswith(f"fetch_model: the hub refuses some/model to the token from {name} (40")
-    assert "public models need none" in line
+    assert line.startswith(f"fetch_model: the hub refuses some/model with the token from {name} (40")
+    assert "public models need no token" in line
     assert "stale" not in ran.stderr, "tokens are secret"
 
 
@@ -235,8 +231,8 @@ def test_a_token_that_the_hub_rejects_is_named_by_where_it_comes_from(
     [
         (False, "mine", GATED, "some/model is gated (403): ask for access on {url}/some/model with the account of the"),
         (True, None, GATED_TO_ALL, "some/model is gated (401): ask for access on {url}/some/model with an account"),
-        (False, "mine", NOT_FOUND, "the hub refuses some/model to the token from the variable HF_TOKEN (404)"),
-        (False, None, NOT_LOGGED_IN, "the hub has no public model some/model (401); check the name or, if it is"),
+        (False, "mine", NOT_FOUND, "the hub refuses some/model with the token from the variable HF_TOKEN (404)"),
+        (False, None, NOT_LOGGED_IN, "the hub has no public model some/model (401); check the name. For a private"),
     ],
     ids=["gated to this account", "gated, its files alone", "private to this account", "private"],
 )
@@ -264,11 +260,11 @@ def test_a_model_that_is_not_for_everyone_says_what_it_takes(
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [
-        ({"ALL_PROXY": "socks5://me:secret@127.0.0.1:9"}, "ALL_PROXY names a SOCKS proxy, which needs another package"),
-        ({"https_proxy": "socks5h://127.0.0.1:9"}, "https_proxy names a SOCKS proxy, which needs another package"),
-        ({"SSL_CERT_FILE": "/nonexistent"}, "SSL_CERT_FILE is /nonexistent, which has no certificates ("),
-        ({"SSL_CERT_FILE": __file__}, f"SSL_CERT_FILE is {__file__}, which has no certificates ("),
-        ({"HF_TOKEN": "ä"}, "the token from the variable HF_TOKEN has characters that tokens don't have"),
+        ({"ALL_PROXY": "socks5://me:secret@127.0.0.1:9"}, "ALL_PROXY names a SOCKS proxy, but the package"),
+        ({"https_proxy": "socks5h://127.0.0.1:9"}, "https_proxy names a SOCKS proxy, but the package"),
+        ({"SSL_CERT_FILE": "/nonexistent"}, "SSL_CERT_FILE is /nonexistent, but no certificates can be read from it ("),
+        ({"SSL_CERT_FILE": __file__}, f"SSL_CERT_FILE is {__file__}, but no certificates can be read from it ("),
+        ({"HF_TOKEN": "ä"}, "the token from the variable HF_TOKEN has characters that a token can't have"),
     ],
     ids=["all", "https", "no certificates", "no PEM", "token"],
 )

@@ -7,13 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
+from processes import PATIENCE_S, running, wait_until
 from tiny import ROOT, SAMPLE_DIR
 
 SCRIPTS_DIR = ROOT / "scripts"
@@ -22,7 +21,6 @@ SCRIPTS = sorted(
     for path in SCRIPTS_DIR.rglob("*.py")
     if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
 )
-WAIT_S = 60.0
 
 # Runs a script as its command would, but stays in the import of its first module that isn't Python's own until a signal
 # comes. An import through a C library may turn KeyboardInterrupt into another error; so does this one.
@@ -48,16 +46,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-@contextmanager
-def running(*command: str | Path) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+def python(*command: str | Path) -> AbstractContextManager[subprocess.Popen[str]]:
+    return running([sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
 
 
 def test_the_scripts_were_found() -> None:
@@ -66,11 +56,11 @@ def test_the_scripts_were_found() -> None:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_ctrl_c_in_the_imports_is_one_line(script: str) -> None:
-    with running("-c", HELD_IN_AN_IMPORT, SCRIPTS_DIR / script, "--help") as process:
+    with python("-c", HELD_IN_AN_IMPORT, SCRIPTS_DIR / script, "--help") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=WAIT_S)
+        _, stderr = process.communicate(timeout=PATIENCE_S)
     assert (stderr.split("\n"), process.returncode) == (["", "Stopped.", ""], -signal.SIGINT)
 
 
@@ -99,12 +89,12 @@ def test_ctrl_c_at_work_is_one_line(script: str, tmp_path: Path, tiny_model_dir:
     config = model_dir / "config.json"
     config.unlink()
     os.mkfifo(config)
-    with running(SCRIPTS_DIR / script, *arguments(script, model_dir, tmp_path / "out")) as process:
+    with python(SCRIPTS_DIR / script, *arguments(script, model_dir, tmp_path / "out")) as process:
         writing = open_when_it_reads(config, process)
         process.send_signal(signal.SIGINT)
         # Ends the reading of a process that the signal has met just before it began to wait.
         os.close(writing)
-        stdout, stderr = process.communicate(timeout=WAIT_S)
+        stdout, stderr = process.communicate(timeout=PATIENCE_S)
     assert stdout == ""
     lines = [line for line in stderr.splitlines() if line]
     assert len(lines) == 1, stderr
@@ -114,11 +104,14 @@ def test_ctrl_c_at_work_is_one_line(script: str, tmp_path: Path, tiny_model_dir:
 
 def open_when_it_reads(pipe: Path, process: subprocess.Popen[str]) -> int:
     """Opens the pipe for writing, once it has a reader, who then waits for content."""
-    deadline = time.monotonic() + WAIT_S
-    while True:
+    opened: list[int] = []
+
+    def opens() -> bool:
         try:
-            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+            opened.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
         except OSError:  # nobody reads yet
             assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline, "it doesn't read the model's config"
-            time.sleep(0.01)
+        return bool(opened)
+
+    wait_until(opens, "the reading of the model's config")
+    return opened[0]

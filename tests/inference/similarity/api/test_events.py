@@ -78,7 +78,7 @@ def test_a_base64_body_is_decoded() -> None:
 
 
 def test_format_1_0_is_understood() -> None:
-    event = {"version": "1.0", "httpMethod": "POST", "requestContext": {}, "body": '{"a": 1}'}
+    event: dict[str, Any] = {"version": "1.0", "httpMethod": "POST", "requestContext": {}, "body": '{"a": 1}'}
     assert answer_to(event)[1]["got"] == {"a": 1}
     event = {"httpMethod": "GET", "requestContext": {}, "queryStringParameters": {"a": "1"}, "body": None}
     assert answer_to(event)[1]["got"] == {"a": "1"}
@@ -417,17 +417,17 @@ def test_ten_names_are_enough() -> None:
 def test_a_schedule_and_a_deployment_get_the_handler_ready() -> None:
     calls = []
 
-    @endpoint(warm=lambda: calls.append("warm"))
+    @endpoint(ready=lambda: calls.append("ready"))
     def handler(request: Request) -> dict[str, Any]:
         calls.append("answer")
         raise RequestError("Error! Nothing came.")
 
     envelope = handler({"warm": True}, None)
     assert (envelope["statusCode"], envelope["body"]) == (200, {"warnings": [], "warm": True})
-    assert calls == ["warm"]
+    assert calls == ["ready"]
     assert handler({}, None)["statusCode"] == 400
     assert handler(None, None)["statusCode"] == 400
-    assert calls == ["warm", "warm", "answer", "warm"]
+    assert calls == ["ready", "ready", "answer", "ready"]
 
 
 @pytest.mark.parametrize(
@@ -449,7 +449,7 @@ def test_a_schedule_and_a_deployment_get_the_handler_ready() -> None:
     ],
 )
 def test_no_request_of_a_caller_is_taken_for_one_of_those(event: dict[str, Any]) -> None:
-    @endpoint(warm=lambda: pytest.fail("a caller can make this happen"))
+    @endpoint(ready=lambda: pytest.fail("a caller can make this happen"))
     def handler(request: Request) -> dict[str, Any]:
         return {}
 
@@ -461,13 +461,13 @@ def test_a_handler_that_can_not_get_ready_fails_the_deployment(event: object, ca
     def fail() -> None:
         raise ModelError("/secret/path: gone")
 
-    @endpoint(warm=fail)
+    @endpoint(ready=fail)
     def handler(request: Request) -> dict[str, Any]:
         return {}
 
     with caplog.at_level(logging.ERROR), pytest.raises(ModelError):
         handler(event, None)
-    assert "/secret/path: gone" in caplog.text
+    assert [vars(record)["reason"] for record in caplog.records] == ["ModelError: /secret/path: gone"]
 
 
 def test_a_handler_with_nothing_to_get_ready_is_ready() -> None:

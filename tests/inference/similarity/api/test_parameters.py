@@ -128,7 +128,7 @@ def test_embed_may_be_smaller_than_float32_holds(length: float) -> None:
 
 NOT_JSON = "3 numbers; the {} characters received are not valid JSON: {}."
 NOT_FINITE = "3 finite numbers; the number at index 2 is NaN, infinite or too large for float32."
-REFUSED_EMBEDS = [
+REFUSED_EMBEDS: list[tuple[Any, str]] = [
     (None, "3 numbers, got nothing."),
     ("", NOT_JSON.format(0, "Expecting value (line 1, column 1)")),
     ("[1, 2", NOT_JSON.format(5, "Expecting ',' delimiter (line 1, column 6)")),

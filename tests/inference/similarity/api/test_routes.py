@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from similarity.api.routes import HandlerFile, HandlerFileError, find_handlers
+from similarity.api.routes import JOBS, KNOWN_METHODS, HandlerFile, HandlerFileError, find_handlers, methods_of
 from tiny import ROOT
 
 HANDLER = "def handler(event, context):\n    return {}\n"
@@ -159,3 +159,149 @@ def test_a_dot_in_the_name_is_refused_because_it_could_not_be_imported(tmp_path:
         HandlerFileError, match=r"^similar\.v2\.py can't be imported: a module's name has no dot in it\.$"
     ):
         find_handlers(tmp_path)
+
+
+def test_jobs_are_the_files_beside_the_handlers_that_define_one_and_run_as_modules_of_their_package(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "jobs").mkdir()
+    write(tmp_path / "jobs", __init__="", shelve_state=HANDLER, helper="LIMIT = 3\n")
+    write(tmp_path, similar=HANDLER)
+    (job,) = find_handlers(tmp_path, JOBS)
+    assert (job.path, job.module, job.command) == (
+        tmp_path / "jobs" / "shelve_state.py",
+        "shelve_state",
+        "jobs.shelve_state.handler",
+    )
+    assert [found.command for found in find_handlers(tmp_path)] == ["similar.handler"]
+
+
+def test_without_a_folder_of_jobs_there_are_none(tmp_path: Path) -> None:
+    assert find_handlers(tmp_path, JOBS) == []
+
+
+def test_a_job_and_a_handler_may_share_a_name_and_jobs_a_route(tmp_path: Path) -> None:
+    (tmp_path / "jobs").mkdir()
+    write(tmp_path / "jobs", a_b=HANDLER, **{"a-b": HANDLER})
+    write(tmp_path, a_b=HANDLER)
+    assert [found.command for found in find_handlers(tmp_path, JOBS)] == ["jobs.a-b.handler", "jobs.a_b.handler"]
+    assert [found.command for found in find_handlers(tmp_path)] == ["a_b.handler"]
+
+
+def test_the_project_has_the_job_that_a_deployment_calls() -> None:
+    assert [found.command for found in find_handlers(ROOT / "inference", JOBS)] == ["jobs.shelve_state.handler"]
+
+
+def test_a_file_that_states_nothing_leaves_all_to_the_settings(tmp_path: Path) -> None:
+    write(tmp_path, similar=HANDLER)
+    (found,) = find_handlers(tmp_path)
+    assert (found.methods, found.memory_mib, found.timeout_s) == (("GET", "POST"), None, None)
+
+
+@pytest.mark.parametrize(
+    ("constants", "expected"),
+    [
+        ("TIMEOUT_S = 60\n", (("GET", "POST"), None, 60)),
+        ("MEMORY_MIB = 128\nTIMEOUT_S = 900\n", (("GET", "POST"), 128, 900)),
+        ("MEMORY_MIB: int = 10_240\nTIMEOUT_S: Final = 1\n", (("GET", "POST"), 10240, 1)),
+        ('METHODS = ("GET",)\n', (("GET",), None, None)),
+        ('METHODS = ["PUT", "DELETE"]\n', (("PUT", "DELETE"), None, None)),
+        # As Python does, the last one counts.
+        ("TIMEOUT_S = 60\nTIMEOUT_S = 30\n", (("GET", "POST"), None, 30)),
+        # Names of other places.
+        ("def other():\n    TIMEOUT_S = 5000\n", (("GET", "POST"), None, None)),
+        ("class Other:\n    TIMEOUT_S = 5000\n", (("GET", "POST"), None, None)),
+        ("print(TIMEOUT_S)\nother.TIMEOUT_S = 5000\n", (("GET", "POST"), None, None)),
+    ],
+)
+def test_a_file_states_what_it_needs(
+    constants: str, expected: tuple[tuple[str, ...], int | None, int | None], tmp_path: Path
+) -> None:
+    write(tmp_path, similar=f"import no_such_package\n\n{constants}\n{HANDLER}")
+    (found,) = find_handlers(tmp_path)
+    assert (found.methods, found.memory_mib, found.timeout_s) == expected
+
+
+@pytest.mark.parametrize(
+    ("statement", "rule"),
+    [
+        ("TIMEOUT_S = 0", "a whole number from 1 to 900"),
+        ("TIMEOUT_S = 901", "a whole number from 1 to 900"),
+        ("TIMEOUT_S = -60", "a whole number from 1 to 900"),
+        ("TIMEOUT_S = 60.0", "a whole number from 1 to 900"),
+        ("TIMEOUT_S = True", "a whole number from 1 to 900"),
+        ("TIMEOUT_S = '60'", "a whole number from 1 to 900"),
+        ("TIMEOUT_S = None", "a whole number from 1 to 900"),
+        ("TIMEOUT_S = 2 * 30", "a whole number from 1 to 900"),
+        ("TIMEOUT_S = minutes(1)", "a whole number from 1 to 900"),
+        ("TIMEOUT_S += 1", "a whole number from 1 to 900"),
+        ("TIMEOUT_S = LIMIT = 60", "a whole number from 1 to 900"),
+        ("TIMEOUT_S, LIMIT = 60, 3", "a whole number from 1 to 900"),
+        ("from similar import TIMEOUT_S", "a whole number from 1 to 900"),
+        ("if True: TIMEOUT_S = 60", "a whole number from 1 to 900"),
+        ("MEMORY_MIB = 127", "a whole number from 128 to 10240"),
+        ("MEMORY_MIB = 10241", "a whole number from 128 to 10240"),
+        ("METHODS = ()", "different ones of GET, HEAD, POST"),
+        ("METHODS = 'GET'", "different ones of GET, HEAD, POST"),
+        ("METHODS = ('get',)", "different ones of GET, HEAD, POST"),
+        ("METHODS = ('GET', 'GET')", "different ones of GET, HEAD, POST"),
+        # API Gateway answers it itself, for CORS.
+        ("METHODS = ('OPTIONS',)", "different ones of GET, HEAD, POST"),
+        ("METHODS = ('ANY',)", "different ones of GET, HEAD, POST"),
+        ("METHODS = (GET, POST)", "different ones of GET, HEAD, POST"),
+        ("METHODS = (['GET'],)", "different ones of GET, HEAD, POST"),
+    ],
+)
+def test_a_bad_constant_is_named_with_its_line_and_rule_in_one_line(statement: str, rule: str, tmp_path: Path) -> None:
+    write(tmp_path, broken=f"import json\n\n{statement}\n\n{HANDLER}")
+    with pytest.raises(HandlerFileError) as caught:
+        find_handlers(tmp_path)
+    message = str(caught.value)
+    assert message.startswith("broken.py, line 3: ")
+    assert rule in message
+    assert "written as a literal at the top level" in message
+    assert "\n" not in message
+    assert str(tmp_path) not in message
+
+
+def test_a_long_value_is_cut_in_the_message(tmp_path: Path) -> None:
+    write(tmp_path, broken=f"TIMEOUT_S = {list(range(1000))}\n{HANDLER}")
+    with pytest.raises(HandlerFileError) as caught:
+        find_handlers(tmp_path)
+    assert len(str(caught.value)) < 250
+
+
+def test_a_constant_counts_in_handler_files_only(tmp_path: Path) -> None:
+    write(tmp_path, helper="TIMEOUT_S = compute()\n")
+    assert find_handlers(tmp_path) == []
+
+
+def test_a_job_that_states_methods_is_refused_because_it_has_no_route(tmp_path: Path) -> None:
+    (tmp_path / "jobs").mkdir()
+    write(tmp_path / "jobs", tidy=f'METHODS = ("GET",)\n{HANDLER}')
+    with pytest.raises(HandlerFileError, match=r"^jobs/tidy\.py has METHODS, but a job has no route: remove them\.$"):
+        find_handlers(tmp_path, JOBS)
+
+
+def test_errors_name_a_job_with_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "jobs").mkdir()
+    write(tmp_path / "jobs", tidy=f"MEMORY_MIB = 1\n{HANDLER}")
+    with pytest.raises(HandlerFileError, match=r"^jobs/tidy\.py, line 1: "):
+        find_handlers(tmp_path, JOBS)
+
+
+def test_the_project_s_handlers_take_both_methods_and_end_after_a_minute() -> None:
+    for found in find_handlers(ROOT / "inference"):
+        assert (found.methods, found.timeout_s) == (("GET", "POST"), 60)
+
+
+def test_methods_of_several_files_are_those_of_any_each_once_in_a_fixed_order(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        a=f'METHODS = ("PUT",)\n{HANDLER}',
+        b=f'METHODS = ("POST", "GET")\n{HANDLER}',
+        c=f'METHODS = ("GET",)\n{HANDLER}',
+    )
+    assert methods_of(find_handlers(tmp_path)) == ["GET", "POST", "PUT"]
+    assert methods_of([]) == []
+    assert set(methods_of([HandlerFile(tmp_path / "a.py", methods=KNOWN_METHODS)])) == set(KNOWN_METHODS)

@@ -14,12 +14,11 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from transformers import LongformerModel
 
 from benchmarks.inputs import random_ids, random_model
 from models.export import export
 from reference import LENGTHS as ALL_LENGTHS
-from reference import TOLERANCE, reference
+from reference import TOLERANCE, load_longformer, reference
 from similarity.encoder.loading import load_encoder
 from similarity.settings import Engine
 
@@ -42,7 +41,7 @@ def model_dir() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def expected(model_dir: Path) -> dict[int, np.ndarray]:
     """By length, what transformers makes of `random_ids` of that length."""
-    model = LongformerModel.from_pretrained(model_dir, dtype=torch.float32).eval()
+    model = load_longformer(model_dir, pooler=True)
     return {tokens: reference(model, torch.tensor(random_ids(tokens))).numpy() for tokens in LENGTHS}
 
 

@@ -186,12 +186,12 @@ PICKLES: dict[str, tuple[bytes, str]] = {
     "a tensor for a storage, read far outside": (
         listed(tensor(tensor(STORAGE, 0, (5 * 10**8, 0), (0, 1)), 0, (4 * 10**6, 100), (100, 1))), "is empty"
     ),
-    "a tensor for a storage": (listed(tensor(ROW, 0, (1, 4), (4, 1))), "one of type Storage belongs"),
+    "a tensor for a storage": (listed(tensor(ROW, 0, (1, 4), (4, 1))), "needs one of type Storage"),
     "a parameter for a storage": (
         listed(tensor(b"ctorch._utils\n_rebuild_parameter\n(" + ROW + b"\x88}tR", 0, (1, 4), (4, 1))),
-        "one of type Storage belongs",
+        "needs one of type Storage",
     ),
-    "a string for a storage": (listed(tensor(b"X\x01\0\0\0a", 0, (1, 1), (1, 1))), "where one of type Storage belongs"),
+    "a string for a storage": (listed(tensor(b"X\x01\0\0\0a", 0, (1, 1), (1, 1))), "needs one of type Storage"),
     "a stride of 0": (listed(tensor(STORAGE, 0, (10**8, 8), (0, 0))), "far more memory"),
     "a stride of 0 in many tensors": (listed(*[tensor(STORAGE, 0, (10**6, 1), (0, 0))] * 80), "far more memory"),
     "one tensor for many incidents": (
@@ -207,7 +207,7 @@ PICKLES: dict[str, tuple[bytes, str]] = {
     "an offset behind the end": (listed(tensor(STORAGE, 2**62, (1, 1), (1, 1))), "beyond its storage"),
     "a stride that wraps around": (listed(tensor(STORAGE, 0, (3, 1), (2**62, 1))), "beyond its storage"),
     "a row too many": (listed(tensor(STORAGE, 0, (2, 4), (4, 1))), "beyond its storage"),
-    "sizes that aren't numbers": (listed(REBUILD + b"(" + STORAGE + b"K\0)(NNttR"), "isn't|belongs|sizes"),
+    "sizes that aren't numbers": (listed(REBUILD + b"(" + STORAGE + b"K\0)(NNttR"), "isn't|needs|sizes"),
     "65 dimensions": (listed(tensor(STORAGE, 0, (1,) * 65, (1,) * 65)), "65 sizes"),
     "a storage without entries": (listed(tensor(STORAGE.replace(b"K\x04", b"K\0"), 0, (1, 1), (1, 1))), "another size"),
     "an empty tensor": (listed(tensor(STORAGE, 0, (0, 4), (4, 1))), "is empty; without reports"),

@@ -353,7 +353,7 @@ def test_every_state_that_loads_gives_as_many_incidents_as_it_is_asked_for(
     path = tmp_path_factory.getbasetemp() / "any-state.pt"
     make_state(len(means), means=means).save(path)
     state = IncidentState.load(path)
-    vector = np.random.default_rng(query).standard_normal(means.shape[1]).astype(np.float32)
+    vector = np.random.default_rng(query).standard_normal((means.shape[1],)).astype(np.float32)
     for metric in METRICS:
         for num in range(len(means) + 2):
             assert len(Ranking(state).most_similar(vector, num, metric)) == min(num, len(means))
@@ -432,7 +432,7 @@ def test_a_state_of_another_model_is_refused(
 def test_a_state_of_another_dimension_is_refused(tiny_encoder: TorchEncoder) -> None:
     with pytest.raises(StateError) as caught:
         make_state().require_made_by(tiny_encoder, "tiny")
-    assert "4 dimensions, the model 32" in caught.value.detail
+    assert "4 dimensions, but the model has 32" in caught.value.detail
 
 
 def test_a_state_without_fingerprint_goes_by_the_model_name(tiny_encoder: TorchEncoder) -> None:

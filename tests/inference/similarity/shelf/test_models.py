@@ -16,6 +16,7 @@ from models.export import export
 from similarity.encoder.model_folder import ModelFiles
 from similarity.shelf import models
 from similarity.shelf.models import model_version
+from tiny import cleared
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ BROKEN: dict[str, Break] = {
     "a file too many": lambda folder: (folder / "encoder.int8.onnx").touch(),
     "cut off": lambda folder: os.truncate(folder / "model.safetensors", 1000),
     "empty": lambda folder: [path.write_bytes(b"") for path in folder.iterdir()],
-    "a link to nothing": lambda folder: (shutil.rmtree(folder), folder.symlink_to("nowhere")),
+    "a link to nothing": lambda folder: cleared(folder).symlink_to("nowhere"),
 }
 
 

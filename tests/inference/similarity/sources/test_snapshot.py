@@ -147,26 +147,29 @@ def test_an_incident_with_a_title_only_is_skipped_where_descriptions_are_asked_f
 
 
 # Bad rows. Each is the second line of incidents.csv or reports.csv, before good ones.
-BAD_INCIDENTS = {
+BAD_INCIDENTS: dict[str, tuple[str | bytes, str]] = {
     "an id that is no number": ("one,2015,[10],d,t", "incident_id isn't a whole number above 0"),
     "an id with a fraction": ("1.0,2015,[10],d,t", "incident_id isn't a whole number above 0"),
     "no id": (",2015,[10],d,t", "incident_id isn't a whole number above 0"),
     "an id of 0": ("0,2015,[10],d,t", "incident_id isn't a whole number above 0"),
     "an id of 30 digits": ("9" * 30 + ",2015,[10],d,t", "incident_id isn't a whole number above 0"),
-    "reports that are no JSON": ("7,2015,[10,d,t", "reports of incident 7 is no JSON list of report numbers"),
-    "reports that are no list": ("7,2015,10,d,t", "reports of incident 7 is no JSON list of report numbers"),
-    "reports that are no numbers": ('7,2015,"[""10""]",d,t', "reports of incident 7 is no JSON list of report numbers"),
-    "reports that are no integers": ("7,2015,[true],d,t", "reports of incident 7 is no JSON list of report numbers"),
-    "reports nested too deeply": ("7,2015," + "[" * 100_000 + ",d,t", "reports of incident 7 is no JSON list"),
+    "reports that are no JSON": ("7,2015,[10,d,t", "reports of incident 7 isn't a JSON list of report numbers"),
+    "reports that are no list": ("7,2015,10,d,t", "reports of incident 7 isn't a JSON list of report numbers"),
+    "reports that are no numbers": (
+        '7,2015,"[""10""]",d,t',
+        "reports of incident 7 isn't a JSON list of report numbers",
+    ),
+    "reports that are no integers": ("7,2015,[true],d,t", "reports of incident 7 isn't a JSON list of report numbers"),
+    "reports nested too deeply": ("7,2015," + "[" * 100_000 + ",d,t", "reports of incident 7 isn't a JSON list"),
     "no reports": ("7,2015,[],d,t", "incident 7 has no reports"),
-    "a report that is not there": ("7,2015,[99],d,t", "incident 7: no usable report 99"),
+    "a report that is not there": ("7,2015,[99],d,t", "incident 7 has missing or unusable reports: 99"),
     "a field too few": ("7,2015,[10],d", "4 fields instead of 5"),
     "a field too many": ("7,2015,[10],d,t,more", "6 fields instead of 5"),
     "quotes where none may be": ('7,2015,"[10]"x,d,t', "not valid CSV: "),
     "a byte that is no UTF-8": (b"7,2015,[10],d,caf\xe9", "not valid UTF-8"),
 }
-BAD_REPORTS = {
-    "a number that is none": ("ten,A,text,en", "report_number is no integer"),
+BAD_REPORTS: dict[str, tuple[str | bytes, str]] = {
+    "a number that is none": ("ten,A,text,en", "report_number isn't an integer"),
     "an empty text": ('9,A," \t ",en', "report 9 is empty"),
     "a byte that is no UTF-8": (b"9,A,caf\xe9,en", "not valid UTF-8"),
     "a field too few": ("9,A,text", "3 fields instead of 4"),
@@ -208,14 +211,14 @@ def test_of_two_incidents_with_one_id_the_first_counts(tmp_path: Path, capsys: p
     folder = write_snapshot(tmp_path, INCIDENTS + "1,2020,[12],d,Another\n")
     problems = Problems()
     assert read_incidents(folder, problems, "title") == EXPECTED
-    assert capsys.readouterr().err == "incidents.csv, line 4: incident 1 stood in an earlier line; skipped\n"
+    assert capsys.readouterr().err == "incidents.csv, line 4: an earlier line has incident 1 too; skipped\n"
 
 
 def test_of_two_reports_with_one_number_the_first_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_snapshot(tmp_path, reports=REPORTS + REPORTS.splitlines(keepends=True)[1])
     problems = Problems()
     assert read_incidents(folder, problems, "title") == EXPECTED
-    assert "stood in an earlier line; skipped" in capsys.readouterr().err
+    assert "an earlier line has report 10 too; skipped" in capsys.readouterr().err
     assert problems.count == 1
 
 
@@ -226,14 +229,17 @@ def test_a_report_that_an_incident_names_twice_counts_once(numbers: str, tmp_pat
 
 def test_a_report_that_is_not_there_is_named_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     read_incidents(write_snapshot(tmp_path, INCIDENTS.replace("[10,11]", "[99,10,99]")), Problems(), "title")
-    assert capsys.readouterr().err == "incidents.csv, line 2: incident 1: no usable report 99; skipped\n"
+    assert capsys.readouterr().err == "incidents.csv, line 2: incident 1 has missing or unusable reports: 99; skipped\n"
 
 
 def test_an_incident_keeps_the_reports_that_are_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_snapshot(tmp_path, INCIDENTS.replace("[10,11]", "[98,10,99]"))
     problems = Problems()
     assert read_incidents(folder, problems, "title")[0].texts == ("The first report.",)
-    assert capsys.readouterr().err == "incidents.csv, line 2: incident 1: no usable report 98, 99; skipped\n"
+    assert (
+        capsys.readouterr().err
+        == "incidents.csv, line 2: incident 1 has missing or unusable reports: 98, 99; skipped\n"
+    )
     assert problems.count == 1
 
 
@@ -501,22 +507,24 @@ def test_two_files_in_an_archive_are_named(form: str, tmp_path: Path) -> None:
     path = write_archive(tmp_path / f"s.{form}", {**CONTENTS, "old\\incidents.csv": b""}, {})
     with pytest.raises(SourceError) as error:
         read_incidents(path, Problems(), "title")
-    assert str(error.value).endswith("2 files named incidents.csv, not one: 'incidents.csv', 'old\\\\incidents.csv'.")
+    assert str(error.value).endswith(
+        "2 files named incidents.csv, e.g. 'incidents.csv' and 'old\\\\incidents.csv'; it must have one."
+    )
 
 
 UNUSABLE = {
     "no file": ({"reports.csv": REPORTS}, "has no file named incidents.csv."),
     "two files": (
         {"incidents.csv": INCIDENTS, "reports.csv": REPORTS, "old/incidents.csv": INCIDENTS},
-        "has 2 files named incidents.csv, not one: 'incidents.csv', 'old/incidents.csv'.",
+        "has 2 files named incidents.csv, e.g. 'incidents.csv' and 'old/incidents.csv'; it must have one.",
     ),
     "a column missing": (
         {"incidents.csv": INCIDENTS.replace("reports", "x", 1), "reports.csv": REPORTS},
-        "incidents.csv has no column reports; its first line has to name them.",
+        "incidents.csv has no column reports; its first line must name them.",
     ),
     "an empty file": (
         {"incidents.csv": "", "reports.csv": REPORTS},
-        "incidents.csv has no column incident_id, title, reports; its first line has to name them.",
+        "incidents.csv has no column incident_id, title, reports; its first line must name them.",
     ),
     "a header alone": (
         {"incidents.csv": INCIDENTS.splitlines()[0], "reports.csv": REPORTS},
@@ -673,8 +681,8 @@ def test_rows_that_do_not_go_with_earlier_ones_are_skipped(tmp_path: Path, capsy
     path = write_state_csv(tmp_path / "state.csv", (1, 1, [1, 2]), (2, 1, [1, 2, 3]), (1, 5, [3, 4]))
     assert read_state_csv(path, Problems()).means.tolist() == [[1.0, 2.0]]
     assert capsys.readouterr().err.splitlines() == [
-        "state.csv, line 3: mean isn't a list of 2 numbers up to 1,000,000; skipped",
-        "state.csv, line 4: count is below 1, or incident_id stood in an earlier line; skipped",
+        "state.csv, line 3: mean isn't a list of 2 numbers from -1,000,000 to 1,000,000; skipped",
+        "state.csv, line 4: count is below 1, or an earlier line has the same incident_id; skipped",
     ]
 
 
@@ -698,7 +706,7 @@ def test_a_file_that_is_no_state_is_refused_in_one_sentence(content: bytes, tmp_
     path.write_bytes(content)
     with pytest.raises(SourceError) as error:
         read_original_state(path)
-    assert str(error.value).startswith("incident_cls.pt isn't an incident state: ")
+    assert str(error.value).startswith(f"{path} isn't an incident state that can be used: ")
     assert "\n" not in str(error.value)
 
 

@@ -1,0 +1,46 @@
+"""An answer of the service on its way to the caller and the log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The work on one answer, for the log. Holds nothing that a caller chose; None stands for work that wasn't needed.
+
+    tokens: how many tokens were encoded, special tokens included.
+    state: the version of the state that was searched.
+    """
+
+    tokens: int | None = None
+    tokenising_s: float | None = None
+    encoding_s: float | None = None
+    ranking_s: float | None = None
+    state: str | None = None
+
+    def log_fields(self) -> dict[str, object]:
+        """The facts by the names that they have in the log, where times are in milliseconds."""
+        return {
+            "tokens": self.tokens,
+            "tokenising_ms": _milliseconds(self.tokenising_s),
+            "encoding_ms": _milliseconds(self.encoding_s),
+            "ranking_ms": _milliseconds(self.ranking_s),
+            "state": self.state,
+        }
+
+
+@dataclass(frozen=True)
+class Answer(Generic[T_co]):
+    """The value that was asked for, with warnings for the caller and facts for the log."""
+
+    value: T_co
+    warnings: list[str] = field(default_factory=list)
+    facts: Facts = Facts()
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(1000 * seconds, 2)

@@ -1,0 +1,143 @@
+"""What a deployment can be told: environment variables to a Config. Names no AWS construct."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from dotenv import dotenv_values
+
+from similarity.api.routes import DEFAULT_ALLOWED_ORIGINS, MEMORY_MIB_RANGE, TIMEOUT_S_RANGE
+from similarity.settings import (
+    DEFAULT_ENGINE,
+    DEFAULT_MODEL_URI,
+    DEFAULT_PRECISION,
+    PRECISIONS,
+    Engine,
+    Precision,
+)
+
+T = TypeVar("T", bound=str)
+
+ARCHITECTURES = ("x86_64", "arm64")
+# 0 is off. Lambda takes what was idle for longer away anyway.
+KEEP_WARM_MINUTES_RANGE = (0, 60)
+
+
+class ConfigError(Exception):
+    """A variable that is missing or has a bad value, in one sentence."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a deployment can be told, each field from the variable of its name in capitals.
+
+    memory_mib and timeout_s are those of every Lambda whose file asks for nothing else; memory_mib is also the most
+    that a file gets (LAMBDA_MEMORY_MIB, LAMBDA_TIMEOUT_S). architecture is LAMBDA_ARCHITECTURE, account and region are
+    AWS_ACCOUNT_ID and AWS_REGION. keep_warm_minutes is the pause between two invocations that keep a Lambda warm; 0
+    means that there are none. model_on_efs puts the model on the file system too.
+    """
+
+    account: str
+    region: str
+    nat_gateway: bool = False
+    memory_mib: int = 8096
+    timeout_s: int = 600
+    architecture: str = "x86_64"
+    allowed_origins: tuple[str, ...] = DEFAULT_ALLOWED_ORIGINS
+    hf_model_uri: str = DEFAULT_MODEL_URI
+    encoder_engine: Engine = DEFAULT_ENGINE
+    encoder_precision: Precision = DEFAULT_PRECISION
+    keep_warm_minutes: int = 0
+    model_on_efs: bool = False
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str | None]) -> Config:
+        """Raises ConfigError. An empty variable counts as one that is not set."""
+        given = _Variables(environment)
+        engine = given.one_of("ENCODER_ENGINE", tuple(PRECISIONS), cls.encoder_engine)
+        return cls(
+            account=given.matching("AWS_ACCOUNT_ID", r"[0-9]{12}", "the 12 digits of an AWS account"),
+            region=given.matching("AWS_REGION", r"[a-z]{2}(-[a-z]+)+-[0-9]", "an AWS region such as us-east-1"),
+            nat_gateway=given.flag("NAT_GATEWAY", cls.nat_gateway),
+            memory_mib=given.integer("LAMBDA_MEMORY_MIB", MEMORY_MIB_RANGE, cls.memory_mib),
+            timeout_s=given.integer("LAMBDA_TIMEOUT_S", TIMEOUT_S_RANGE, cls.timeout_s),
+            architecture=given.one_of("LAMBDA_ARCHITECTURE", ARCHITECTURES, cls.architecture),
+            allowed_origins=given.origins("ALLOWED_ORIGINS", cls.allowed_origins),
+            hf_model_uri=given.matching("HF_MODEL_URI", r"[\w.-]+(/[\w.-]+)?", "a model's name", cls.hf_model_uri),
+            encoder_engine=engine,
+            encoder_precision=given.one_of("ENCODER_PRECISION", PRECISIONS[engine], cls.encoder_precision),
+            keep_warm_minutes=given.integer("KEEP_WARM_MINUTES", KEEP_WARM_MINUTES_RANGE, cls.keep_warm_minutes),
+            model_on_efs=given.flag("MODEL_ON_EFS", cls.model_on_efs),
+        )
+
+
+class _Variables:
+    """Environment variables, each read with its rule."""
+
+    def __init__(self, environment: Mapping[str, str | None]) -> None:
+        self._environment = environment
+
+    def _get(self, name: str) -> str:
+        return (self._environment.get(name) or "").strip()
+
+    def matching(self, name: str, pattern: str, meaning: str, default: str = "") -> str:
+        value = self._get(name) or default
+        if not value:
+            raise ConfigError(f"{name} is not set: give {meaning}, in the environment or in .env (see .env.example).")
+        if not re.fullmatch(pattern, value, re.ASCII):
+            raise ConfigError(f'{name} must be {meaning}, not "{value}".')
+        return value
+
+    def one_of(self, name: str, allowed: Sequence[T], default: T) -> T:
+        value = self._get(name) or default
+        for known in allowed:
+            if value == known:
+                return known
+        raise ConfigError(f'{name} must be {" or ".join(allowed)}, not "{value}".')
+
+    def flag(self, name: str, default: bool) -> bool:
+        return self.one_of(name, ("true", "false"), "true" if default else "false") == "true"
+
+    def integer(self, name: str, limits: tuple[int, int], default: int) -> int:
+        value = self._get(name) or str(default)
+        low, high = limits
+        if not re.fullmatch(r"[0-9]{1,6}", value, re.ASCII) or not low <= int(value) <= high:
+            raise ConfigError(f'{name} must be a whole number from {low} to {high}, not "{value}".')
+        return int(value)
+
+    def origins(self, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
+        origins = tuple(origin.strip() for origin in self._get(name).split(",") if origin.strip()) or default
+        for origin in origins:
+            # https://fetch.spec.whatwg.org/#cors-protocol-and-credentials
+            if "*" in origin:
+                raise ConfigError(
+                    f'{name} can\'t have a wildcard, as in "{origin}": the API allows credentials, and a wildcard '
+                    "doesn't go with those. List each origin, such as https://example.org."
+                )
+            if not re.fullmatch(r"https?://[^\s/]+", origin):
+                raise ConfigError(
+                    f'{name} must list origins such as https://example.org, without a path, not "{origin}".'
+                )
+        return origins
+
+
+def env_file(path: Path) -> dict[str, str | None]:
+    """The variables in a .env file, none where there is no such file. Raises ConfigError."""
+    not_utf8 = ConfigError(f"{path.name} is not in UTF-8: save it as UTF-8 (Windows PowerShell writes UTF-16).")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    # A folder of that name may be a virtual environment.
+    except (FileNotFoundError, IsADirectoryError):
+        return {}
+    except OSError as error:
+        raise ConfigError(f"{path.name} can't be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise not_utf8 from error
+    if "\0" in text:  # UTF-16 without a byte order mark
+        raise not_utf8
+    return dotenv_values(stream=io.StringIO(text))

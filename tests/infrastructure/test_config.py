@@ -1,0 +1,202 @@
+"""Settings: which there are, their defaults, and what is said of those that can't be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from infrastructure.config import Config, ConfigError, env_file
+from stack import DEFAULT, OTHER, REQUIRED
+from tiny import ROOT
+
+OPTIONAL = (
+    "NAT_GATEWAY",
+    "LAMBDA_MEMORY_MIB",
+    "LAMBDA_TIMEOUT_S",
+    "LAMBDA_ARCHITECTURE",
+    "ALLOWED_ORIGINS",
+    "HF_MODEL_URI",
+    "ENCODER_ENGINE",
+    "ENCODER_PRECISION",
+    "KEEP_WARM_MINUTES",
+    "MODEL_ON_EFS",
+)
+
+
+def test_only_account_and_region_are_required() -> None:
+    assert Config.from_environment(REQUIRED) == Config(
+        account=REQUIRED["AWS_ACCOUNT_ID"],
+        region=REQUIRED["AWS_REGION"],
+        nat_gateway=False,
+        memory_mib=8096,
+        timeout_s=600,
+        architecture="x86_64",
+        allowed_origins=("http://localhost:3000",),
+        hf_model_uri="allenai/longformer-base-4096",
+        encoder_engine="onnx",
+        encoder_precision="float32",
+        keep_warm_minutes=0,
+        model_on_efs=False,
+    )
+
+
+def test_every_setting_can_be_set() -> None:
+    environment = {
+        "AWS_ACCOUNT_ID": "210987654321",
+        "AWS_REGION": "us-gov-west-1",
+        "NAT_GATEWAY": "true",
+        "LAMBDA_MEMORY_MIB": "3008",
+        "LAMBDA_TIMEOUT_S": "30",
+        "LAMBDA_ARCHITECTURE": "arm64",
+        "ALLOWED_ORIGINS": "https://incidentdatabase.ai,http://localhost:8000",
+        "HF_MODEL_URI": "some/model",
+        "ENCODER_ENGINE": "torch",
+        "ENCODER_PRECISION": "bfloat16",
+        "KEEP_WARM_MINUTES": "5",
+        "MODEL_ON_EFS": "true",
+    }
+    assert Config.from_environment(environment) == OTHER
+
+
+def test_every_setting_is_in_the_example_with_its_default() -> None:
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    example = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    assert set(example) == {*REQUIRED, *OPTIONAL}
+    assert Config.from_environment({**example, **REQUIRED}) == DEFAULT
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "field", "expected"),
+    [
+        ("AWS_ACCOUNT_ID", " 000000000001 ", "account", "000000000001"),
+        ("AWS_REGION", "us-east-1", "region", "us-east-1"),
+        ("AWS_REGION", "ap-southeast-4", "region", "ap-southeast-4"),
+        ("AWS_REGION", "us-iso-east-1", "region", "us-iso-east-1"),
+        ("NAT_GATEWAY", "false", "nat_gateway", False),
+        ("LAMBDA_MEMORY_MIB", "128", "memory_mib", 128),
+        ("LAMBDA_MEMORY_MIB", "10240", "memory_mib", 10240),
+        ("LAMBDA_TIMEOUT_S", "1", "timeout_s", 1),
+        ("LAMBDA_TIMEOUT_S", "900", "timeout_s", 900),
+        ("LAMBDA_ARCHITECTURE", "x86_64", "architecture", "x86_64"),
+        ("ALLOWED_ORIGINS", "https://a.example", "allowed_origins", ("https://a.example",)),
+        (
+            "ALLOWED_ORIGINS",
+            " https://a.example , http://b:1 ,",
+            "allowed_origins",
+            ("https://a.example", "http://b:1"),
+        ),
+        ("HF_MODEL_URI", "gpt2", "hf_model_uri", "gpt2"),
+        ("ENCODER_ENGINE", "onnx", "encoder_engine", "onnx"),
+        ("ENCODER_PRECISION", "int8", "encoder_precision", "int8"),
+        ("KEEP_WARM_MINUTES", "0", "keep_warm_minutes", 0),
+        ("KEEP_WARM_MINUTES", "60", "keep_warm_minutes", 60),
+        ("MODEL_ON_EFS", " true ", "model_on_efs", True),
+        ("MODEL_ON_EFS", "false", "model_on_efs", False),
+    ],
+)
+def test_good_values(name: str, value: str, field: str, expected: object) -> None:
+    assert getattr(Config.from_environment({**REQUIRED, name: value}), field) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AWS_ACCOUNT_ID", "12345678901"),
+        ("AWS_ACCOUNT_ID", "1234567890123"),
+        ("AWS_ACCOUNT_ID", "1234-5678-9012"),
+        ("AWS_ACCOUNT_ID", "١٢٣٤٥٦٧٨٩٠١٢"),
+        ("AWS_REGION", "Frankfurt"),
+        ("AWS_REGION", "us-east"),
+        ("AWS_REGION", "us-east-1a"),
+        ("AWS_REGION", "US-EAST-1"),
+        ("NAT_GATEWAY", "yes"),
+        ("NAT_GATEWAY", "True"),
+        ("NAT_GATEWAY", "1"),
+        ("LAMBDA_MEMORY_MIB", "127"),
+        ("LAMBDA_MEMORY_MIB", "10241"),
+        ("LAMBDA_MEMORY_MIB", "8 GB"),
+        ("LAMBDA_MEMORY_MIB", "2048.5"),
+        ("LAMBDA_MEMORY_MIB", "-2048"),
+        ("LAMBDA_MEMORY_MIB", "9" * 5000),
+        ("LAMBDA_TIMEOUT_S", "0"),
+        ("LAMBDA_TIMEOUT_S", "901"),
+        ("LAMBDA_TIMEOUT_S", "10m"),
+        ("LAMBDA_ARCHITECTURE", "amd64"),
+        ("LAMBDA_ARCHITECTURE", "ARM64"),
+        ("ALLOWED_ORIGINS", "*"),
+        ("ALLOWED_ORIGINS", "https://*.example"),
+        ("ALLOWED_ORIGINS", "incidentdatabase.ai"),
+        ("ALLOWED_ORIGINS", "https://incidentdatabase.ai/"),
+        ("ALLOWED_ORIGINS", "https://incidentdatabase.ai/discover"),
+        ("ALLOWED_ORIGINS", "ftp://incidentdatabase.ai"),
+        ("HF_MODEL_URI", "a/b/c"),
+        ("HF_MODEL_URI", "some model"),
+        ("HF_MODEL_URI", "https://models.example/a"),
+        ("ENCODER_ENGINE", "tensorflow"),
+        ("ENCODER_ENGINE", "ONNX"),
+        ("ENCODER_PRECISION", "bfloat16"),
+        ("ENCODER_PRECISION", "fp32"),
+        ("KEEP_WARM_MINUTES", "61"),
+        ("KEEP_WARM_MINUTES", "-1"),
+        ("KEEP_WARM_MINUTES", "5m"),
+        ("MODEL_ON_EFS", "yes"),
+        ("MODEL_ON_EFS", "TRUE"),
+        ("MODEL_ON_EFS", "0"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_variable_in_one_line(name: str, value: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.from_environment({**REQUIRED, name: value})
+    message = str(caught.value)
+    assert message.startswith(name)
+    assert f'"{value}"' in message
+    assert "\n" not in message
+
+
+def test_of_several_origins_the_bad_one_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"https://b\.example/path") as caught:
+        Config.from_environment({**REQUIRED, "ALLOWED_ORIGINS": "https://a.example,https://b.example/path"})
+    assert "https://a.example" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["*", "https://*", "https://*.example", "https://a.example,*"])
+def test_a_wildcard_is_refused_for_the_reason_that_browsers_have(value: str) -> None:
+    with pytest.raises(ConfigError, match="the API allows credentials"):
+        Config.from_environment({**REQUIRED, "ALLOWED_ORIGINS": value})
+
+
+def test_an_origin_with_a_path_is_refused_for_another_reason() -> None:
+    with pytest.raises(ConfigError, match="without a path") as caught:
+        Config.from_environment({**REQUIRED, "ALLOWED_ORIGINS": "https://a.example/"})
+    assert "credentials" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+@pytest.mark.parametrize("value", [None, "", "  "])
+def test_a_required_setting_that_is_missing_or_empty_is_named(name: str, value: str | None) -> None:
+    for environment in (
+        {**REQUIRED, name: value},
+        {other_name: REQUIRED[other_name] for other_name in REQUIRED if other_name != name},
+    ):
+        with pytest.raises(ConfigError, match=f"^{name} is not set"):
+            Config.from_environment(environment)
+
+
+@pytest.mark.parametrize("value", [None, "", "  "])
+def test_an_optional_setting_that_is_empty_counts_as_not_set(value: str | None) -> None:
+    empty = {**REQUIRED, **dict.fromkeys(OPTIONAL, value)}
+    assert Config.from_environment(empty) == DEFAULT
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_file_of_settings_may_begin_with_a_byte_order_mark(encoding: str, tmp_path: Path) -> None:
+    lines = [f"{name}={value}" for name, value in REQUIRED.items()]
+    (tmp_path / ".env").write_text("\n".join([*lines, "# née\n"]), encoding=encoding)
+    assert env_file(tmp_path / ".env") == REQUIRED
+
+
+def test_a_missing_file_or_a_folder_of_that_name_sets_nothing(tmp_path: Path) -> None:
+    assert env_file(tmp_path / ".env") == {}
+    (tmp_path / ".env").mkdir()
+    assert env_file(tmp_path / ".env") == {}

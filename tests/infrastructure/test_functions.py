@@ -1,0 +1,109 @@
+"""The Lambdas of handler files and jobs: which there are, and what each gets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from stack import DEFAULT, HANDLERS, JOBS, Synthesised, only, synthesise, synthesise_from
+
+HANDLER = "def handler(event, context): ...\n"
+
+
+def test_every_handler_file_and_every_job_is_a_function(each: Synthesised) -> None:
+    assert {path.stem for path in each.handlers_dir.glob("*.py")} == HANDLERS
+    assert {f"jobs.{path.stem}" for path in each.handlers_dir.glob("jobs/[!_]*.py")} == JOBS
+    assert len(each.image_functions()) == len(HANDLERS | JOBS)
+    assert set(each.functions()) == HANDLERS | JOBS
+
+
+def test_a_new_handler_file_is_a_new_function_and_a_helper_is_none(tmp_path: Path) -> None:
+    synthesised = synthesise(DEFAULT, tmp_path, sentiment_of_text=HANDLER, helper="def help(): ...\n")
+    assert set(synthesised.functions()) == HANDLERS | JOBS | {"sentiment_of_text"}
+
+
+def test_a_new_job_is_a_new_function_on_the_job_s_access_point(default: Synthesised, tmp_path: Path) -> None:
+    synthesised = synthesise(DEFAULT, tmp_path)
+    (synthesised.handlers_dir / "jobs" / "tidy.py").write_text(HANDLER, encoding="utf-8")
+    functions = synthesise_from(synthesised.handlers_dir, tmp_path / "again").functions()
+    assert set(functions) == HANDLERS | JOBS | {"jobs.tidy"}
+    for module in ("jobs.tidy", "jobs.shelve_state"):
+        assert functions[module]["FileSystemConfigs"] == default.functions()["jobs.shelve_state"]["FileSystemConfigs"]
+
+
+@pytest.mark.parametrize("name", ["Api", "Network", "ModelCache", "Functions", "Jobs", "shelve_state"])
+def test_a_handler_may_be_called_like_a_part_of_the_stack(name: str, tmp_path: Path) -> None:
+    assert set(synthesise(DEFAULT, tmp_path, **{name: HANDLER}).functions()) == HANDLERS | JOBS | {name}
+
+
+def test_handlers_have_8096_mib_60_s_and_x86_64_by_default(default: Synthesised) -> None:
+    functions = default.handlers().values()
+    assert {(f["MemorySize"], f["Timeout"], *f["Architectures"]) for f in functions} == {(8096, 60, "x86_64")}
+    assert only(default.docker_images())["source"]["platform"] == "linux/amd64"
+
+
+def test_memory_and_architecture_can_be_set(other: Synthesised) -> None:
+    functions = other.handlers().values()
+    assert {(f["MemorySize"], *f["Architectures"]) for f in functions} == {(3008, "arm64")}
+    assert only(other.docker_images())["source"]["platform"] == "linux/arm64"
+
+
+def test_the_job_has_what_its_file_asks_for_and_may_run_beside_itself(each: Synthesised) -> None:
+    job = each.functions()["jobs.shelve_state"]
+    assert (job["MemorySize"], job["Timeout"]) == (1024, 600)
+    assert "ReservedConcurrentExecutions" not in job
+
+
+@pytest.mark.parametrize(
+    ("constants", "expected"),
+    [
+        ("", (3008, 30)),
+        ("MEMORY_MIB = 512\n", (512, 30)),
+        ("TIMEOUT_S = 900\n", (3008, 900)),
+        ("MEMORY_MIB = 10240\nTIMEOUT_S = 1\n", (3008, 1)),
+    ],
+)
+def test_a_file_gets_what_it_asks_for_but_no_more_memory_than_the_setting(
+    constants: str, expected: tuple[int, int], tmp_path: Path
+) -> None:
+    config = replace(DEFAULT, memory_mib=3008, timeout_s=30)
+    found = synthesise(config, tmp_path, custom=constants + HANDLER).functions()["custom"]
+    assert (found["MemorySize"], found["Timeout"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("synthesised", "model", "engine", "on_efs"),
+    [("default", "allenai/longformer-base-4096", "onnx", "false"), ("other", "some/model", "torch", "true")],
+)
+def test_functions_find_model_state_and_shelf_by_their_environment(
+    synthesised: str, model: str, engine: str, on_efs: str, request: pytest.FixtureRequest
+) -> None:
+    for function in request.getfixturevalue(synthesised).functions().values():
+        assert function["Environment"]["Variables"] == {
+            "MODEL_DIR": "model",
+            "MODEL_FILENAME": "model.safetensors",
+            "INCIDENTS_FILENAME": "incident_cls.pt",
+            "HF_MODEL_URI": model,
+            "ENCODER_ENGINE": engine,
+            "ENCODER_PRECISION": {"onnx": "float32", "torch": "bfloat16"}[engine],
+            "SHELF_DIR": "/mnt/hf_models_cache/shelf",
+            "HF_HOME": "/mnt/hf_models_cache/huggingface",
+            "MODEL_ON_EFS": on_efs,
+        }
+
+
+def test_every_function_logs_lines_of_json_to_a_group_of_its_own_that_goes_with_the_stack(each: Synthesised) -> None:
+    groups = each.resources("AWS::Logs::LogGroup")
+    used = []
+    # The invoker included: Lambda would make a group for it that nothing removes.
+    for function in each.properties("AWS::Lambda::Function"):
+        settings = dict(function["LoggingConfig"])
+        used.append(settings.pop("LogGroup")["Ref"])
+        assert settings == {"LogFormat": "JSON", "ApplicationLogLevel": "INFO"}
+    assert len(used) == len(HANDLERS | JOBS) + 1
+    assert sorted(used) == sorted(groups)
+    for group in groups.values():
+        assert group["DeletionPolicy"] == "Delete"
+        assert group["Properties"]["RetentionInDays"] == 30

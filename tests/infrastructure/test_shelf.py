@@ -1,0 +1,99 @@
+"""The file system: who mounts it as whom, and who reaches it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stack import JOBS, Object, Synthesised, only
+from tiny import ROOT
+
+
+def mounted(function: Object) -> str:
+    """Logical id of the access point that a function mounts."""
+    mount = only(function["FileSystemConfigs"])
+    assert mount["LocalMountPath"] == "/mnt/hf_models_cache"
+    (id_,) = named_in(mount["Arn"])
+    return id_
+
+
+def named_in(arn: Any) -> list[str]:
+    """Logical ids of this stack's resources that an ARN is made with."""
+    return [part["Ref"] for part in arn["Fn::Join"][1] if isinstance(part, dict) and part["Ref"] != "AWS::Partition"]
+
+
+def test_handlers_and_jobs_act_as_different_users_of_one_group(each: Synthesised) -> None:
+    access_points = each.resources("AWS::EFS::AccessPoint")
+    users = {
+        module: access_points[mounted(function)]["Properties"]["PosixUser"]
+        for module, function in each.functions().items()
+    }
+    assert users == {
+        module: {"Uid": "1001" if module in JOBS else "1002", "Gid": "1001"} for module in each.functions()
+    }
+    assert len(access_points) == 2
+
+
+def test_whichever_access_point_comes_first_the_folder_is_the_same(each: Synthesised) -> None:
+    (file_system,) = each.resources("AWS::EFS::FileSystem")
+    for access_point in each.properties("AWS::EFS::AccessPoint"):
+        assert access_point["FileSystemId"] == {"Ref": file_system}
+        assert access_point["RootDirectory"] == {
+            "Path": "/export/models",
+            "CreationInfo": {"OwnerUid": "1001", "OwnerGid": "1001", "Permissions": "750"},
+        }
+    assert "USER 1001:1001" in (ROOT / "inference" / "Dockerfile").read_text()
+
+
+def test_functions_wait_for_the_mount_targets(each: Synthesised) -> None:
+    mount_targets = set(each.resources("AWS::EFS::MountTarget"))
+    assert mount_targets
+    for function in each.image_functions().values():
+        # A function that is made before them can't start.
+        assert mount_targets <= set(function["DependsOn"])
+
+
+def test_every_function_can_reach_the_file_system_over_nfs(each: Synthesised) -> None:
+    groups = {
+        only(function["VpcConfig"]["SecurityGroupIds"])["Fn::GetAtt"][0] for function in each.functions().values()
+    }
+    rules = each.properties("AWS::EC2::SecurityGroupIngress")
+    assert {rule["SourceSecurityGroupId"]["Fn::GetAtt"][0] for rule in rules} == groups
+    assert {(rule["IpProtocol"], rule["FromPort"], rule["ToPort"]) for rule in rules} == {("tcp", 2049, 2049)}
+    protected = {
+        group["Fn::GetAtt"][0] for t in each.properties("AWS::EFS::MountTarget") for group in t["SecurityGroups"]
+    }
+    assert {rule["GroupId"]["Fn::GetAtt"][0] for rule in rules} == protected
+
+
+def test_a_function_may_mount_and_write_by_its_own_access_point_and_nothing_else(each: Synthesised) -> None:
+    (file_system,) = each.resources("AWS::EFS::FileSystem")
+    policies = each.properties("AWS::IAM::Policy")
+    for function in each.image_functions().values():
+        role, _ = function["Properties"]["Role"]["Fn::GetAtt"]
+        policy = only([found for found in policies if {"Ref": role} in found["Roles"]])
+        may_mount, may_write = policy["PolicyDocument"]["Statement"]
+        assert may_mount["Action"] == "elasticfilesystem:ClientMount"
+        ((operator, condition),) = may_mount["Condition"].items()
+        assert (operator, list(condition)) == ("StringEquals", ["elasticfilesystem:AccessPointArn"])
+        assert named_in(condition["elasticfilesystem:AccessPointArn"]) == [mounted(function["Properties"])]
+        assert may_write["Action"] == "elasticfilesystem:ClientWrite"
+        assert named_in(may_write["Resource"]) == [file_system]
+        # Without the policies that Lambda itself needs: for its log, and for its place in the network.
+        managed = each.resources("AWS::IAM::Role")[role]["Properties"]["ManagedPolicyArns"]
+        assert {arn["Fn::Join"][1][-1].rpartition("/")[2] for arn in managed} == {
+            "AWSLambdaBasicExecutionRole",
+            "AWSLambdaVPCAccessExecutionRole",
+        }
+
+
+def test_nobody_is_root_on_the_file_system(each: Synthesised) -> None:
+    assert "ClientRootAccess" not in str(each.all_resources())
+    (file_system,) = each.properties("AWS::EFS::FileSystem")
+    assert "FileSystemPolicy" not in file_system
+
+
+def test_the_file_system_is_encrypted_elastic_and_goes_with_the_stack(each: Synthesised) -> None:
+    (file_system,) = each.resources("AWS::EFS::FileSystem").values()
+    assert file_system["Properties"]["Encrypted"] is True
+    assert file_system["Properties"]["ThroughputMode"] == "elastic"
+    assert file_system["DeletionPolicy"] == "Delete"

@@ -1,0 +1,178 @@
+"""The stack as tests look at it: synthesised from a copy of inference/, or run as a project in a folder of its own.
+
+The copy has no model, so that neither a model on this machine nor its size matters.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aws_cdk as cdk
+from aws_cdk import aws_ecr_assets as ecr_assets
+from aws_cdk.assertions import Annotations, Match, Template
+
+from infrastructure.config import Config
+from infrastructure.stack import STACK_NAME, build_app
+from tiny import ROOT
+
+Object = dict[str, Any]
+
+ACCOUNT, REGION = "123456789012", "eu-central-1"
+REQUIRED = {"AWS_ACCOUNT_ID": ACCOUNT, "AWS_REGION": REGION}
+# With the two required settings only, and with every setting changed.
+DEFAULT = Config(account=ACCOUNT, region=REGION)
+OTHER = Config(
+    account="210987654321",
+    region="us-gov-west-1",
+    nat_gateway=True,
+    memory_mib=3008,
+    timeout_s=30,
+    architecture="arm64",
+    allowed_origins=("https://incidentdatabase.ai", "http://localhost:8000"),
+    hf_model_uri="some/model",
+    encoder_engine="torch",
+    encoder_precision="bfloat16",
+    keep_warm_minutes=5,
+    model_on_efs=True,
+)
+
+HANDLERS = {"similar", "text_to_db_similar", "embed_to_db_similar", "text_to_embed"}
+JOBS = {"jobs.shelve_state"}
+
+
+def copy_inference(folder: Path) -> Path:
+    shutil.copytree(ROOT / "inference", folder, ignore=shutil.ignore_patterns("model", "__pycache__"))
+    return folder
+
+
+def copy_project(folder: Path) -> Path:
+    """All that `cdk deploy` needs, but for settings and the model."""
+    copy_inference(folder / "inference")
+    shutil.copytree(ROOT / "infrastructure", folder / "infrastructure", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("app.py", "cdk.json"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+@dataclass(frozen=True)
+class Synthesised:
+    """A template, the parts of it that tests ask for, and the folder of the cloud assembly."""
+
+    template: Template
+    outdir: Path
+    handlers_dir: Path
+
+    def resources(self, kind: str) -> dict[str, Object]:
+        return {id_: dict(resource) for id_, resource in self.template.find_resources(kind).items()}
+
+    def properties(self, kind: str) -> list[Object]:
+        return [resource["Properties"] for resource in self.resources(kind).values()]
+
+    def all_resources(self) -> dict[str, Object]:
+        return dict(self.template.to_json()["Resources"])
+
+    def image_functions(self) -> dict[str, Object]:
+        """Those that run the image, by logical id: handlers and jobs, not the invoker."""
+        found = self.resources("AWS::Lambda::Function")
+        return {
+            id_: resource for id_, resource in found.items() if resource["Properties"].get("PackageType") == "Image"
+        }
+
+    def functions(self) -> dict[str, Object]:
+        """Properties of the same, by the module that the command names."""
+        return {self.module(id_): resource["Properties"] for id_, resource in self.image_functions().items()}
+
+    def handlers(self) -> dict[str, Object]:
+        return {module: properties for module, properties in self.functions().items() if module not in JOBS}
+
+    def invoker(self) -> Object:
+        """Properties of the function behind the custom resources."""
+        (found,) = (f for f in self.properties("AWS::Lambda::Function") if f.get("PackageType") != "Image")
+        return dict(found)
+
+    def module(self, function_id: str) -> str:
+        """The module of the function with a logical id."""
+        (command,) = self.resources("AWS::Lambda::Function")[function_id]["Properties"]["ImageConfig"]["Command"]
+        return str(command).removesuffix(".handler")
+
+    def subnets(self, kind: str) -> set[str]:
+        """Logical ids of the subnets tagged "Public" or "Private"."""
+        tag = {"Key": "aws-cdk:subnet-type", "Value": kind}
+        return {
+            id_ for id_, subnet in self.resources("AWS::EC2::Subnet").items() if tag in subnet["Properties"]["Tags"]
+        }
+
+    def docker_images(self) -> list[Object]:
+        (path,) = self.outdir.glob("*.assets.json")
+        return list(json.loads(path.read_text())["dockerImages"].values())
+
+    def manifest(self) -> Object:
+        content: Object = json.loads((self.outdir / "manifest.json").read_text())
+        return content
+
+
+def stack_of(config: Config, handlers_dir: Path, outdir: Path) -> cdk.Stack:
+    """The stack, not yet synthesised."""
+    stack = build_app(config, handlers_dir=handlers_dir, outdir=str(outdir)).node.find_child(STACK_NAME)
+    assert isinstance(stack, cdk.Stack)
+    return stack
+
+
+def synthesise_from(handlers_dir: Path, outdir: Path, config: Config = DEFAULT) -> Synthesised:
+    return Synthesised(Template.from_stack(stack_of(config, handlers_dir, outdir)), outdir, handlers_dir)
+
+
+def synthesise(config: Config, folder: Path, **more: str) -> Synthesised:
+    """From a copy of inference/ in a folder, with more files directly in it: sources by module."""
+    handlers_dir = copy_inference(folder / "inference")
+    for module, source in more.items():
+        (handlers_dir / f"{module}.py").write_text(source, encoding="utf-8")
+    return synthesise_from(handlers_dir, folder / "cdk.out", config)
+
+
+def warnings_in(handlers_dir: Path, outdir: Path, config: Config = DEFAULT) -> list[str]:
+    stack = stack_of(config, handlers_dir, outdir)
+    return [str(found.entry.data) for found in Annotations.from_stack(stack).find_warning("*", Match.any_value())]
+
+
+def asset_hash(handlers_dir: Path, outdir: Path, config: Config = DEFAULT) -> str:
+    """The hash by which the CDK tells images apart."""
+    assets = stack_of(config, handlers_dir, outdir).node.find_all()
+    (hash_,) = {found.asset_hash for found in assets if isinstance(found, ecr_assets.DockerImageAsset)}
+    return hash_
+
+
+def all_before(id_: str, template: dict[str, Object]) -> set[str]:
+    """Logical ids of the resources that have to be there before the one with an id is made."""
+    found: set[str] = set()
+    to_follow = [id_]
+    while to_follow:
+        named = _named_in(template[to_follow.pop()]) & set(template) - found
+        found |= named
+        to_follow += named
+    return found
+
+
+def _named_in(part: Any) -> set[str]:
+    """What a part of a template refers to or depends on."""
+    match part:
+        case {"Ref": str(name)}:
+            return {name}
+        case {"Fn::GetAtt": [str(name), *_]}:
+            return {name}
+        case dict():
+            depends = part.get("DependsOn", [])
+            found = {depends} if isinstance(depends, str) else {name for name in depends if isinstance(name, str)}
+            return found.union(*(_named_in(value) for value in part.values()))
+        case list():
+            return set().union(*(_named_in(value) for value in part))
+    return set()
+
+
+def only(found: list[Object]) -> Object:
+    assert len(found) == 1
+    return found[0]
