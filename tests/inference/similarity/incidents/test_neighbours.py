@@ -37,7 +37,7 @@ def of_every_pair(state: IncidentState, num: int, metric: Metric) -> dict[int, l
     found = {}
     for one, mean, length in zip(ids, means, lengths, strict=True):
         others = [
-            (-round(float(mean @ other_mean) / length / other_length, 9), other)
+            (-round(float(mean @ other_mean) / length / other_length, 12), other)
             for other, other_mean, other_length in zip(ids, means, lengths, strict=True)
             if became.get(one, one) != became.get(other, other) and frozenset((one, other)) not in marked
         ]
@@ -90,6 +90,13 @@ def test_many_incidents_are_compared_block_by_block(metric: Metric, monkeypatch:
     monkeypatch.setattr(module, "_BLOCK", 700)
     assert_equal(make_state(means), 5, metric)
     monkeypatch.setattr(module, "_BLOCK", 1)
+    assert_equal(make_state(means), 5, metric)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_incidents_that_float32_can_not_tell_apart_are_in_the_right_order(metric: Metric) -> None:
+    means = np.random.default_rng(0).standard_normal((300, 16)) * 0.05
+    means[:, 5] += 12
     assert_equal(make_state(means), 5, metric)
 
 
