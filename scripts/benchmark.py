@@ -179,7 +179,7 @@ def benchmark_ranking(incidents: int, rounds: int) -> list[Row]:
             for way, worker in workers.items():
                 seconds[way].append(worker.ask(FIRST, repeat=REPEAT).seconds)
     if any(answers[way] != answers["rank ours"] for way in ways if way != "read once"):
-        raise AssertionError(f"they don't agree on the first three: {answers}")
+        raise AssertionError(f"the ways of ranking find different first incidents: {answers}")
     medians = {way.removeprefix("rank "): statistics.median(found) for way, found in seconds.items()}
     ratios = {f"{way} / ours": median / medians["ours"] for way, median in medians.items() if way != "ours"}
     return [{"incidents": incidents, **{f"{way} ms": 1e3 * median for way, median in medians.items()}, **ratios}]
@@ -240,29 +240,37 @@ def main(argv: list[str] | None = None) -> int:
     parser = argument_parser(__doc__)
     parser.add_argument("what", choices=("encoder", "build", "coldstart", "ranking", "memory"))
     parser.add_argument("--model", type=Path, help="model folder (default: random weights of --size)")
-    parser.add_argument("--size", choices=("base", "small"), default="base", help="of random weights (default base)")
-    parser.add_argument("--tokens", type=int, nargs="+", default=list(LENGTHS), help="lengths to measure")
+    parser.add_argument(
+        "--size", choices=("base", "small"), default="base", help="size of a model with random weights (default base)"
+    )
+    parser.add_argument("--tokens", type=int, nargs="+", default=list(LENGTHS), help="lengths of texts in tokens")
     parser.add_argument(
         "--backends",
         nargs="+",
         choices=BACKENDS,
         default=[name for name in BACKENDS[:4] if _is_installed(name)],
-        help="of encoder and memory; the first is compared with the others (default: all that compute float32)",
+        help="backends for encoder and memory; ratios are to the first (default: torch onnx openvino transformers)",
     )
-    parser.add_argument("--texts", type=int, default=32, help="how many texts build takes (default 32)")
-    parser.add_argument("--incidents", type=int, nargs="+", default=[1400, 100_000], help="sizes of the ranking")
-    parser.add_argument("--rounds", type=int, default=5, help="runs of each, of which the median counts (default 5)")
+    parser.add_argument("--texts", type=int, default=32, help="number of texts for build (default 32)")
+    parser.add_argument(
+        "--incidents", type=int, nargs="+", default=[1400, 100_000], help="numbers of incidents for ranking"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="number of runs; medians are printed (default 5)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the encoder's table")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE.png", help="write a plot of the encoder's table to this file"
+    )
     args = parser.parse_args(argv)
     if args.model is not None and not args.model.is_dir():
-        parser.error(f"there is no folder {args.model}")
+        parser.error(f"--model: there is no folder {args.model}")
     if min(args.rounds, args.texts, *args.tokens) < 1 or min(args.incidents) <= FIRST:
-        parser.error("--rounds, --texts and --tokens must be at least 1, --incidents at least 4")
-    if args.plot and (args.what != "encoder" or importlib.util.find_spec("matplotlib") is None):
-        parser.error("--plot draws the table of encoder, and needs scripts/benchmarks/requirements.txt")
+        parser.error("--rounds, --texts and --tokens must be at least 1, and --incidents at least 4")
+    if args.plot and args.what != "encoder":
+        parser.error(f"--plot works with encoder only, not with {args.what}")
+    if args.plot and importlib.util.find_spec("matplotlib") is None:
+        parser.error("--plot needs matplotlib: pip install -r scripts/benchmarks/requirements.txt")
     if not all(map(_is_installed, args.backends)):
-        parser.error("openvino needs scripts/benchmarks/requirements.txt")
+        parser.error("openvino isn't installed: pip install -r scripts/benchmarks/requirements.txt")
     rows = _measure(args)
     if args.plot:
         plot(rows, args.plot)

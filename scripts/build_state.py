@@ -116,7 +116,7 @@ def encode_incidents(incidents: Sequence[Incident], encoder: TextEncoder, store:
                 np.mean(vectors, axis=0, dtype=np.float64).astype(np.float32)
             )  # (reports, hidden) -> (hidden,)
     if not kept:
-        raise SourceError("no incident has a text that can be encoded.")
+        raise SourceError("no incident has a text: all texts are blank once they are transliterated to ASCII.")
     try:
         return IncidentState(
             incident_ids=np.array([incident.incident_id for incident in kept]),
@@ -128,7 +128,7 @@ def encode_incidents(incidents: Sequence[Incident], encoder: TextEncoder, store:
             precision=encoder.precision,
         )
     except ValueError as error:
-        raise SourceError(f"the vectors of this model make a state that can't be used: {error}") from error
+        raise SourceError(f"the vectors of this model don't make a usable state: {error}") from error
 
 
 def build(
@@ -167,29 +167,29 @@ def _save(state: IncidentState, out: Path) -> IncidentState:
 def main(argv: list[str] | None = None) -> int:
     parser = argument_parser(__doc__)
     model_dir = INFERENCE_DIR / DEFAULT_MODEL_DIR
-    parser.add_argument("source", type=Path, help="what to build from, see below")
+    parser.add_argument("source", type=Path, help="data to build the state from, see below")
     parser.add_argument("--model", type=Path, default=model_dir, help="model folder (default inference/model)")
     parser.add_argument("--out", type=Path, help="file to write (default incident_cls.pt in the model folder)")
     parser.add_argument(
         "--text",
         choices=get_args(TextMode),
         default="title-and-description",
-        help="what of an incidents.csv alone stands in for reports",
+        help="columns that replace the reports for an incidents.csv alone (default title-and-description)",
     )
     parser.add_argument(
         "--precision",
         choices=("float32", "bfloat16"),
         default=DEFAULT_PRECISION,
-        help="bfloat16 is quicker on CPUs that have products of it (default float32)",
+        help="bfloat16 is faster on CPUs that can multiply it (default float32)",
     )
     parser.add_argument("--strict", action="store_true", help="exit 1 if any row was skipped")
     args = parser.parse_args(argv)
     out: Path = args.out or args.model / DEFAULT_INCIDENTS_FILENAME
     if not args.source.exists():
-        parser.error(f"there is no {args.source}")
+        parser.error(f"there is no file or folder {args.source}")
     if not out.parent.is_dir():
-        advice = "" if args.out else f", which would hold the model: {HOW_TO_GET_ONE}"
-        parser.error(f"there is no folder {out.parent} to write to{advice}")
+        missing = f"folder {out.parent}" if args.out else f"model folder {out.parent}: {HOW_TO_GET_ONE}"
+        parser.error(f"there is no {missing}")
     problems = Problems()
     try:
         state = build(args.source, args.model, out, problems, args.text, args.precision)
@@ -203,14 +203,16 @@ def main(argv: list[str] | None = None) -> int:
         print(f"build_state: {error}", file=sys.stderr)
         return 1
     except sqlite3.Error as error:
-        print(f"build_state: {out}.partial: {error}; if it is broken, delete it to start afresh.", file=sys.stderr)
+        print(
+            f"build_state: {out}.partial: {error}; if the file is damaged, delete it and start again.", file=sys.stderr
+        )
         return 1
     print(
         f"{out}: {len(state)} incidents, {int(state.report_counts.sum())} reports, {state.dimension} dimensions, "
         f"model {one_line(state.model) or 'unknown'}"
     )
     if problems.count:
-        print(f"build_state: rows skipped: {problems.count}, see above.", file=sys.stderr)
+        print(f"build_state: rows skipped: {problems.count}; the lines above say why.", file=sys.stderr)
     return 1 if args.strict and problems.count else 0
 
 

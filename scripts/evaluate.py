@@ -69,7 +69,7 @@ class Scores:
 def read_queries(path: Path, query: TextMode) -> tuple[list[Incident], list[Incident]]:
     """The queries in an incidents.csv, and the incidents with title and description. Raises SourceError."""
     if not is_text(path):
-        raise SourceError(f"{path} isn't a CSV file in UTF-8")
+        raise SourceError(f"{path} isn't a CSV file in UTF-8.")
     queries = read_database(path, Problems(), text=query).incidents
     with redirect_stderr(io.StringIO()):  # Bad rows have just been reported.
         return list(queries), list(read_database(path, Problems(), text="title-and-description").incidents)
@@ -142,16 +142,26 @@ def _scores(ranks: list[int]) -> Scores:
 def main(argv: list[str] | None = None) -> int:
     parser = argument_parser(__doc__)
     parser.add_argument("incidents", type=Path, help="an incidents.csv")
-    parser.add_argument("--query", choices=("title", "description"), default="title", help="the text that is asked for")
+    parser.add_argument(
+        "--query", choices=("title", "description"), default="title", help="column with the queries (default title)"
+    )
     parser.add_argument("--model", type=Path, default=INFERENCE_DIR / DEFAULT_MODEL_DIR, help="model folder")
     parser.add_argument("--state", type=Path, help="incident state (default incident_cls.pt in the model folder)")
-    parser.add_argument("--engine", choices=tuple(PRECISIONS), default=DEFAULT_ENGINE, help="default onnx")
     parser.add_argument(
-        "--precision", choices=get_args(Precision), default=DEFAULT_PRECISION, help="of the queries (default float32)"
+        "--engine",
+        choices=tuple(PRECISIONS),
+        default=DEFAULT_ENGINE,
+        help="engine that encodes the queries (default onnx)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        default=DEFAULT_PRECISION,
+        help="precision of the queries' vectors (default float32)",
     )
     args = parser.parse_args(argv)
     if args.precision not in PRECISIONS[args.engine]:
-        parser.error(f"{args.engine} has the precisions {', '.join(PRECISIONS[args.engine])}")
+        parser.error(f"--precision for --engine {args.engine} must be one of {', '.join(PRECISIONS[args.engine])}")
     if not args.incidents.is_file():
         parser.error(f"{args.incidents} isn't a file")
     try:
@@ -174,7 +184,9 @@ def main(argv: list[str] | None = None) -> int:
     left_out = f"{len(queries) - len(kept)} queries left out: the state holds their own text"
     if not kept:
         reason = (
-            f"{left_out}; build one of other texts, see --help" if queries else "the state has none of the incidents"
+            f"{left_out}; build a state from other texts, see --help"
+            if queries
+            else "the state has none of the incidents"
         )
         print(f"evaluate: nothing to measure: {reason}.", file=sys.stderr)
         return 1
@@ -186,7 +198,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{left_out}.")
     several = state.incident_ids[state.report_counts > 1].tolist()
     if untold := len({query.incident_id for query in kept}.intersection(several)):
-        print(f"{untold} incidents have several reports: whether a query's own text is among them can't be told.")
+        print(f"{untold} incidents have several reports; one of them may be the query's own text.")
     if encoder.precision != reference.precision:
         found = agreement(kept, encoder, reference, state)
         print(f"first as in float32: {found.same_first:.3f}, smallest cosine: {found.smallest_cosine:.4f}")

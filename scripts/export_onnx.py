@@ -28,7 +28,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = argument_parser(__doc__)
     parser.add_argument("model", type=Path, help="model folder")
     parser.add_argument(
-        "--precision", choices=tuple(GRAPH_FILENAMES), default=DEFAULT_PRECISION, help="default float32"
+        "--precision",
+        choices=tuple(GRAPH_FILENAMES),
+        default=DEFAULT_PRECISION,
+        help="precision of the graph (default float32)",
     )
     args = parser.parse_args(argv)
     if not args.model.is_dir():

@@ -75,7 +75,10 @@ def download(hub: HubModel, folder: Path) -> None:
     for name in wanted:
         hub.download(name, folder)
     if unchecked := [name for name in wanted if not hub.verifies(name)]:
-        print(f"fetch_model: not verified, as the hub names no checksums: {', '.join(unchecked)}", file=sys.stderr)
+        print(
+            f"fetch_model: the hub has no checksums for these files, so they weren't verified: {', '.join(unchecked)}",
+            file=sys.stderr,
+        )
 
 
 def require_longformer(folder: Path, called: str) -> None:
@@ -95,7 +98,7 @@ def name_of(source: Path) -> str | None:
 
 
 def _unusable(called: str, error: ModelError) -> FetchError:
-    return FetchError(f"{called} isn't a Longformer that can be used here: {error.detail}.")
+    return FetchError(f"{called} isn't a usable Longformer: {error.detail}.")
 
 
 def install(source: Path, out: Path, *, called: str, provenance: Mapping[str, str]) -> None:
@@ -115,7 +118,7 @@ def install(source: Path, out: Path, *, called: str, provenance: Mapping[str, st
     except ModelError as error:
         raise _unusable(called, error) from error
     except RecursionError as error:  # what json reads, it can't always write
-        raise FetchError(f"{called} has a {CONFIG_FILENAME} that is nested too deep.") from error
+        raise FetchError(f"the {CONFIG_FILENAME} of {called} is nested too deeply.") from error
 
 
 def is_installed(out: Path, model: str, commit: str) -> bool:
@@ -156,14 +159,19 @@ def fetch(model: str, revision: str, out: Path) -> bool:
 def main(argv: list[str] | None = None) -> int:
     parser = argument_parser(__doc__)
     parser.add_argument(
-        "--model", help=f"name on the hub (default {DEFAULT_MODEL_URI}, with --from what its provenance.json says)"
+        "--model", help=f"name on the hub (default {DEFAULT_MODEL_URI}; with --from, the name in its provenance.json)"
     )
     parser.add_argument("--revision", help="commit, tag or branch (default: the pinned commit, else main)")
-    parser.add_argument("--from", dest="source", type=Path, help="folder that holds the model already")
-    parser.add_argument("--out", type=Path, default=INFERENCE_DIR / DEFAULT_MODEL_DIR, help="default inference/model")
+    parser.add_argument("--from", dest="source", type=Path, help="folder that holds the model; nothing is downloaded")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=INFERENCE_DIR / DEFAULT_MODEL_DIR,
+        help="folder to install the model in (default inference/model)",
+    )
     args = parser.parse_args(argv)
     if args.source is not None and not args.source.is_dir():
-        parser.error(f"there is no folder {args.source}")
+        parser.error(f"--from: there is no folder {args.source}")
     model = args.model or DEFAULT_MODEL_URI
     revision = args.revision or PINNED_REVISIONS.get(model, "main")
     try:
@@ -176,7 +184,7 @@ def main(argv: list[str] | None = None) -> int:
         elif fetch(model, revision, args.out):
             outcome = f"revision {revision}"
         else:
-            outcome = f"revision {revision}, is there already; nothing was downloaded"
+            outcome = f"revision {revision}, is installed already; nothing was downloaded"
     except KeyboardInterrupt:
         print("\nfetch_model: stopped; give the same command again to resume.", file=sys.stderr)
         return 1
@@ -196,7 +204,7 @@ def _tokenizer_filenames(hub: HubModel) -> list[str]:
 
 def _require_files(names: list[str], hub: HubModel) -> None:
     if absent := [name for name in names if name not in hub.files]:
-        raise FetchError(f"{hub.name} has no {' and no '.join(absent)}.")
+        raise FetchError(f"{hub.name} on the hub has no {' and no '.join(absent)}.")
 
 
 if __name__ == "__main__":

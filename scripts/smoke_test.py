@@ -135,7 +135,7 @@ def api_url(value: str) -> str:
         well_formed = False
     # http.client refuses them only when it sends; a query or fragment would end up in the middle of a URL.
     if not well_formed or not re.fullmatch(r"[!-~]+", value) or parts.query or parts.fragment:
-        raise argparse.ArgumentTypeError(f'"{value}" is no URL such as https://example.org')
+        raise argparse.ArgumentTypeError(f'"{value}" isn\'t a URL such as https://example.org')
     for route in ROUTES:
         value = value.rstrip("/").removesuffix(route)
     return value
@@ -144,7 +144,7 @@ def api_url(value: str) -> str:
 def site(value: str) -> str:
     """An origin, as browsers send it: without a path."""
     if not re.fullmatch(r"https?://[^/*]+", value) or not re.fullmatch(r"[!-~]+", value):
-        raise argparse.ArgumentTypeError(f'"{value}" is no origin such as https://example.org, without a path')
+        raise argparse.ArgumentTypeError(f'"{value}" isn\'t an origin such as https://example.org, without a path')
     return value
 
 
@@ -152,13 +152,13 @@ def expectation(value: str) -> tuple[str, int]:
     """TEXT=ID; the text may have equals signs too."""
     text, _, incident_id = value.rpartition("=")
     if not text.strip() or not re.fullmatch(r"[0-9]{1,18}", incident_id, re.ASCII):
-        raise argparse.ArgumentTypeError(f'"{value}" is no TEXT=ID such as "A robot hurt a worker=24"')
+        raise argparse.ArgumentTypeError(f'"{value}" isn\'t TEXT=ID such as "A robot hurt a worker=24"')
     return text, int(incident_id)
 
 
 def positive(value: str) -> int:
     if not re.fullmatch(r"[1-9][0-9]{0,3}", value):
-        raise argparse.ArgumentTypeError(f'"{value}" is no whole number from 1 to 9999')
+        raise argparse.ArgumentTypeError(f'"{value}" isn\'t a whole number from 1 to 9999')
     return int(value)
 
 
@@ -175,17 +175,21 @@ def main(argv: list[str] | None = None) -> int:
         action="append",
         default=[],
         metavar="TEXT=ID",
-        help="a text and the incident that it must find first; may be given more than once",
+        help="a text and the incident that it must find first; can be repeated",
     )
     parser.add_argument(
         "--timeout",
         type=positive,
         default=DEFAULT_TIMEOUT_S,
         metavar="S",
-        help="give a request up after (default 35 s)",
+        help="seconds to wait for a reply (default 35)",
     )
     parser.add_argument(
-        "--repeat", type=positive, default=DEFAULT_REPEAT, metavar="N", help="requests after the first (default 5)"
+        "--repeat",
+        type=positive,
+        default=DEFAULT_REPEAT,
+        metavar="N",
+        help="requests to each route after the first (default 5)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     args = parser.parse_args(argv)

@@ -53,7 +53,7 @@ from tiny import ROOT, SAMPLE_DIR, Deployed
 
 Rule = Literal["executed", "parsed", "left out"]
 # This project's commands that reach the network, or run for minutes.
-PARSED_SCRIPTS = ("fetch_model", "convert_encoder", "benchmark")
+PARSED_SCRIPTS = ("fetch_model", "convert_encoder", "benchmark", "lock")
 
 
 def _rule(words: list[str]) -> Rule:

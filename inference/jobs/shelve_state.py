@@ -36,7 +36,7 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     try:
         settings = Settings.from_environment()
         if settings.shelf is None:
-            raise ShelvingError("SHELF_DIR is not set, so there is no shelf")
+            raise ShelvingError("SHELF_DIR isn't set, so there is no shelf to write to")
         model = FolderModel(settings)
         prepare(settings.shelf)
         shelved = shelve_state(settings.shelf, settings.state_path, model.require_usable)
@@ -58,7 +58,7 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
         log.info("state shelved", extra=answer)
     else:
         answer["note"] = (
-            f"The deployed state is older than one on the shelf of the same model: {shelved.serves} is served on."
+            f"The shelf has a newer state of the same model than the deployed one. {shelved.serves} is still served."
         )
         log.warning("older state deployed", extra=answer)
     return answer

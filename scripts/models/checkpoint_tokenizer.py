@@ -40,7 +40,7 @@ def read_tokenizer(folder: Path) -> bytes:
 
 def _byte_level_bpe(folder: Path) -> Tokenizer:
     """The tokenizer that transformers' `RobertaTokenizerFast` makes of vocab.json and merges.txt."""
-    remedy = "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER), of transformers, makes tokenizer.json."
+    remedy = "make tokenizer.json with transformers: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)."
     paths = folder / VOCABULARY_FILENAME, folder / MERGES_FILENAME
     if not all(map(is_there, paths)):
         raise CheckpointError(f"{folder} has neither {TOKENIZER_FILENAME} nor vocab.json and merges.txt; {remedy}")
@@ -52,13 +52,17 @@ def _byte_level_bpe(folder: Path) -> Tokenizer:
     )
     vocabulary = read_object(paths[0])
     if missing := [token for token in ("<s>", "</s>") if token not in vocabulary]:
-        raise CheckpointError(f"{paths[0]} has no {' and no '.join(missing)}; {remedy}")
+        raise CheckpointError(f"{paths[0]} has no token {' and no token '.join(missing)}; {remedy}")
     if unknown := sorted(set(added) - set(vocabulary)):
-        raise CheckpointError(f"{folder / ADDED_TOKENS_FILENAME} adds {len(unknown)} tokens to vocab.json; {remedy}")
+        raise CheckpointError(
+            f"{folder / ADDED_TOKENS_FILENAME} has {len(unknown)} tokens that vocab.json lacks; {remedy}"
+        )
     try:
         tokenizer = Tokenizer(BPE.from_file(*map(str, paths)))
     except Exception as error:  # tokenizers raises nothing more special
-        raise CheckpointError(f"{folder}: vocab.json and merges.txt make no tokenizer: {error}; {remedy}") from error
+        raise CheckpointError(
+            f"{folder}: vocab.json and merges.txt aren't a valid tokenizer: {error}; {remedy}"
+        ) from error
     prefix_space = options.get("add_prefix_space") is True
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=prefix_space)
     tokenizer.decoder = ByteLevelDecoder()

@@ -59,12 +59,12 @@ def read_encoder(folder: Path) -> dict[str, Tensor]:
     ]
     if not found:
         raise CheckpointError(
-            f"the weights in {folder} aren't those of a BERT, RoBERTa or Longformer: no name ends in {_WORDS}."
+            f"the weights in {folder} aren't from a BERT, RoBERTa or Longformer: no tensor's name ends in {_WORDS}."
         )
     if len(found) > 1:
         prefixes = " and ".join(sorted(repr(where + prefix) for where, _, prefix in found))
         raise CheckpointError(
-            f"the weights in {folder} hold several encoders, under {prefixes}; save the one that you want alone."
+            f"the weights in {folder} hold several encoders, under {prefixes}; save only the one that you want."
         )
     [(_, table, prefix)] = found
     return {
@@ -91,18 +91,18 @@ def weights_filename(names: Collection[str], where: object) -> str:
             return name
     if any(re.search(r"-\d{5}-of-\d{5}\.", name) for name in names):
         raise CheckpointError(
-            f"{where} has shards of weights, but not the file that says what is in which: copy or fetch "
+            f"{where} has shards of weights, but not their index; copy or fetch "
             f"{DEFAULT_MODEL_FILENAME}{INDEX_SUFFIX} or {PICKLED_WEIGHTS}{INDEX_SUFFIX} too."
         )
     foreign = sorted(name for name in names if name.endswith(_OTHER_FRAMEWORKS))
     if foreign:
         raise CheckpointError(
-            f"{where} has no weights for torch, only {', '.join(foreign)}; where their framework is installed, "
-            "transformers 4 writes torch's: from_pretrained(FOLDER, from_tf=True), or from_flax=True; save_pretrained."
+            f"{where} has no weights for torch, only {', '.join(foreign)}; convert them with transformers 4 and their "
+            "framework: from_pretrained(FOLDER, from_tf=True) or (…, from_flax=True), then save_pretrained."
         )
     raise CheckpointError(
         f"{where} has neither {DEFAULT_MODEL_FILENAME} nor {PICKLED_WEIGHTS}, nor an index of their shards; "
-        "give weights of another name one of these names."
+        "if the weights have another name, rename them to one of these."
     )
 
 
@@ -141,7 +141,7 @@ def _read_tensors(path: Path) -> Mapping[Any, Any]:
         raise CheckpointError(f"the weights {path} can't be read: {_reason(error)}") from error
     if not isinstance(content, Mapping):
         raise CheckpointError(
-            f"the weights {path} can't be read: they must be tensors by name, not of type {type(content).__name__}."
+            f"the weights {path} must be a dict of tensors, not of type {type(content).__name__}; save the state_dict."
         )
     return content
 
@@ -150,13 +150,13 @@ def _reason(error: Exception) -> str:
     # Around its reason torch has a page, which advises to load the file without protection.
     text = str(error).removeprefix("Weights only load failed. ").rpartition("WeightsUnpickler error: ")[2].strip()
     if asked_for := re.search(r"GLOBAL (\S+)", text):
-        protected = f"they ask for {asked_for[1]}, and of a pickle nothing but tensors is read"
+        protected = f"they contain {asked_for[1]}, but only tensors are read from a pickle"
     elif "weights_only=True" in text:
         protected = text.partition(". ")[0]
     else:
         reason = "the file ends too soon" if isinstance(error, EOFError) else text.partition("\n")[0].partition(". ")[0]
         return f"{reason.rstrip('.') or type(error).__name__}; copy or fetch them again."
-    return f"{protected}; load them where they were made and save the state_dict alone."
+    return f"{protected}; load them where they were made and save only the state_dict."
 
 
 def _name_of_today(name: str) -> str:
@@ -167,7 +167,7 @@ def _name_of_today(name: str) -> str:
 def _float32(name: str, tensor: object) -> Tensor:
     if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or not tensor.is_floating_point():
         kind = f"a tensor of {tensor.dtype}, {tensor.layout}" if isinstance(tensor, Tensor) else type(tensor).__name__
-        raise CheckpointError(f"the weights have under {name} no dense tensor of floating-point numbers, but {kind}.")
+        raise CheckpointError(f"{name} in the weights must be a dense tensor of floating-point numbers, not {kind}.")
     return tensor.float()
 
 

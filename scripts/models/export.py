@@ -65,7 +65,7 @@ def _try(graph: Path, reference: TorchEncoder, precision: Precision) -> None:
     found, expected = (each.encode(_TEXT).vector.astype(np.float64) for each in (encoder, reference))
     distance = np.linalg.norm(found - expected) / np.linalg.norm(expected)
     if not distance <= _TOLERANCE[precision]:
-        raise ModelError(f"the graph gives another vector than the weights (off by {distance:.1%}); it isn't kept")
+        raise ModelError(f"the graph gives another vector than the weights (off by {distance:.1%}), so it was deleted")
 
 
 def own_file(path: Path) -> None:
@@ -88,4 +88,4 @@ def own_file(path: Path) -> None:
         except OSError:
             shutil.copyfile(target, new)
         new.replace(path)
-    print(f"{path} was a link to {target}; now the file itself is there, as ONNX Runtime needs it.", file=sys.stderr)
+    print(f"{path} was a link to {target}. It is now a file, because ONNX Runtime needs one.", file=sys.stderr)

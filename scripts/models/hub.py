@@ -104,9 +104,9 @@ def _as_hub_errors(model: str, revision: str) -> Iterator[None]:
     try:
         yield
     except HFValidationError as error:
-        raise HubError(f"{model!r} is no model name: {error}") from error
+        raise HubError(f"{model!r} isn't a valid model name: {error}") from error
     except RevisionNotFoundError as error:
-        raise HubError(f"{model} has no revision {revision} on the hub.") from error
+        raise HubError(f"{model} has no revision {revision} on the hub; check --revision.") from error
     except HfHubHTTPError as error:
         if error.response.status_code in (401, 403) or isinstance(error, RepositoryNotFoundError):
             raise HubError(_refusal(model, error)) from error
@@ -114,8 +114,8 @@ def _as_hub_errors(model: str, revision: str) -> Iterator[None]:
     except ImportError as error:
         names = [name for name, value in os.environ.items() if name.upper().endswith("_PROXY") and "socks" in value]
         raise HubError(
-            f"{', '.join(names) or 'the system'} names a SOCKS proxy, which needs another package; "
-            "pip install socksio, or unset it."
+            f"{', '.join(names) or 'the system'} names a SOCKS proxy, but the package for SOCKS isn't installed; "
+            "pip install socksio, or unset the proxy."
         ) from error
     except OSError as error:
         if error.errno is not None:  # of this machine: a full disk, say
@@ -123,7 +123,7 @@ def _as_hub_errors(model: str, revision: str) -> Iterator[None]:
         raise HubError(_failure(model, revision, error)) from error
     except UnicodeEncodeError as error:
         raise HubError(
-            f"the token from {_token_source()} has characters that tokens don't have; correct it."
+            f"the token from {_token_source()} has characters that a token can't have; correct it."
         ) from error
     # The last four are what huggingface_hub makes of an answer that doesn't come from a hub.
     except (httpx2.HTTPError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -144,12 +144,12 @@ def _refusal(model: str, error: HfHubHTTPError) -> str:
         return f"{model} is gated ({status}): ask for access on {page} with {account}."
     if token is None:
         return (
-            f"the hub has no public model {model} ({status}); check the name or, if it is private, set HF_TOKEN to a "
+            f"the hub has no public model {model} ({status}); check the name. For a private model, set HF_TOKEN to a "
             "token that may read it."
         )
     return (
-        f"the hub refuses {model} to the token from {token} ({status}); check the name and renew the token, or take it "
-        "away: public models need none."
+        f"the hub refuses {model} with the token from {token} ({status}); check the name and renew the token, or "
+        "remove it: public models need no token."
     )
 
 
@@ -170,4 +170,6 @@ def _require_certificates() -> None:
         if path:
             ssl.create_default_context(cafile=path)
     except OSError as error:
-        raise HubError(f"SSL_CERT_FILE is {path}, which has no certificates ({error}); correct it.") from error
+        raise HubError(
+            f"SSL_CERT_FILE is {path}, but no certificates can be read from it ({error}); correct it."
+        ) from error

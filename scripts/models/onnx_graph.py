@@ -72,8 +72,8 @@ class WeightsFile:
                 continue
             if bad := int(np.count_nonzero(~np.isfinite(self.read(short)))):
                 raise ModelError(
-                    f"the weights have {bad} numbers in {name} that are NaN, infinite or too large for float32: "
-                    "the file is damaged, or its training failed"
+                    f"{bad} numbers of the weights {name} are NaN, infinite or too large for float32: "
+                    "the file is damaged, or the training failed"
                 )
 
     def initializer(self, name: str) -> TensorProto:

@@ -63,8 +63,8 @@ def require_finite(weights: Mapping[str, Tensor]) -> None:
         bad = int((~torch.isfinite(tensor.float())).sum())
         if bad:
             raise ModelError(
-                f"the weights have {bad} numbers in {name} that are NaN, infinite or too large for float32: "
-                "the file is damaged, or its training failed"
+                f"{bad} numbers of the weights {name} are NaN, infinite or too large for float32: "
+                "the file is damaged, or the training failed"
             )
 
 

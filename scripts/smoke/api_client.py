@@ -48,18 +48,18 @@ class Reply:
             self.fail(f"status {self.status} instead of {status}: {shortened(self.content)}")
         content_type = self.headers.get("content-type", "")
         if content_type.partition(";")[0].strip().lower() != JSON_TYPE:
-            self.fail(f'content type "{content_type}" instead of "{JSON_TYPE}"')
+            self.fail(f'the content type is "{content_type}" instead of "{JSON_TYPE}"')
         try:
             envelope = parse_json(self.content)
         except ValueError:
-            self.fail(f"no JSON but {shortened(self.content)}")
+            self.fail(f"the reply isn't JSON: {shortened(self.content)}")
         if not isinstance(envelope, dict) or not isinstance(envelope.get("body"), dict):
-            self.fail(f'no envelope with an object as its "body" but {shortened(self.content)}')
+            self.fail(f'the reply isn\'t an envelope with an object as its "body": {shortened(self.content)}')
         if envelope.get("statusCode") != status:
             self.fail(f'"statusCode" of the envelope is {envelope.get("statusCode")} in a reply of status {status}')
         body: dict[str, Any] = envelope["body"]
         if not isinstance(body.get("warnings"), list):
-            self.fail('no list of "warnings" in the body')
+            self.fail('the body has no list "warnings"')
         return body
 
 
@@ -126,7 +126,7 @@ class Api:
     def _cause(self, error: OSError | HTTPException) -> str:
         reason = error.reason if isinstance(error, URLError) else error
         if isinstance(reason, TimeoutError):
-            return f"no whole reply within {self._timeout_s:g} s"
+            return f"no complete reply within {self._timeout_s:g} s"
         if isinstance(reason, OSError) and reason.strerror:
             return reason.strerror
         text = f"{type(reason).__name__}: {reason}" if isinstance(reason, Exception) else str(reason)
@@ -137,7 +137,7 @@ def parse_json(content: str | bytes) -> Any:
     """JSON as browsers take it, without NaN and Infinity. Raises ValueError."""
 
     def refuse(name: str) -> NoReturn:
-        raise ValueError(f"{name} is no JSON")
+        raise ValueError(f"{name} isn't JSON")
 
     return json.loads(content, parse_constant=refuse)
 

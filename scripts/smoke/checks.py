@@ -35,7 +35,7 @@ TOLERANCE = 1e-4
 # In a GET the numbers of a vector are rounded: all their digits would make a URL longer than API Gateway takes.
 ROUNDED_TOLERANCE = 1e-2
 
-_NOT_ALLOWED = "is {} one of the API's ALLOWED_ORIGINS? --origin names another"
+_NOT_ALLOWED = "if {} isn't one of the API's ALLOWED_ORIGINS, give one of those with --origin"
 
 Matches = list[tuple[float, int]]
 
@@ -47,21 +47,21 @@ def matches(reply: Reply, *, warnings: tuple[str, ...] | None = ()) -> Matches:
     """
     body = reply.body()
     if warnings is not None and body["warnings"] != list(warnings):
-        reply.fail(f"warnings {body['warnings']} instead of {list(warnings)}")
+        reply.fail(f"the warnings are {body['warnings']} instead of {list(warnings)}")
     try:
         pairs = parse_json(body["msg"].replace("(", "[").replace(")", "]"))
         found = [(float(similarity), int(incident_id)) for similarity, incident_id in pairs]
     except (KeyError, AttributeError, TypeError, ValueError):
-        reply.fail('"msg" is not what the site can parse: pairs of similarity and incident id')
+        reply.fail('the site can\'t parse "msg": it must be a list of pairs (similarity, incident id)')
     if found != sorted(found, key=lambda pair: -pair[0]):
-        reply.fail('"msg" has not the most similar incident first')
+        reply.fail('"msg" doesn\'t have the most similar incident first')
     if any(not -1 - TOLERANCE <= similarity <= 1 + TOLERANCE for similarity, _ in found):
-        reply.fail('"msg" has a similarity that is no cosine')
+        reply.fail('"msg" has a similarity that isn\'t a cosine, from -1 to 1')
     expected_url = f"{CITE_URL}{found[0][1]}" if found else None
     if body.get("best_url") != expected_url:
         reply.fail(f'"best_url" is {body.get("best_url")} instead of {expected_url}')
     if [_structured(entry) for entry in body.get("incidents") or []] != found:
-        reply.fail('"incidents" does not say what "msg" says')
+        reply.fail('"incidents" and "msg" differ')
     return found
 
 
@@ -76,10 +76,10 @@ def vector(reply: Reply) -> list[float]:
     """The vector of a reply of TO_EMBED to TEXT or to what is transliterated to it."""
     embedding = reply.body().get("embedding")
     if not isinstance(embedding, dict) or not isinstance(embedding.get("vector"), list):
-        reply.fail('no "embedding" with a "vector"')
+        reply.fail('the body has no "embedding" with a list "vector"')
     found: list[float] = embedding["vector"]
     if not found or not all(isinstance(number, float) and math.isfinite(number) for number in found):
-        reply.fail('"vector" is no list of numbers')
+        reply.fail('"vector" isn\'t a list of finite numbers')
     if embedding.get("from_text_hash") != hashlib.sha1(TEXT.encode(), usedforsecurity=False).hexdigest():
         reply.fail('"from_text_hash" is not the SHA-1 of the transliterated text')
     return found
@@ -87,10 +87,10 @@ def vector(reply: Reply) -> list[float]:
 
 def _require_same_first(reply: Reply, found: Matches, expected: Matches, tolerance: float = TOLERANCE) -> None:
     if not found or not expected or abs(found[0][0] - expected[0][0]) > tolerance:
-        reply.fail(f"finds {found[:1]} first, POST /similar {expected[:1]}")
+        reply.fail(f"finds {found[:1]} first, but POST /similar finds {expected[:1]}")
     # Of incidents that are as similar but for the tolerance, any may be the first.
     if found[0][1] not in {id_ for similarity, id_ in expected if expected[0][0] - similarity <= tolerance}:
-        reply.fail(f"finds incident {found[0][1]} first, POST /similar {expected[0][1]}")
+        reply.fail(f"finds incident {found[0][1]} first, but POST /similar finds {expected[0][1]}")
 
 
 def ask(api: Api, method: str, route: str, parameters: dict[str, str]) -> Reply:
@@ -135,7 +135,7 @@ def check_expected(api: Api, text: str, incident_id: int) -> None:
     reply = api.post("/similar", {"text": text, "num": -1})
     ids = [id_ for _, id_ in matches(reply, warnings=None)]
     if incident_id not in ids:
-        reply.fail(f"incident {incident_id} is not among the {len(ids)} that are served")
+        reply.fail(f"incident {incident_id} isn't among the {len(ids)} of the state")
     if ids[0] != incident_id:
         rank = ids.index(incident_id) + 1
         reply.fail(f"finds incident {ids[0]} first; incident {incident_id} comes at rank {rank} of {len(ids)}")
@@ -154,7 +154,7 @@ def check_num(api: Api) -> None:
         reply = api.get("/similar", {"text": TEXT, **num})
         count = len(matches(reply, warnings=warnings))
         if count != min(expected, total):
-            reply.fail(f"{count} incidents instead of {min(expected, total)} for {num or 'no num'}")
+            reply.fail(f"gives {count} incidents instead of {min(expected, total)} for {num or 'no num'}")
 
 
 def check_metric(api: Api) -> None:
@@ -201,10 +201,10 @@ def check_preflight(api: Api, route: str, origin: str) -> None:
         for header, wanted in (("methods", method), ("headers", "content-type")):
             granted = reply.headers.get(f"access-control-allow-{header}", "")
             if wanted.lower() not in {name.strip().lower() for name in granted.split(",")}:
-                reply.fail(f'allows the {header} "{granted}", {wanted} not among them')
+                reply.fail(f'allows the {header} "{granted}", but not {wanted}')
         refused = api.send("OPTIONS", route, headers={"Origin": OTHER_ORIGIN, **headers})
         if refused.headers.get("access-control-allow-origin") in ("*", OTHER_ORIGIN):
-            refused.fail("allows any site to call")
+            refused.fail("allows other sites to call")
 
 
 def check_reply_to_a_page(api: Api, route: str, origin: str) -> None:
@@ -220,7 +220,7 @@ def _require_granted(reply: Reply, origin: str) -> None:
         reply.fail(f"access-control-allow-credentials is {granted} instead of true")
 
 
-def check_nothing_else_is_served(api: Api) -> None:
+def check_other_routes(api: Api) -> None:
     for method, route in (("GET", "/no-such-route"), ("DELETE", "/similar")):
         reply = api.send(method, route)
         if reply.status != 404:
@@ -238,15 +238,15 @@ def checks(api: Api, origin: str, expected: Sequence[tuple[str, int]]) -> Iterat
         yield f"{method} {TO_EMBED} gives a vector", partial(check_embedding, api, method)
         name = f"{method} {FROM_EMBED} finds what the text finds"
         yield name, partial(check_embedding_finds_what_the_text_finds, api, method)
-    yield "num is kept to, or warned of", partial(check_num, api)
-    yield "metric is kept to, or refused", partial(check_metric, api)
+    yield "num is obeyed, or answered with a warning", partial(check_num, api)
+    yield "metric is obeyed, or refused", partial(check_metric, api)
     for route in (*TEXT_ROUTES, TO_EMBED):
-        yield f"{route} refuses to work without a text", partial(check_missing_text, api, route)
-    yield "bad values are named", partial(check_bad_values, api)
+        yield f"{route} refuses a missing text", partial(check_missing_text, api, route)
+    yield "errors name bad values", partial(check_bad_values, api)
     for route in ROUTES:
         yield f"pages of {origin} may call {route}", partial(check_preflight, api, route, origin)
         yield f"pages of {origin} may read {route}", partial(check_reply_to_a_page, api, route, origin)
-    yield "nothing else is served", partial(check_nothing_else_is_served, api)
+    yield "other routes and methods are refused", partial(check_other_routes, api)
     for text, incident_id in expected:
         name = f"{shortened(text.encode(errors='replace'))} finds incident {incident_id} first"
         yield name, partial(check_expected, api, text, incident_id)

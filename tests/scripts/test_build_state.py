@@ -202,7 +202,10 @@ def test_a_table_of_vectors_too_large_to_rank_is_refused(
     source.write_text('incident_id,count,mean\n9,2,"[0.5, 1]"\n4,1,"[2, 1e30]"\n')
     assert main([str(source), "--out", str(out), "--strict"]) == 1
     assert IncidentState.load(out).incident_ids.tolist() == [9]
-    assert "state.csv, line 3: mean isn't a list of 2 numbers up to 1,000,000; skipped" in capsys.readouterr().err
+    assert (
+        "state.csv, line 3: mean isn't a list of 2 numbers from -1,000,000 to 1,000,000; skipped"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_model_whose_vectors_make_no_state_is_refused_in_words(
@@ -211,7 +214,7 @@ def test_a_model_whose_vectors_make_no_state_is_refused_in_words(
     vectors = TorchEncoder.vectors
     monkeypatch.setattr(TorchEncoder, "vectors", lambda self, texts: vectors(self, texts) * np.float32(1e8))
     assert main([str(snapshot), "--model", str(tiny_model_dir), "--out", str(out)]) == 1
-    assert "build_state: the vectors of this model make a state that can't be used: " in capsys.readouterr().err
+    assert "build_state: the vectors of this model don't make a usable state: " in capsys.readouterr().err
     assert not out.exists()
 
 

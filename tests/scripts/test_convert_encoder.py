@@ -221,7 +221,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no kind": (lambda folder: edit_config(folder, model_type=None), "model_type is None"),
     "relative positions": (
         lambda folder: edit_config(folder, position_embedding_type="relative_key"),
-        "only encoders with absolute position embeddings convert",
+        "position embeddings must be absolute",
     ),
     "a decoder": (lambda folder: edit_config(folder, is_decoder=True), "only encoders"),
     "no config": (lambda folder: (folder / "config.json").unlink(), "config.json"),
@@ -455,7 +455,7 @@ def test_a_quick_start_file_with_another_checksum_is_refused(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(convert_encoder.QUICK_START_SHA256, name, "0" * 64)
-    with pytest.raises(ConversionError, match=rf"^{name} of .* is not the file it should be \(SHA-256\)\.$"):
+    with pytest.raises(ConversionError, match=rf"^{name} of .* has another SHA-256 than expected; try again\.$"):
         make_quick_start_model(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

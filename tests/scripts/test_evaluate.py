@@ -328,6 +328,23 @@ def test_what_can_not_be_evaluated_is_told_in_one_line(
     assert output.out == ""
 
 
+def test_queries_are_cut_where_the_texts_of_the_state_were(
+    tiny_model_dir: Path, tiny_encoder: TorchEncoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut = tiny_encoder.cut_at(6)
+    IncidentState(
+        incident_ids=np.arange(1, 6),
+        report_counts=np.ones(5, dtype=np.int64),
+        means=np.stack([cut.encode(title).vector for title in TITLES]),
+        titles=TITLES,
+        model_fingerprint=tiny_encoder.fingerprint,
+        max_tokens=6,
+    ).save(tmp_path / "state.pt")
+    incidents = write_incidents(tmp_path / "incidents.csv", TITLES)
+    assert main([str(incidents), "--model", str(tiny_model_dir), "--state", str(tmp_path / "state.pt")]) == 1
+    assert "5 queries left out: the state holds their own text" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["incidents.CSV", "incidents"])
 def test_a_table_is_known_by_its_content(
     name: str, ranked: tuple[list[Incident], IncidentState], tiny_model_dir: Path, tmp_path: Path

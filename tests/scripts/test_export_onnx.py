@@ -178,7 +178,7 @@ def test_a_graph_that_was_changed_is_refused(name: str, noted: bool, folder: Pat
     with pytest.raises(ModelError) as caught:
         load_encoder(folder)
     assert ("isn't the file that was exported" if noted else reason) in caught.value.detail
-    assert "scripts/export_onnx.py makes it anew" in caught.value.detail
+    assert "export it again with scripts/export_onnx.py" in caught.value.detail
     export(folder)
     load_encoder(folder)
 
@@ -224,7 +224,7 @@ def test_weights_that_are_not_finite_are_refused(value: float, folder: Path) -> 
     before = contents(folder)
     with pytest.raises(ModelError) as caught:
         export(folder)
-    assert "1 numbers in embeddings.word_embeddings.weight that are NaN, infinite" in caught.value.detail
+    assert "1 numbers of the weights embeddings.word_embeddings.weight are NaN, infinite" in caught.value.detail
     assert contents(folder) == before
 
 
@@ -252,7 +252,7 @@ def test_weights_that_are_not_plain_numbers_are_refused(dtype: torch.dtype, fold
     save_file({**weights, name: weights[name].to(dtype)}, folder / "model.safetensors")
     with pytest.raises(ModelError) as caught:
         export(folder)
-    assert f"tensor {name} is of the type {str(dtype).removeprefix('torch.')}; it must be" in caught.value.detail
+    assert f"tensor {name} has the type {str(dtype).removeprefix('torch.')}; it must be" in caught.value.detail
 
 
 @pytest.mark.parametrize("noted", [None, [], "x"])

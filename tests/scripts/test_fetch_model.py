@@ -73,7 +73,7 @@ def test_longformer_as_it_is_on_the_hub_is_fetched_at_the_pinned_revision_and_on
     ran = fetch(hub.url, out)
     assert ran.code == 0, ran.stderr
     assert ran.stdout == f"{out}: {LONGFORMER}, revision {LONGFORMER_REVISION}\n"
-    assert "not verified" not in ran.stderr
+    assert "verified" not in ran.stderr
     assert hub.asked[0].path == f"/api/models/{LONGFORMER}/revision/{LONGFORMER_REVISION}"
     for text in ("", TEXT, TEXT * 3):
         assert encodes_as(out, published, text), text
@@ -89,7 +89,7 @@ def test_longformer_as_it_is_on_the_hub_is_fetched_at_the_pinned_revision_and_on
     ran = fetch(hub.url, out)
     assert ran.code == 0, ran.stderr
     assert ran.stdout == (
-        f"{out}: {LONGFORMER}, revision {LONGFORMER_REVISION}, is there already; nothing was downloaded\n"
+        f"{out}: {LONGFORMER}, revision {LONGFORMER_REVISION}, is installed already; nothing was downloaded\n"
     )
     assert hub.asked == []
     assert contents(out) == before
@@ -123,7 +123,7 @@ def test_a_branch_is_fetched_again_only_when_it_has_moved(
 
     hub.asked.clear()
     ran = fetch(hub.url, out, "--model", "some/model")
-    assert ran.stdout == f"{out}: some/model, revision main, is there already; nothing was downloaded\n"
+    assert ran.stdout == f"{out}: some/model, revision main, is installed already; nothing was downloaded\n"
     assert [asked.path for asked in hub.asked] == ["/api/models/some/model/revision/main"]
 
     moved = COMMIT[::-1]
@@ -316,8 +316,8 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not(
     content = {"longformer.embeddings.word_embeddings.weight": RunsCode(trace)}
     torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
     assert refusal(copied, tmp_path / "model", capsys) == (
-        f"the weights {path} can't be read: they ask for posix.system, and of a pickle nothing but tensors is read; "
-        "load them where they were made and save the state_dict alone."
+        f"the weights {path} can't be read: they contain posix.system, but only tensors are read from a pickle; "
+        "load them where they were made and save only the state_dict."
     )
     assert not trace.exists()
     # What makes this a test: the file is whole, and without the protection its code runs.
@@ -364,8 +364,8 @@ def test_an_encoder_that_can_be_converted_is_sent_to_the_script_that_does(
 ) -> None:
     encoder_config(copied / "config.json", kind)
     assert refusal(copied, tmp_path / "model", capsys) == (
-        f"{copied} isn't a Longformer that can be used here: {copied / 'config.json'}: model_type is '{kind}', so "
-        "this isn't a Longformer; scripts/convert_encoder.py makes one of it."
+        f"{copied} isn't a usable Longformer: {copied / 'config.json'}: model_type is '{kind}', not 'longformer'; "
+        "convert it with scripts/convert_encoder.py."
     )
 
 

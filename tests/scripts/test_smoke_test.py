@@ -312,39 +312,39 @@ def each_incident_twice(exchange: Exchange) -> None:
 
 GET_SIMILAR, POST_SIMILAR = "GET /similar finds incidents", "POST /similar finds incidents"
 PREFLIGHT, READ = f"pages of {ORIGIN} may call /similar", f"pages of {ORIGIN} may read /similar"
-EMBEDDING, REFUSES = "POST /text-to-embed gives a vector", "/similar refuses to work without a text"
-NUM, METRIC, BAD = "num is kept to, or warned of", "metric is kept to, or refused", "bad values are named"
+EMBEDDING, REFUSES = "POST /text-to-embed gives a vector", "/similar refuses a missing text"
+NUM, METRIC, BAD = "num is obeyed, or answered with a warning", "metric is obeyed, or refused", "errors name bad values"
 
 BROKEN: list[Broken] = [
     ("another status", on("/similar", status(502)), POST_SIMILAR, "POST /similar: status 502 instead of 200"),
     ("another status in the envelope", lambda e: e.change_envelope(lambda v: v.update(statusCode=201)), POST_SIMILAR,
      '"statusCode" of the envelope is 201 in a reply of status 200'),
-    ("no envelope", content(b'{"warnings": []}'), POST_SIMILAR, "no envelope"),
+    ("no envelope", content(b'{"warnings": []}'), POST_SIMILAR, "isn't an envelope"),
     ("a string as the body", lambda e: e.change_envelope(lambda v: v.update(body=json.dumps(v["body"]))), POST_SIMILAR,
-     'no envelope with an object as its "body"'),
-    ("a page", content(b"<html>\n<title>Hi</title>"), POST_SIMILAR, 'no JSON but "<html> <title>Hi</title>"'),
-    ("NaN", content(b'{"statusCode": 200, "body": {"warnings": [NaN]}}'), POST_SIMILAR, "no JSON"),
-    ("another content type", headers(content_type="text/html"), POST_SIMILAR, 'content type "text/html"'),
-    ("no list of warnings", body(warnings=None), POST_SIMILAR, 'no list of "warnings"'),
-    ("a warning without a reason", body(warnings=["Hm"]), POST_SIMILAR, "warnings ['Hm'] instead of []"),
-    ("msg that is no string", body(msg=[[0.5, 1]]), POST_SIMILAR, '"msg" is not what the site can parse'),
-    ("msg with NaN", on("/similar", body(msg="[(nan, 1)]")), POST_SIMILAR, '"msg" is not what the site can parse'),
-    ("no msg for a GET", on("/similar", body(msg="None"), "GET"), GET_SIMILAR, '"msg" is not what the site can parse'),
+     'isn\'t an envelope with an object as its "body"'),
+    ("a page", content(b"<html>\n<title>Hi</title>"), POST_SIMILAR, 'isn\'t JSON: "<html> <title>Hi</title>"'),
+    ("NaN", content(b'{"statusCode": 200, "body": {"warnings": [NaN]}}'), POST_SIMILAR, "isn't JSON"),
+    ("another content type", headers(content_type="text/html"), POST_SIMILAR, 'content type is "text/html"'),
+    ("no list of warnings", body(warnings=None), POST_SIMILAR, 'no list "warnings"'),
+    ("a warning without a reason", body(warnings=["Hm"]), POST_SIMILAR, "the warnings are ['Hm'] instead of []"),
+    ("msg that is no string", body(msg=[[0.5, 1]]), POST_SIMILAR, 'the site can\'t parse "msg"'),
+    ("msg with NaN", on("/similar", body(msg="[(nan, 1)]")), POST_SIMILAR, 'the site can\'t parse "msg"'),
+    ("no msg for a GET", on("/similar", body(msg="None"), "GET"), GET_SIMILAR, 'the site can\'t parse "msg"'),
     ("worst first", on("/similar", reversed_matches), POST_SIMILAR, "most similar incident first"),
-    ("no cosine", on("/similar", body(msg="[(7.5, 1)]")), POST_SIMILAR, "no cosine"),
+    ("no cosine", on("/similar", body(msg="[(7.5, 1)]")), POST_SIMILAR, "isn't a cosine"),
     ("another best_url", body(best_url="https://example.org"), POST_SIMILAR, '"best_url" is https://example.org'),
-    ("no incidents", body(incidents=[]), POST_SIMILAR, '"incidents" does not say what "msg" says'),
+    ("no incidents", body(incidents=[]), POST_SIMILAR, '"incidents" and "msg" differ'),
     ("routes that disagree", on("/text-to-db-similar", other_incident),
      "POST /text-to-db-similar finds incidents", "finds incident 99 first"),
     ("quotes that count", on("/similar", without_quotes_taken_off, "GET"), GET_SIMILAR, "GET /similar: finds"),
-    ("no embedding", on("/text-to-embed", body(embedding=None)), EMBEDDING, 'no "embedding" with a "vector"'),
-    ("no number in a vector", on("/text-to-embed", body(embedding={"vector": ["a"]})), EMBEDDING, "no list of numbers"),
+    ("no embedding", on("/text-to-embed", body(embedding=None)), EMBEDDING, 'no "embedding" with a list "vector"'),
+    ("no number in a vector", on("/text-to-embed", body(embedding={"vector": ["a"]})), EMBEDDING, "finite numbers"),
     ("another hash", on("/text-to-embed", hash_of("0" * 40)), EMBEDDING, "not the SHA-1 of the transliterated text"),
     ("another vector", on("/text-to-embed", other_vector), "POST /embed-to-db-similar finds what the text finds",
      "POST /embed-to-db-similar: finds"),
     ("another vector, by GET", on("/text-to-embed", other_vector), "GET /embed-to-db-similar finds what the text finds",
      "GET /embed-to-db-similar: finds"),
-    ("no word about num", without_warnings, NUM, "warnings [] instead of ['Zero results requested"),
+    ("no word about num", without_warnings, NUM, "the warnings are [] instead of ['Zero results requested"),
     ("num that does not count", on("/similar", each_incident_twice), NUM, "2 incidents instead of 1 for {'num': '1'}"),
     ("any metric", another_metric_allowed, METRIC, "status 200 instead of 400"),
     ("another word about the metric", message("Error! No."), METRIC, '"msg" is "Error! No." instead of'),
@@ -352,21 +352,21 @@ BROKEN: list[Broken] = [
     ("another word about a missing text", on("/similar", message("Oh!")), REFUSES, '"msg" is "Oh!" instead of'),
     ("another word about bad values", on("/embed-to-db-similar", message("Oh!")), BAD, '"msg" is "Oh!" instead of'),
     ("a preflight that is refused", on("/similar", lambda e: setattr(e, "status", 403), "OPTIONS"), PREFLIGHT,
-     f"status 403: is {ORIGIN} one of the API's ALLOWED_ORIGINS? --origin names another"),
+     f"status 403: if {ORIGIN} isn't one of the API's ALLOWED_ORIGINS, give one of those"),
     ("a preflight without an origin", on("/similar", headers(access_control_allow_origin=None), "OPTIONS"), PREFLIGHT,
      "access-control-allow-origin is None"),
     ("a preflight without credentials", on("/similar", headers(access_control_allow_credentials=None), "OPTIONS"),
      PREFLIGHT, "access-control-allow-credentials is None instead of true"),
     ("a preflight without POST", on("/similar", headers(access_control_allow_methods="GET"), "OPTIONS"), PREFLIGHT,
-     'allows the methods "GET", POST not among them'),
+     'allows the methods "GET", but not POST'),
     ("a preflight without content-type", on("/similar", headers(access_control_allow_headers="accept"), "OPTIONS"),
-     PREFLIGHT, 'allows the headers "accept", content-type not among them'),
-    ("any site", on("/similar", any_origin), PREFLIGHT, "allows any site to call"),
+     PREFLIGHT, 'allows the headers "accept", but not content-type'),
+    ("any site", on("/similar", any_origin), PREFLIGHT, "allows other sites to call"),
     ("replies that pages can't read", on("/similar", headers(access_control_allow_origin=None)), READ,
-     f"access-control-allow-origin is None: is {ORIGIN} one of the API's ALLOWED_ORIGINS? --origin names another"),
+     f"access-control-allow-origin is None: if {ORIGIN} isn't one of the API's ALLOWED_ORIGINS, give one of those"),
     ("replies without credentials", on("/similar", headers(access_control_allow_credentials=None)), READ,
      "access-control-allow-credentials is None instead of true"),
-    ("any route", found_404, "nothing else is served", "GET /no-such-route: status 200 instead of 404"),
+    ("any route", found_404, "other routes and methods are refused", "GET /no-such-route: status 200 instead of 404"),
     ("no reply", on("/similar", lambda e: setattr(e, "close", True), "POST"), POST_SIMILAR, "POST /similar: "),
 ]  # fmt: skip
 
@@ -389,7 +389,7 @@ def test_every_check_can_fail() -> None:
     """Each kind of check notices one at least of the broken servers above."""
     checked = {check for _, _, check, _ in BROKEN}
     assert {GET_SIMILAR, POST_SIMILAR, PREFLIGHT, READ, EMBEDDING, REFUSES, NUM, METRIC, BAD} <= checked
-    assert {"GET /embed-to-db-similar finds what the text finds", "nothing else is served"} <= checked
+    assert {"GET /embed-to-db-similar finds what the text finds", "other routes and methods are refused"} <= checked
 
 
 def test_a_failure_is_a_line_on_stdout_and_exit_code_1(real_url: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -397,7 +397,7 @@ def test_a_failure_is_a_line_on_stdout_and_exit_code_1(real_url: str, capsys: py
         assert smoke_test.main([url, "--repeat", "1"]) == 1
     captured = capsys.readouterr()
     (line,) = (line for line in captured.out.splitlines() if line.startswith("FAIL"))
-    assert line == "FAIL  nothing else is served: GET /no-such-route: status 200 instead of 404"
+    assert line == "FAIL  other routes and methods are refused: GET /no-such-route: status 200 instead of 404"
     assert captured.out.splitlines()[-1] == "26 checks passed, 1 failed."
     assert captured.err == ""
 
@@ -435,7 +435,7 @@ def test_the_wrong_state_is_known_by_what_it_does_not_find(
     arguments = ["--origin", AIID_SITE, *expectations({1: TINY_TEXTS[1], 9: "Two planes fell"})]
     found = outcomes(aviation_url, capsys, *arguments)
     assert {each["check"]: each["problem"] for each in found["failed"]} == {
-        f'"{TINY_TEXTS[1]}" finds incident 1 first': "POST /similar: incident 1 is not among the 2 that are served",
+        f'"{TINY_TEXTS[1]}" finds incident 1 first': "POST /similar: incident 1 isn't among the 2 of the state",
         '"Two planes fell" finds incident 9 first': (
             "POST /similar: finds incident 3 first; incident 9 comes at rank 2 of 2"
         ),
@@ -505,7 +505,7 @@ def test_a_host_that_does_not_exist_is_one_line(capsys: pytest.CaptureFixture[st
 def test_a_server_that_never_answers_is_given_up(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert smoke_test.main([f"http://127.0.0.1:{silent.getsockname()[1]}", "--timeout", "1"]) == 1
-    assert "no whole reply within 1 s" in one_line_of_stderr(capsys)
+    assert "no complete reply within 1 s" in one_line_of_stderr(capsys)
 
 
 def drip(server: socket.socket, cut_off: threading.Event) -> None:
@@ -530,7 +530,7 @@ def test_a_server_that_never_ends_its_answer_is_given_up(capsys: pytest.CaptureF
         assert smoke_test.main([f"http://127.0.0.1:{server.getsockname()[1]}", "--timeout", "1"]) == 1
         thread.join()
     assert cut_off.is_set()
-    assert "no whole reply within 1 s" in one_line_of_stderr(capsys)
+    assert "no complete reply within 1 s" in one_line_of_stderr(capsys)
 
 
 def test_what_speaks_no_http_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

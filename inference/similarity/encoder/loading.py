@@ -36,4 +36,4 @@ def load_encoder(
 
         return OnnxEncoder.load(model_dir, model_filename, precision).cut_at(max_tokens)
     except ImportError as error:
-        raise ModelError(f"ENCODER_ENGINE is {engine}, but {error.name} is not installed") from error
+        raise ModelError(f"ENCODER_ENGINE is {engine}, but the package {error.name} isn't installed") from error

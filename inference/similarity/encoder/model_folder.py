@@ -79,22 +79,24 @@ class LongformerConfig:
         """Raises ValueError where `values` don't describe a Longformer."""
         kind = values.get("model_type")
         if kind != "longformer":
-            remedy = "; scripts/convert_encoder.py makes one of it" if kind in CONVERTIBLE_KINDS else ""
-            raise ValueError(f"model_type is {kind!r}, so this isn't a Longformer{remedy}")
+            remedy = "; convert it with scripts/convert_encoder.py" if kind in CONVERTIBLE_KINDS else ""
+            raise ValueError(f"model_type is {kind!r}, not 'longformer'{remedy}")
         layers, hidden = _size(values, "num_hidden_layers"), _size(values, "hidden_size")
         heads, pad = _size(values, "num_attention_heads"), _size(values, "pad_token_id", least=0, default=1)
         window: Any = values.get("attention_window")
         windows: tuple[Any, ...] = tuple(window) if isinstance(window, list) else (window,) * layers
         if len(windows) != layers or any(type(w) is not int or not 2 <= w <= _MAX_SIZE or w % 2 for w in windows):
-            raise ValueError(f"attention_window must be an even number, or one for each of {layers} layers")
+            raise ValueError(
+                f"attention_window must be an even number, or a list of {layers} even numbers, one for each layer"
+            )
         eps = values.get("layer_norm_eps", 1e-12)
         if not isinstance(eps, float | int) or not 0 < eps < 1:
-            raise ValueError("layer_norm_eps must be a number from 0 to 1")
+            raise ValueError("layer_norm_eps must be a number between 0 and 1")
         on_cls = values.get("global_attention_on_cls", False)
         if not isinstance(on_cls, bool):
             raise ValueError("global_attention_on_cls must be true or false")
         if hidden % heads:
-            raise ValueError(f"hidden_size {hidden} can't be divided among num_attention_heads {heads}")
+            raise ValueError(f"hidden_size {hidden} isn't a multiple of num_attention_heads {heads}")
         config = cls(
             hidden_size=hidden,
             num_hidden_layers=layers,
@@ -108,7 +110,7 @@ class LongformerConfig:
         )
         if config.max_tokens < 3:
             raise ValueError(
-                f"max_position_embeddings leaves room for {config.max_tokens} tokens; it must for 3 or more"
+                f"max_position_embeddings leaves room for {config.max_tokens} tokens; at least 3 are needed"
             )
         return config
 
@@ -152,8 +154,8 @@ class ModelFiles:
         """Raises ModelError for a config that is missing, broken or of another kind of model."""
         if (self.folder / INSTALLING_DIRNAME).is_dir():
             raise ModelError(
-                f"the installation of a model in {self.folder} was stopped halfway; give the same command again "
-                "(scripts/fetch_model.py, convert_encoder.py or export_onnx.py), which ends it"
+                f"the installation of a model in {self.folder} was stopped halfway; to finish it, give the same "
+                "command again (scripts/fetch_model.py, convert_encoder.py or export_onnx.py)"
             )
         if not self.config_path.exists():
             raise ModelError(f"there is no model in {self.folder}: {HOW_TO_GET_ONE}")
@@ -181,8 +183,8 @@ class ModelFiles:
             path.exists() for name in _OTHER_WEIGHTS for path in self.folder.glob(name)
         ):
             raise ModelError(
-                f"{self.folder} has weights in a form that isn't served: scripts/fetch_model.py --from {self.folder} "
-                "installs them"
+                f"the weights in {self.folder} are pickled or in shards; install them with "
+                f"scripts/fetch_model.py --from {self.folder}"
             )
         require_content(self.weights_path)
         read_header(self.weights_path)
@@ -205,7 +207,7 @@ class ModelFiles:
         if expected is not None and sha256_of(self.folder / name) != expected:
             raise ModelError(
                 f"{self.folder / name} isn't the file that was exported (its SHA-256 isn't the one in "
-                f"{PROVENANCE_FILENAME}); scripts/export_onnx.py makes it anew"
+                f"{PROVENANCE_FILENAME}); export it again with scripts/export_onnx.py"
             )
 
     def require_graph_at_start(self, name: str) -> None:
@@ -292,7 +294,7 @@ def read_object(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_bytes())
     except RecursionError as error:
-        raise ValueError("its JSON is nested too deep") from error
+        raise ValueError("its JSON is nested too deeply") from error
     except OSError as error:
         raise ModelError(f"{path} can't be read: {error.strerror or error}") from error
     except ValueError as error:

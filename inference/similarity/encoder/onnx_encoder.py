@@ -26,7 +26,7 @@ import onnxruntime
 
 # What the export notes down in the graph, to be compared with the folder that the graph is found in.
 FINGERPRINT_KEY, WORDS_KEY = "model_fingerprint", "vocabulary_size"
-_ADVICE = "scripts/export_onnx.py makes it anew"
+_ADVICE = "export it again with scripts/export_onnx.py"
 
 
 class OnnxEncoder(TextEncoder):
@@ -52,10 +52,12 @@ class OnnxEncoder(TextEncoder):
         """As `load_encoder`."""
         files, config, tokenizer = open_folder(model_dir, model_filename)
         if precision not in GRAPH_FILENAMES:
-            raise ModelError(f"ENCODER_ENGINE=onnx has no precision {precision}, only {', '.join(GRAPH_FILENAMES)}")
+            raise ModelError(
+                f"ENCODER_PRECISION for the engine onnx must be one of {', '.join(GRAPH_FILENAMES)}, not {precision}"
+            )
         path = files.folder / GRAPH_FILENAMES[precision]
         if not path.exists():
-            raise ModelError(f"{path} is not there; {_ADVICE}")
+            raise ModelError(f"there is no graph {path}; make it with scripts/export_onnx.py")
         files.require_graph_at_start(path.name)
         return cls.from_graph(path, config, tokenizer, files, precision)
 
@@ -73,7 +75,7 @@ class OnnxEncoder(TextEncoder):
         noted = session.get_modelmeta().custom_metadata_map
         encoder = cls(config, session, tokenizer, files)
         if noted.get(FINGERPRINT_KEY, encoder.fingerprint) != encoder.fingerprint:
-            raise ModelError(f"{path} was made from other files than lie beside it; {_ADVICE}")
+            raise ModelError(f"{path} was made from other files than those beside it; {_ADVICE}")
         is_ours = FINGERPRINT_KEY in noted and noted.get(WORDS_KEY, "").isdecimal() and _gives_vectors(session, config)
         if not is_ours:
             raise ModelError(f"{path} isn't a graph that this project exported; {_ADVICE}")

@@ -44,7 +44,7 @@ def read_header(path: Path) -> dict[str, Place]:
         ) from error
     needed = max((place.end for place in places.values()), default=8 + header_bytes)
     if size != needed:
-        raise ModelError(f"{path} has {size} bytes where its header asks for {needed}; copy or install it again")
+        raise ModelError(f"{path} has {size} bytes, but its header describes {needed}; copy or install it again")
     return places
 
 

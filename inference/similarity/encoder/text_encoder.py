@@ -134,4 +134,6 @@ def open_folder(model_dir: str | Path, model_filename: str) -> tuple[ModelFiles,
 def require_vocabulary(tokenizer: TextTokenizer, words: int) -> None:
     """Raises ModelError where the tokenizer has tokens for which a table of so many words has no row."""
     if tokenizer.vocabulary_size > words:
-        raise ModelError(f"the tokenizer has {tokenizer.vocabulary_size} tokens, the model {words}")
+        raise ModelError(
+            f"the tokenizer has {tokenizer.vocabulary_size} tokens, the model only {words}; install the model again"
+        )

@@ -261,7 +261,7 @@ class WeightReader:
         # A checkpoint saved with a head on top (masked language model) carries the encoder under this prefix.
         self._prefix = "longformer." if any(name.startswith("longformer.") for name in weights) else ""
         if config.hidden_act not in GELU_APPROXIMATIONS:
-            raise ModelError(f"hidden_act {config.hidden_act!r} is none of {sorted(GELU_APPROXIMATIONS)}")
+            raise ModelError(f"hidden_act must be one of {', '.join(GELU_APPROXIMATIONS)}, not {config.hidden_act!r}")
 
     def take(self, name: str, *shape: int | None) -> Tensor:
         """The tensor `name`, float32, of `shape`, in which None stands for any size."""
@@ -272,11 +272,11 @@ class WeightReader:
             want in (None, got) for want, got in zip(shape, tensor.shape, strict=True)
         )
         if not fits:
-            raise ModelError(f"tensor {name} has the shape {tuple(tensor.shape)}, the config asks for {shape}")
+            raise ModelError(f"tensor {name} has the shape {tuple(tensor.shape)}, but config.json asks for {shape}")
         if tensor.dtype not in _STORED_DTYPES:
             allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in _STORED_DTYPES)
             found = str(tensor.dtype).removeprefix("torch.")
-            raise ModelError(f"tensor {name} is of the type {found}; it must be of {allowed}")
+            raise ModelError(f"tensor {name} has the type {found}; it must be one of {allowed}")
         return tensor.float()
 
     def norm(self, name: str) -> Norm:
@@ -334,7 +334,9 @@ class TorchEncoder(TextEncoder):
     ) -> None:
         super().__init__(config, tokenizer, files)
         if precision not in DTYPES:
-            raise ModelError(f"ENCODER_ENGINE=torch has no precision {precision}, only {', '.join(DTYPES)}")
+            raise ModelError(
+                f"ENCODER_PRECISION for the engine torch must be one of {', '.join(DTYPES)}, not {precision}"
+            )
         self.precision = precision
         reader = WeightReader(weights, config, DTYPES[precision])
         self._words = reader.take("embeddings.word_embeddings.weight", None, config.hidden_size)

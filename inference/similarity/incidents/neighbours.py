@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from similarity.incidents.ranking import Index, Match, Metric, largest
+from similarity.incidents.ranking import Match, Metric, largest, origin_of
 from similarity.incidents.state import IncidentState
+from similarity.vectors import exact_unit
 
 # Similarities in memory at a time: 64 MiB.
 _BLOCK = 8 << 20
@@ -23,8 +24,8 @@ def neighbours(state: IncidentState, num: int, metric: Metric = "cosine") -> Ite
     Left out are the incident itself, those that were merged with it, and those that people marked as dissimilar. So
     there may be fewer than `num`.
     """
-    _, directions = Index(state.means).prepared(metric)
-    exact = directions.astype(np.float64)  # (incidents, hidden)
+    # Several incidents may be so alike that float32 can't tell which is nearer.
+    exact = exact_unit(state.means - origin_of(state.means, metric))  # (incidents, hidden)
     # Rounding moves a sum of so many products of unit vectors by less.
     margin = 4 * exact.shape[1] * np.finfo(np.float64).eps
     left_out = _left_out(state)

@@ -77,7 +77,7 @@ def _read_zip(file: IO[bytes], budget: Budget) -> Any:
 
     def read(name: str) -> NDArray[np.uint8]:
         if folder + name not in members:
-            raise PtFileError(f"it has no {name[:80]!r}")
+            raise PtFileError(f"the zip has no {name[:80]!r}")
         return _read_member(file, members[folder + name], budget)
 
     byte_order = ">" if folder + "byteorder" in members and read("byteorder").tobytes() == b"big" else "<"

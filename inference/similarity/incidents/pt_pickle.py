@@ -53,7 +53,7 @@ class Budget:
         """Raises PtFileError where the file asks for more than it may."""
         self._left -= size
         if self._left < 0:
-            raise PtFileError(f"the file has {self.file_bytes} bytes and asks for far more memory than that")
+            raise PtFileError(f"the file has {self.file_bytes} bytes but asks for far more memory")
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,9 @@ class PickleMachine:
         match name:
             case "PROTO":
                 if argument not in (2, 3):
-                    raise PtFileError(f"its pickle has protocol {argument}; save it without another pickle_protocol")
+                    raise PtFileError(
+                        f"its pickle has protocol {argument}; save it with torch's default pickle_protocol"
+                    )
             case "BINUNICODE" | "SHORT_BINSTRING" | "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "NONE":
                 if isinstance(argument, str):
                     self._budget.spend(4 * len(argument))
@@ -151,7 +153,7 @@ class PickleMachine:
                 stack.append(value)
             case "GLOBAL":
                 if argument not in _GLOBALS:
-                    raise PtFileError(f"it asks for {argument[:80]!r}, which no state is made of")
+                    raise PtFileError(f"it asks for {argument[:80]!r}, which a state doesn't contain")
                 stack.append(_GLOBALS[argument])
             case "BINPERSID":
                 stack.append(self._storage(stack.pop()))
@@ -161,9 +163,9 @@ class PickleMachine:
             case "STOP":
                 pass
             case "BUILD":
-                raise PtFileError("it holds weights, or another object of a program, not a state")
+                raise PtFileError("it holds weights or another Python object, not a state")
             case _:
-                raise PtFileError(f"its pickle has the instruction {name}, which no state is made with")
+                raise PtFileError(f"its pickle has the instruction {name}, which a state doesn't contain")
 
     def _last(self, count: int) -> list[Any]:
         if len(self._stack) < count:
@@ -187,7 +189,7 @@ class PickleMachine:
     def _storage(self, identity: Any) -> Storage:
         tag, kind, key, _, entries, *view = expect(identity, tuple)
         if tag != "storage" or any(part is not None for part in view):
-            raise PtFileError("it names a storage in a way that torch.save doesn't")
+            raise PtFileError("it names a storage in another way than torch.save does")
         return self._load_storage(expect(kind, Kind), expect(key, str), expect(entries, int))
 
     def _rebuild(self, function: object, arguments: tuple[Any, ...]) -> Any:
@@ -234,5 +236,5 @@ class PickleMachine:
 def expect(value: Any, kind: type) -> Any:
     """`value`, which must be of that very type: True, say, isn't an int here. Raises PtFileError."""
     if type(value) is not kind:
-        raise PtFileError(f"it has a value of type {type(value).__name__} where one of type {kind.__name__} belongs")
+        raise PtFileError(f"it has a value of type {type(value).__name__} where it needs one of type {kind.__name__}")
     return value

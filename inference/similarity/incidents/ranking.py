@@ -54,7 +54,7 @@ class Ranking:
         """
         state = self.state
         if vector.shape != (state.dimension,):
-            raise ValueError(f"vector has the shape {tuple(vector.shape)}, the state asks for ({state.dimension},)")
+            raise ValueError(f"vector has the shape {tuple(vector.shape)}; the state needs ({state.dimension},)")
         if metric not in METRICS:
             raise ValueError(f"metric must be one of {METRICS}, not {metric!r}")
         rows = len(state) if num < 0 else min(num, len(state))
@@ -79,7 +79,9 @@ class Index:
 
         What has no direction has similarity 0; ties are in the order of the rows.
         """
-        origin, directions = self.prepared(metric)
+        if metric not in self._prepared:  # two threads may both make it, and it is the same
+            self._prepared[metric] = self._prepare(metric)
+        origin, directions = self._prepared[metric]
         difference = vector.astype(np.float64) - origin
         # Its length doesn't matter, and may be one that float64 has no square of.
         direction = unit(divide(difference, np.abs(difference).max(keepdims=True)))
@@ -89,22 +91,22 @@ class Index:
         best = largest(similarities, num)
         return best, similarities[best]
 
-    def prepared(self, metric: Metric) -> tuple[NDArray[np.float64], Vector]:
-        """What the metric subtracts, (hidden,), and the unit vectors of the means less that, (incidents, hidden)."""
-        if metric not in self._prepared:  # two threads may both make it, and it is the same
-            self._prepared[metric] = self._prepare(metric)
-        return self._prepared[metric]
-
     def _prepare(self, metric: Metric) -> tuple[NDArray[np.float64], Vector]:
-        """As `prepared`."""
-        origin = np.zeros(self.means.shape[1])
-        if metric == "centered" and len(self.means):
-            origin = self.means.mean(axis=0, dtype=np.float64)
+        """The metric's origin, and the directions of the means seen from there, (incidents, hidden)."""
+        origin = origin_of(self.means, metric)
         directions = np.empty_like(self.means)
         for start in range(0, len(self.means), _CHUNK):
             rows = slice(start, start + _CHUNK)
             directions[rows] = unit(self.means[rows] - origin)
         return origin, directions
+
+
+def origin_of(means: Vector, metric: Metric) -> NDArray[np.float64]:
+    """What the metric subtracts from every vector: (incidents, hidden) -> (hidden,)."""
+    origin = np.zeros(means.shape[1])
+    if metric == "centered" and len(means):
+        origin = means.mean(axis=0, dtype=np.float64)
+    return origin
 
 
 def largest(values: NDArray[np.floating[Any]], k: int) -> NDArray[np.intp]:

@@ -55,6 +55,7 @@ FORMAT, VERSION = "incident-state", 1
 # Of built_at, for strftime.
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
+_REMEDY = "build the state again with this model (scripts/build_state.py)"
 # What the states of all versions have.
 _FIRST_FIELDS = ("incident_ids", "report_counts", "means", "titles", "model", "model_fingerprint", "precision")
 # Of a source: an archive that AIID published, tables, or documents.
@@ -125,7 +126,7 @@ class IncidentState:
         self._require_origin()
         self._require_pairs()
         if not (self.incident_ids > 0).all() or not (np.diff(self.incident_ids) > 0).all():
-            raise ValueError("incident_ids must be 1 or more, ascending, no two alike")
+            raise ValueError("incident_ids must be 1 or more, in ascending order and unique")
         if not (self.report_counts > 0).all():
             raise ValueError("report_counts must be at least 1")
         self._require_usable_means()
@@ -160,7 +161,7 @@ class IncidentState:
 
     def _require_pairs(self) -> None:
         for name, pairs in {"duplicates": self.duplicates, "dissimilar": self.dissimilar}.items():
-            if not isinstance(pairs, np.ndarray) or pairs.dtype != np.int64 or pairs.shape != (len(pairs), 2):
+            if not isinstance(pairs, np.ndarray) or pairs.dtype != np.int64 or pairs.shape[1:] != (2,):
                 raise ValueError(f"{name} must be a tensor of int64 of shape (pairs, 2)")
             if not (pairs > 0).all():
                 raise ValueError(f"{name} must have ids of 1 or more")
@@ -179,7 +180,7 @@ class IncidentState:
             row = unusable[0]
             raise ValueError(
                 f"the mean of incident {self.incident_ids[row]} has a number that is NaN, infinite or above "
-                f"{MAX_SIZE:,.0f}, as {len(unusable)} of {len(largest)} means have: the file is damaged, build it again"
+                f"{MAX_SIZE:,.0f}; so have {len(unusable)} of {len(largest)} means. Build the state again"
             )
 
     def __len__(self) -> int:
@@ -192,16 +193,20 @@ class IncidentState:
     def require_made_by(self, encoder: MadeBy, name: str) -> None:
         """Raises StateError where this state was made with another model than `encoder`, which is called `name`."""
         if self.dimension != encoder.dimension:
-            raise StateError(f"the state has {self.dimension} dimensions, the model {encoder.dimension}")
+            raise StateError(
+                f"the state has {self.dimension} dimensions, but the model has {encoder.dimension}; {_REMEDY}"
+            )
         if self.model_fingerprint:
             if self.model_fingerprint != encoder.fingerprint:
-                raise StateError(f"the state was made with another model ({self.model or 'unnamed'}) than {name}")
+                raise StateError(
+                    f"the state was made with another model ({self.model or 'unnamed'}) than {name}; {_REMEDY}"
+                )
         elif self.model and self.model != name:
-            raise StateError(f"the state was made with the model {self.model}, the one loaded is {name}")
+            raise StateError(f"the state was made with the model {self.model}, but {name} is loaded; {_REMEDY}")
         if self.text_preparation != encoder.text_preparation:
             raise StateError(
                 f"the texts of the state were prepared with {self.text_preparation or 'nothing'}, those that are "
-                f"compared with it are prepared with {encoder.text_preparation}: build the state again"
+                f"compared with it are prepared with {encoder.text_preparation}; {_REMEDY}"
             )
         self.require_limit_within(encoder.longest_input)
 
@@ -210,7 +215,7 @@ class IncidentState:
         if self.max_tokens > longest_input:
             raise StateError(
                 f"the texts of the state were cut at {self.max_tokens} tokens, but the model takes {longest_input} at "
-                "most: build the state again with a lower MAX_TOKENS"
+                "most; build the state again with a lower MAX_TOKENS"
             )
 
     def save(self, path: str | Path) -> None:
@@ -270,7 +275,7 @@ class IncidentState:
     @classmethod
     def _from_original(cls, content: object) -> IncidentState:
         if not isinstance(content, list):
-            raise ValueError(f"it holds a {type(content).__name__}, neither a dict nor a list")
+            raise ValueError(f"it holds a {type(content).__name__}, not a dict or a list")
         ids, counts, means = [], [], []
         for incident_id, vectors in enumerate(content, start=1):
             if vectors is None:

@@ -76,4 +76,4 @@ def _require_same_sizes(image: Path, shelved: Path) -> None:
     found = {path.name: path.stat().st_size for path in shelved.iterdir()}
     if found != expected:
         wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-        raise ModelError(f"{shelved} has other files than the image: {', '.join(wrong)}")
+        raise ModelError(f"{shelved} has other files or sizes than the image: {', '.join(wrong)}")

@@ -85,7 +85,7 @@ def shelve_state(shelf: Path, path: Path, check: Callable[[IncidentState], None]
         ahead_s = datetime.fromisoformat(state.built_at).timestamp() - time.time()
         if ahead_s > MAX_AHEAD_S:
             raise StateError(
-                f"the state says that it was built at {state.built_at}, which is {ahead_s / 60:.0f} minutes from now "
+                f"the state says it was built at {state.built_at}, {ahead_s / 60:.0f} minutes from now "
                 f"({datetime.now(UTC):{TIME_FORMAT}}): set the clock of the machine that built it, and build it again"
             )
     name = state_name(state.built_at, state_version(path))

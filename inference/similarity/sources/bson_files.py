@@ -68,7 +68,7 @@ def read_bson_incidents(file: IO[bytes], name: str, problems: Problems) -> list[
             problems.report(name, number, "incident_id isn't a whole number above 0", "document")
             continue
         if incident_id in incidents:
-            problems.report(name, number, f"incident {incident_id} stood in an earlier document", "document")
+            problems.report(name, number, f"an earlier document has incident {incident_id} too", "document")
             continue
         reports = document.get("reports")
         numbers = [whole_number(entry) for entry in reports] if isinstance(reports, list) else [None]
@@ -107,7 +107,7 @@ def read_bson_reports(file: IO[bytes], name: str, problems: Problems, responses:
     size = 0
     for number, report_number, document in _numbered(file, name, problems):
         if report_number in found.texts or report_number in found.not_counted:
-            problems.report(name, number, f"report {report_number} stood in an earlier document", "document")
+            problems.report(name, number, f"an earlier document has report {report_number} too", "document")
             continue
         tags = document.get("tags")
         is_response = isinstance(tags, list) and RESPONSE in tags
@@ -127,8 +127,8 @@ def read_bson_reports(file: IO[bytes], name: str, problems: Problems, responses:
                 continue
             vector = _vector(embedding["vector"], size)
             if vector is None:
-                reason = f"the vector of report {report_number} isn't a list of {size or 'some'} numbers"
-                problems.report(name, number, f"{reason} up to {MAX_SIZE:,.0f}", "document")
+                reason = f"the vector of report {report_number} isn't a list of {f'{size} ' if size else ''}numbers"
+                problems.report(name, number, f"{reason} from -{MAX_SIZE:,.0f} to {MAX_SIZE:,.0f}", "document")
             else:
                 size = len(vector)
                 found.embeddings[report_number] = Embedding(vector, _string(embedding, "from_text_hash").lower())

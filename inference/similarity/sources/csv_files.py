@@ -46,7 +46,7 @@ def read_csv_reports(
         if number is None:
             problems.report(name, line, "report_number isn't a whole number above 0")
         elif number in reports:
-            problems.report(name, line, f"report {number} stood in an earlier line")
+            problems.report(name, line, f"an earlier line has report {number} too")
         elif responses == "exclude" and RESPONSE in _tags(row["tags"]):
             reports.not_counted.add(number)
         elif row["text"].strip():
@@ -107,7 +107,7 @@ def _incident_id(row: Row, name: str, line: int, seen: Container[int], problems:
     if incident_id is None:
         problems.report(name, line, "incident_id isn't a whole number above 0")
     elif incident_id in seen:
-        problems.report(name, line, f"incident {incident_id} stood in an earlier line")
+        problems.report(name, line, f"an earlier line has incident {incident_id} too")
         return None
     return incident_id
 

@@ -61,7 +61,9 @@ def link(
         missing = [number for number in numbers if number not in reports]
         if missing:
             listed = ", ".join(map(str, missing))
-            problems.report(name, each.number, f"incident {each.incident_id}: no usable report {listed}", unit)
+            problems.report(
+                name, each.number, f"incident {each.incident_id} has missing or unusable reports: {listed}", unit
+            )
         counted = tuple(reports.counted[number] for number in numbers if number in reports.counted)
         if counted:
             incidents.append(Incident(each.incident_id, each.title, each.date, counted))
@@ -79,7 +81,7 @@ def resolve(found: Iterable[FoundDuplicate], name: str, problems: Problems, unit
     number_of: dict[int, int] = {}
     for each in found:
         if each.merged in direct:
-            problems.report(name, each.number, f"incident {each.merged} stood in an earlier {unit}", unit)
+            problems.report(name, each.number, f"an earlier {unit} has incident {each.merged} too", unit)
         else:
             direct[each.merged], number_of[each.merged] = each.became, each.number
     resolved = {}

@@ -164,7 +164,10 @@ class _Snapshot:
         """Raises SourceError. Where there is none, a file that wasn't read may be the reason."""
         found = self._found.get(name, [])
         if len(found) > 1:
-            raise SourceError(f"{self._path} has {len(found)} files named {name}, not one: {found[0]!r}, {found[1]!r}.")
+            raise SourceError(
+                f"{self._path} has {len(found)} files named {name}, e.g. {found[0]!r} and {found[1]!r}; it "
+                "must have one."
+            )
         if not found:
             refused = sorted(self._refused, key=lambda each: (_known_as(each[0]) != name, each[0].name))[:1]
             reasons = [f"{member.name!r} {reason}" for member, reason in refused]

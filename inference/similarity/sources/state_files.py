@@ -35,9 +35,13 @@ def read_state_csv(path: Path, problems: Problems) -> IncidentState:
         if incident_id is None or count is None:
             problems.report(path.name, line, "incident_id or count isn't a whole number above 0")
         elif not size or vector.shape != (size,) or not (np.abs(vector) <= MAX_SIZE).all():
-            problems.report(path.name, line, f"mean isn't a list of {size or 'some'} numbers up to {MAX_SIZE:,.0f}")
+            problems.report(
+                path.name,
+                line,
+                f"mean isn't a list of {f'{size} ' if size else ''}numbers from -{MAX_SIZE:,.0f} to {MAX_SIZE:,.0f}",
+            )
         elif incident_id in rows:
-            problems.report(path.name, line, "incident_id stood in an earlier line")
+            problems.report(path.name, line, "an earlier line has the same incident_id")
         else:
             rows[incident_id] = (count, vector)
     if not rows:
@@ -55,7 +59,7 @@ def read_state_csv(path: Path, problems: Problems) -> IncidentState:
 def _vector(value: object) -> Vector:
     """Of a JSON list of numbers; what float32 can't hold becomes infinite. Raises TypeError or ValueError."""
     if not isinstance(value, list) or not all(isinstance(entry, float | int) for entry in value):
-        raise TypeError("no list of numbers")
+        raise TypeError("not a list of numbers")
     with np.errstate(over="ignore"):
         return np.array([float(entry) for entry in value], dtype=np.float32)
 
@@ -65,7 +69,7 @@ def read_original_state(path: Path) -> IncidentState:
     try:
         return IncidentState.load(path)
     except StateError as error:
-        raise SourceError(f"{path.name} isn't an incident state: {error.detail}") from error
+        raise SourceError(error.detail) from error
 
 
 def has_vectors(path: Path) -> bool:

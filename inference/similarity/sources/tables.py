@@ -52,7 +52,7 @@ def read_rows(
         header = next(reader, [])
         absent = [column for column in columns if column not in header]
         if absent:
-            raise SourceError(f"{name} has no column {', '.join(absent)}; its first line has to name them.")
+            raise SourceError(f"{name} has no column {', '.join(absent)}; its first line must name them.")
         places = {column: header.index(column) for column in (*columns, *optional) if column in header}
         doubled = first_line.rstrip("\r\n") == ",".join(f'"{column}"' for column in header)
         held: deque[tuple[int, Row]] = deque()

@@ -88,7 +88,7 @@ def test_one_of_the_two_files_is_too_few(name: str, folder: Path) -> None:
         read_tokenizer(folder)
     assert str(caught.value) == (
         f"{folder} has neither tokenizer.json nor vocab.json and merges.txt; "
-        "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER), of transformers, makes tokenizer.json."
+        "make tokenizer.json with transformers: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)."
     )
 
 
@@ -104,12 +104,12 @@ def test_one_of_the_two_files_is_too_few(name: str, folder: Path) -> None:
         ("tokenizer.json", "", "is empty"),
         ("vocab.json", "", "is empty"),
         ("vocab.json", "[]", "it holds a list, not an object"),
-        ("vocab.json", '{"a":' * 100_000, "is nested too deep"),
-        ("vocab.json", '{"<s>": 0}', "has no </s>; "),
-        ("vocab.json", '{"<s>": 0, "</s>": "two"}', "vocab.json and merges.txt make no tokenizer: "),
-        ("vocab.json", '{"<s>": 0, "</s>": 1}', "vocab.json and merges.txt make no tokenizer: "),
-        ("merges.txt", "#version: 0.2\na b c d", "vocab.json and merges.txt make no tokenizer: "),
-        ("added_tokens.json", '{"<sep>": 601}', "adds 1 tokens to vocab.json; "),
+        ("vocab.json", '{"a":' * 100_000, "is nested too deeply"),
+        ("vocab.json", '{"<s>": 0}', "has no token </s>; "),
+        ("vocab.json", '{"<s>": 0, "</s>": "two"}', "vocab.json and merges.txt aren't a valid tokenizer: "),
+        ("vocab.json", '{"<s>": 0, "</s>": 1}', "vocab.json and merges.txt aren't a valid tokenizer: "),
+        ("merges.txt", "#version: 0.2\na b c d", "vocab.json and merges.txt aren't a valid tokenizer: "),
+        ("added_tokens.json", '{"<sep>": 601}', "has 1 tokens that vocab.json lacks; "),
     ],
 )
 def test_a_tokenizer_that_can_not_be_read_is_refused_in_one_sentence(

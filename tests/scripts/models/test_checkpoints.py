@@ -230,44 +230,44 @@ def tar_of_torch_0_1(path: Path) -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
-    "a list": (lambda path: torch.save([1], path), "they must be tensors by name, not of type list"),
-    "a tensor": (lambda path: save_old(torch.ones(2), path), "they must be tensors by name, not of type Tensor"),
+    "a list": (lambda path: torch.save([1], path), "must be a dict of tensors, not of type list"),
+    "a tensor": (lambda path: save_old(torch.ones(2), path), "must be a dict of tensors, not of type Tensor"),
     "an empty dict": (
         lambda path: torch.save({}, path),
-        "aren't those of a BERT, RoBERTa or Longformer: no name ends in",
+        "aren't from a BERT, RoBERTa or Longformer: no tensor's name ends in",
     ),
     "another model": (lambda path: torch.save({"wte.weight": torch.ones(2)}, path), f"ends in {WORDS}"),
     "names that are numbers": (
         lambda path: torch.save({1: torch.ones(2)}, path),
-        "aren't those of a BERT, RoBERTa or Longformer",
+        "aren't from a BERT, RoBERTa or Longformer",
     ),
     "values that are lists": (
         lambda path: torch.save({WORDS: [[1.0, 2.0]]}, path),
-        f"have under {WORDS} no dense tensor of floating-point numbers, but list.",
+        f"{WORDS} in the weights must be a dense tensor of floating-point numbers, not list.",
     ),
     "whole numbers": (
         lambda path: torch.save({WORDS: torch.ones(2, 2, dtype=torch.int8)}, path),
-        "but a tensor of torch.int8, torch.strided.",
+        "not a tensor of torch.int8, torch.strided.",
     ),
     "a sparse tensor": (
         lambda path: torch.save({WORDS: torch.eye(3).to_sparse()}, path),
-        "but a tensor of torch.float32, torch.sparse_coo.",
+        "not a tensor of torch.float32, torch.sparse_coo.",
     ),
     "two encoders": (
         lambda path: torch.save(prefixed("query.", encoder()) | prefixed("context.", encoder()), path),
-        "hold several encoders, under 'context.' and 'query.'; save the one that you want alone.",
+        "hold several encoders, under 'context.' and 'query.'; save only the one that you want.",
     ),
     "two encoders in a trainer's dict": (
         lambda path: torch.save({"model": encoder(), "ema": encoder()}, path),
-        "hold several encoders, under 'ema/' and 'model/'; save the one that you want alone.",
+        "hold several encoders, under 'ema/' and 'model/'; save only the one that you want.",
     ),
     "a trainer's arguments": (
         lambda path: torch.save({"hyper_parameters": argparse.Namespace(a=1), "state_dict": encoder()}, path),
-        "they ask for argparse.Namespace, and of a pickle nothing but tensors is read; load them where they were made",
+        "they contain argparse.Namespace, but only tensors are read from a pickle; load them where they were made",
     ),
     "a whole model": (
         lambda path: save_old(torch.nn.Linear(2, 2), path),
-        "they ask for torch.nn.modules.linear.Linear, and of a pickle nothing but tensors is read",
+        "they contain torch.nn.modules.linear.Linear, but only tensors are read from a pickle",
     ),
     "a bare pickle": (lambda path: path.write_bytes(pickle.dumps(encoder().keys() - {""})), "can't be read: "),
     "TorchScript": (scripted, "TorchScript archives"),
@@ -361,9 +361,9 @@ def test_damaged_weights_are_read_or_refused_and_nothing_else(form: str, tmp_pat
     ("names", "message"),
     [
         ([], "x has neither model.safetensors nor pytorch_model.bin, nor an index of their shards"),
-        (["last.ckpt"], "give weights of another name one of these names."),
+        (["last.ckpt"], "if the weights have another name, rename them to one of these."),
         (["pytorch_model-00001-of-00002.bin"], "copy or fetch model.safetensors.index.json or pytorch_model.bin.index"),
-        (["tf_model.h5"], "x has no weights for torch, only tf_model.h5; where their framework is installed"),
+        (["tf_model.h5"], "x has no weights for torch, only tf_model.h5; convert them with transformers 4"),
         (["flax_model.msgpack", "tf_model.h5"], "only flax_model.msgpack, tf_model.h5;"),
     ],
 )
@@ -379,8 +379,8 @@ def test_a_folder_without_weights_for_torch_says_what_it_has(names: list[str], m
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[" * 100_000, "can't be read: its JSON is nested too deep"),
-        ('{"a":' * 100_000, "can't be read: its JSON is nested too deep"),
+        ("[" * 100_000, "can't be read: its JSON is nested too deeply"),
+        ('{"a":' * 100_000, "can't be read: its JSON is nested too deeply"),
         ("[]", "can't be read: it holds a list, not an object"),
         ("null", "can't be read: it holds a NoneType, not an object"),
         ("{", "can't be read: it isn't JSON: Expecting property name"),

@@ -156,7 +156,8 @@ def test_a_mirror_without_checksums_is_taken_at_its_word_and_that_is_said(
     ran = fetch(hub.url, out, "--model", "some/model")
     assert ran.code == 0, ran.stderr
     assert ran.message == [
-        "fetch_model: not verified, as the hub names no checksums: config.json, tokenizer.json, model.safetensors"
+        "fetch_model: the hub has no checksums for these files, so they weren't verified: "
+        "config.json, tokenizer.json, model.safetensors"
     ]
     assert [asked.range for asked in hub.gets("model.safetensors")] == [None]
     assert encodes_alike(out, tiny_encoder)
@@ -177,10 +178,10 @@ def test_what_the_hub_does_not_have_leaves_the_model_that_was_there(
     has(hub, {**tiny_files, "config.json": b'{"model_type": "gpt2"}'}, "another/kind")
     for name, message in (
         ("nobody/nothing", "the hub has no public model nobody/nothing (404); check the name"),
-        ("without/tokenizer", "without/tokenizer has no tokenizer.json."),
-        ("only/tensorflow", "only/tensorflow has no weights for torch, only tf_model.h5; where their framework"),
-        ("an/encoder", "an/encoder isn't a Longformer that can be used here: "),
-        ("another/kind", "another/kind isn't a Longformer that can be used here: "),
+        ("without/tokenizer", "without/tokenizer on the hub has no tokenizer.json."),
+        ("only/tensorflow", "only/tensorflow has no weights for torch, only tf_model.h5; convert them with"),
+        ("an/encoder", "an/encoder isn't a usable Longformer: "),
+        ("another/kind", "another/kind isn't a usable Longformer: "),
     ):
         hub.asked.clear()
         ran = fetch(hub.url, out, "--model", name)
@@ -192,7 +193,7 @@ def test_what_the_hub_does_not_have_leaves_the_model_that_was_there(
         assert contents(out) == before, name
         assert not hub.gets("model.safetensors"), "what can't be used is not downloaded first"
     ran = fetch(hub.url, out, "--model", "an/encoder", "--revision", "v2")
-    assert ran.message == ["fetch_model: an/encoder has no revision v2 on the hub."]
+    assert ran.message == ["fetch_model: an/encoder has no revision v2 on the hub; check --revision."]
 
 
 # Tokens: what the real hub answers is in huggingface_hub's hf_raise_for_status.
@@ -220,8 +221,8 @@ def test_a_token_that_the_hub_rejects_is_named_by_where_it_comes_from(
     assert ran.code == 1
     [line] = ran.message
     name = f"the file {tmp_path / 'hub-home' / 'token'}" if source == "file" else f"the variable {source}"
-    assert line.startswith(f"fetch_model: the hub refuses some/model to the token from {name} (40")
-    assert "public models need none" in line
+    assert line.startswith(f"fetch_model: the hub refuses some/model with the token from {name} (40")
+    assert "public models need no token" in line
     assert "stale" not in ran.stderr, "tokens are secret"
 
 
@@ -230,8 +231,8 @@ def test_a_token_that_the_hub_rejects_is_named_by_where_it_comes_from(
     [
         (False, "mine", GATED, "some/model is gated (403): ask for access on {url}/some/model with the account of the"),
         (True, None, GATED_TO_ALL, "some/model is gated (401): ask for access on {url}/some/model with an account"),
-        (False, "mine", NOT_FOUND, "the hub refuses some/model to the token from the variable HF_TOKEN (404)"),
-        (False, None, NOT_LOGGED_IN, "the hub has no public model some/model (401); check the name or, if it is"),
+        (False, "mine", NOT_FOUND, "the hub refuses some/model with the token from the variable HF_TOKEN (404)"),
+        (False, None, NOT_LOGGED_IN, "the hub has no public model some/model (401); check the name. For a private"),
     ],
     ids=["gated to this account", "gated, its files alone", "private to this account", "private"],
 )
@@ -259,11 +260,11 @@ def test_a_model_that_is_not_for_everyone_says_what_it_takes(
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [
-        ({"ALL_PROXY": "socks5://me:secret@127.0.0.1:9"}, "ALL_PROXY names a SOCKS proxy, which needs another package"),
-        ({"https_proxy": "socks5h://127.0.0.1:9"}, "https_proxy names a SOCKS proxy, which needs another package"),
-        ({"SSL_CERT_FILE": "/nonexistent"}, "SSL_CERT_FILE is /nonexistent, which has no certificates ("),
-        ({"SSL_CERT_FILE": __file__}, f"SSL_CERT_FILE is {__file__}, which has no certificates ("),
-        ({"HF_TOKEN": "ä"}, "the token from the variable HF_TOKEN has characters that tokens don't have"),
+        ({"ALL_PROXY": "socks5://me:secret@127.0.0.1:9"}, "ALL_PROXY names a SOCKS proxy, but the package"),
+        ({"https_proxy": "socks5h://127.0.0.1:9"}, "https_proxy names a SOCKS proxy, but the package"),
+        ({"SSL_CERT_FILE": "/nonexistent"}, "SSL_CERT_FILE is /nonexistent, but no certificates can be read from it ("),
+        ({"SSL_CERT_FILE": __file__}, f"SSL_CERT_FILE is {__file__}, but no certificates can be read from it ("),
+        ({"HF_TOKEN": "ä"}, "the token from the variable HF_TOKEN has characters that a token can't have"),
     ],
     ids=["all", "https", "no certificates", "no PEM", "token"],
 )

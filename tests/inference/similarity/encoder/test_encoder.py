@@ -232,14 +232,14 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "config is no JSON": (lambda d: (d / "config.json").write_text("{"), "it isn't JSON: "),
     "config is a list": (lambda d: (d / "config.json").write_text("[]"), "it holds a list, not an object"),
     "config is empty": (lambda d: (d / "config.json").write_text(""), "is empty"),
-    "config is nested too deep": (lambda d: (d / "config.json").write_text('{"a": ' + DEEP), "nested too deep"),
+    "config is nested too deep": (lambda d: (d / "config.json").write_text('{"a": ' + DEEP), "nested too deeply"),
     "config is a pointer": (lambda d: (d / "config.json").write_bytes(LFS_POINTER), "run `git lfs pull`"),
-    "another kind of model": (lambda d: edit_config(d, model_type="t5"), "'t5', so this isn't a Longformer$"),
-    "an encoder to convert": (lambda d: edit_config(d, model_type="bert"), "convert_encoder.py makes one of it"),
+    "another kind of model": (lambda d: edit_config(d, model_type="t5"), "model_type is 't5', not 'longformer'$"),
+    "an encoder to convert": (lambda d: edit_config(d, model_type="bert"), "convert it with scripts/convert"),
     "odd window": (lambda d: edit_config(d, attention_window=[15, 16, 16]), "attention_window must be an even"),
-    "a window too few": (lambda d: edit_config(d, attention_window=[16, 16]), "one for each of 3 layers"),
+    "a window too few": (lambda d: edit_config(d, attention_window=[16, 16]), "3 even numbers, one for each layer"),
     "no window": (lambda d: edit_config(d, attention_window=None), "attention_window must be an even"),
-    "heads that don't divide": (lambda d: edit_config(d, num_attention_heads=5), "can't be divided among"),
+    "heads that don't divide": (lambda d: edit_config(d, num_attention_heads=5), "isn't a multiple of"),
     "no heads": (lambda d: edit_config(d, num_attention_heads=0), "num_attention_heads must be a whole number from 1"),
     "heads below 0": (lambda d: edit_config(d, num_attention_heads=-4), "num_attention_heads must be a whole number"),
     "heads that are a string": (lambda d: edit_config(d, num_attention_heads="4"), "num_attention_heads must be"),
@@ -265,10 +265,10 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "tokenizer is a pointer": (lambda d: (d / "tokenizer.json").write_bytes(LFS_POINTER), "run `git lfs pull`"),
     "tokenizer is nested too deep": (lambda d: (d / "tokenizer.json").write_text(DEEP), "isn't a tokenizer: "),
     "tokenizer panics": (lambda d: edit_tokenizer(d, normalizer=precompiled("AAAA")), "its code panicked"),
-    "more tokens than words": (lambda d: add_token(d / "tokenizer.json"), "tokens, the model|other files"),
+    "more tokens than words": (lambda d: add_token(d / "tokenizer.json"), "tokens, but the model|other files"),
     "no weights": (lambda d: (d / "model.safetensors").unlink(), "there is no file .*model.safetensors"),
     "weights are pickled": (
-        lambda d: (d / "model.safetensors").rename(d / "pytorch_model.bin"), "scripts/fetch_model.py --from .* installs"
+        lambda d: (d / "model.safetensors").rename(d / "pytorch_model.bin"), "with scripts/fetch_model.py --from"
     ),
     "weights are in shards": (
         lambda d: (d / "model.safetensors").rename(d / "model.safetensors.index.json"), "fetch_model.py --from"
@@ -277,12 +277,12 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda d: cleared(d / "model.safetensors").mkdir(), "is a folder where a file"
     ),
     "weights are cut": (
-        lambda d: break_weights(d, (d / "model.safetensors").read_bytes()[:-1000]), r"where its header asks for \d+"
+        lambda d: break_weights(d, (d / "model.safetensors").read_bytes()[:-1000]), r"but its header describes \d+"
     ),
     "weights go on": (
-        lambda d: break_weights(d, (d / "model.safetensors").read_bytes() + b"x"), r"where its header asks for \d+"
+        lambda d: break_weights(d, (d / "model.safetensors").read_bytes() + b"x"), r"but its header describes \d+"
     ),
-    "weights end elsewhere": (lambda d: break_weights(d, header({"a": [0, 10**15]})), r"asks for 1\d{15}; copy or"),
+    "weights end elsewhere": (lambda d: break_weights(d, header({"a": [0, 10**15]})), r"describes 1\d{15}; copy or"),
     "weights begin before": (lambda d: break_weights(d, header({"a": [-4, 0]})), "has a damaged header"),
     "weights without a place": (lambda d: break_weights(d, header({"a": []})), "has a damaged header"),
     "weights nested too deep": (lambda d: break_weights(d, with_length(DEEP.encode())), "has a damaged header"),
@@ -291,8 +291,8 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "weights are a pointer": (lambda d: break_weights(d, LFS_POINTER), "run `git lfs pull`"),
     "weights claim a huge header": (lambda d: break_weights(d, b"\xff" * 7 + b"\x7f{}"), "is cut off, or isn't"),
     "provenance is no JSON": (lambda d: (d / "provenance.json").write_text("{"), "provenance.json: it isn't JSON"),
-    "provenance is nested too deep": (lambda d: (d / "provenance.json").write_text(DEEP), "nested too deep"),
-    "an installation that was stopped": (lambda d: (d / ".installing").mkdir(), "was stopped halfway; give the same"),
+    "provenance is nested too deep": (lambda d: (d / "provenance.json").write_text(DEEP), "nested too deeply"),
+    "an installation that was stopped": (lambda d: (d / ".installing").mkdir(), "stopped halfway; to finish it"),
 }  # fmt: skip
 
 
@@ -430,7 +430,7 @@ def test_a_graph_made_from_other_weights_is_refused(tmp_path: Path) -> None:
     (tmp_path / "encoder.onnx").write_bytes(graph)
     with pytest.raises(ModelError) as caught:
         load_encoder(tmp_path, engine="onnx")
-    assert "export_onnx.py makes it anew" in caught.value.detail
+    assert "with scripts/export_onnx.py" in caught.value.detail
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:999])])
@@ -438,7 +438,7 @@ def test_a_graph_that_is_missing_or_cut_is_a_model_error(damage: Callable[[Path]
     damage(write_tiny_longformer(tmp_path) / "encoder.onnx")
     with pytest.raises(ModelError) as caught:
         load_encoder(tmp_path, engine="onnx")
-    assert "export_onnx.py makes it anew" in caught.value.detail
+    assert "with scripts/export_onnx.py" in caught.value.detail
 
 
 def test_a_graph_that_holds_weights_is_not_read_at_each_start(
@@ -539,7 +539,8 @@ def test_a_precision_that_an_engine_lacks_is_a_model_error(
 ) -> None:
     with pytest.raises(ModelError) as caught:
         load_encoder(tiny_model_dir, engine=engine, precision=precision)
-    assert f"has no precision {precision}, only float32" in caught.value.detail
+    assert "must be one of float32" in caught.value.detail
+    assert f"not {precision}" in caught.value.detail
 
 
 def test_an_engine_that_is_not_installed_is_a_model_error(
@@ -551,4 +552,4 @@ def test_an_engine_that_is_not_installed_is_a_model_error(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ModelError) as caught:
         load_encoder(tiny_model_dir, engine=engine)
-    assert caught.value.detail == f"ENCODER_ENGINE is {engine}, but {package} is not installed"
+    assert caught.value.detail == f"ENCODER_ENGINE is {engine}, but the package {package} isn't installed"

@@ -213,7 +213,7 @@ def test_a_lone_incident_is_its_own_center() -> None:
 
 
 def test_a_vector_of_another_length_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"\(3,\), the state asks for \(2,\)"):
+    with pytest.raises(ValueError, match=r"\(3,\); the state needs \(2,\)"):
         Ranking(state_of(np.ones((2, 2)))).most_similar(np.ones(3), 1)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pickle
 import resource
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.errors import StateError
 from similarity.incidents.ranking import METRICS, Index, Ranking
 from similarity.incidents.state import MAX_SIZE, IncidentState
-from tiny import RunsCode, write_tiny_longformer
+from tiny import ROOT, TINY_MAX_TOKENS, RunsCode, write_tiny_longformer
 
 
 def make_state(incidents: int = 3, **changes: Any) -> IncidentState:
@@ -51,6 +54,146 @@ def test_saving_and_loading_gives_the_same(tmp_path: Path) -> None:
         "float32",
     )
     assert [path.name for path in tmp_path.iterdir()] == ["s.pt"]
+
+
+# All that a state may say beside the fields of the first version.
+LATER: dict[str, Any] = {
+    "built_at": "2026-11-26T07:04:05Z",
+    "dates": ["2015-05-19", "", "2026-02-28"],
+    "source": {
+        "kind": "aiid-snapshot",
+        "name": "backup-20261123100000.tar.bz2",
+        "date": "2026-11-23T10:00:00Z",
+    },
+    "options": {"vectors": "published", "responses": "include"},
+    "max_tokens": 2000,
+    "text_preparation": "none",
+    "duplicates": np.array([[5, 10], [7, 99]]),
+    "dissimilar": np.array([[20, 30], [10, 20]]),
+}
+
+
+def test_what_a_state_says_of_its_origin_is_kept(tmp_path: Path) -> None:
+    make_state(**LATER).save(tmp_path / "s.pt")
+    again = IncidentState.load(tmp_path / "s.pt")
+    for name, value in LATER.items():
+        found = getattr(again, name)
+        assert np.array_equal(found, value) if isinstance(value, np.ndarray) else found == value, name
+    content = torch.load(tmp_path / "s.pt", weights_only=True)
+    for name, value in LATER.items():
+        assert content[name].tolist() == value.tolist() if isinstance(value, np.ndarray) else content[name] == value, (
+            name
+        )
+
+
+@pytest.mark.parametrize("missing", [*([name] for name in LATER), list(LATER)])
+def test_a_state_of_an_earlier_version_loads(missing: list[str], tmp_path: Path) -> None:
+    make_state(**LATER).save(tmp_path / "s.pt")
+    content = torch.load(tmp_path / "s.pt", weights_only=True)
+    torch.save({name: value for name, value in content.items() if name not in missing}, tmp_path / "s.pt")
+    state, plain = IncidentState.load(tmp_path / "s.pt"), make_state()
+    assert (plain.max_tokens, plain.text_preparation, plain.duplicates.shape) == (0, "unidecode", (0, 2))
+    for name in missing:
+        found, expected = getattr(state, name), getattr(plain, name)
+        assert np.array_equal(found, expected) if isinstance(expected, np.ndarray) else found == expected, name
+
+
+IDS = st.integers(1, 10**6)
+TEXTS = st.text(st.characters(exclude_categories=()), max_size=30)
+ORIGINS = st.fixed_dictionaries(
+    {
+        "titles": st.lists(TEXTS, min_size=3, max_size=3),
+        "dates": st.just([]) | st.lists(st.just("") | st.dates().map(str), min_size=3, max_size=3),
+        "source": st.just({})
+        | st.fixed_dictionaries(
+            {
+                "kind": st.sampled_from(["csv", "records"]),
+                "name": TEXTS,
+                "date": st.sampled_from(["", LATER["built_at"]]),
+            }
+        ),
+        "options": st.dictionaries(TEXTS, TEXTS, max_size=3),
+        "max_tokens": st.just(0) | st.integers(3, 10**6),
+        "text_preparation": TEXTS,
+        "duplicates": st.dictionaries(IDS, IDS.map(lambda number: number + 10**6), max_size=5).map(
+            lambda became: np.array(sorted(became.items()), dtype=np.int64).reshape(-1, 2)
+        ),
+        "dissimilar": st.lists(st.tuples(IDS, IDS).filter(lambda pair: pair[0] < pair[1]), max_size=5).map(
+            lambda pairs: np.array(pairs, dtype=np.int64).reshape(-1, 2)
+        ),
+    }
+)
+
+
+@given(ORIGINS)
+def test_whatever_a_state_may_say_is_read_again(tmp_path_factory: Any, origin: dict[str, Any]) -> None:
+    path = tmp_path_factory.getbasetemp() / "any-origin.pt"
+    state = make_state(**origin)
+    state.save(path)
+    again, by_torch = IncidentState.load(path), torch.load(path, weights_only=True)
+    for name, value in origin.items():
+        if isinstance(value, np.ndarray):
+            assert np.array_equal(getattr(again, name), value), name
+            assert by_torch[name].tolist() == value.tolist()
+        else:
+            assert getattr(again, name) == by_torch[name] == value, name
+
+
+WRONG: dict[str, list[object]] = {
+    "dates": [
+        "abc", {"a": "b"}, ["2026-11-26"], ["", "", 7], ["", "", "26 November"], ["", "", "20261126"],
+        ["", "", "2026-02-30"], torch.ones(3), None,
+    ],
+    "source": [
+        "csv", ["kind", "name", "date"], {"kind": "csv"}, {**LATER["source"], "more": ""},
+        {**LATER["source"], "name": 7}, {**LATER["source"], "kind": "gossip"},
+        {**LATER["source"], "date": "2026-11-23"}, None,
+    ],
+    "options": [[("vectors", "auto")], "auto", {"vectors": True}, {"vectors": ["auto"]}, None],
+    "max_tokens": [2, 1, -1, 2000.0, True, "2000", None, torch.tensor(2000)],
+    "text_preparation": [None, 7, ["unidecode"]],
+    "duplicates": [
+        {"5": 10}, [[5, 10]], torch.ones(2, 2), torch.tensor([5, 10]), torch.tensor([[5, 10, 11]]), torch.tensor(5),
+        torch.empty(0, 3, dtype=torch.int64), torch.tensor([[0, 10]]), torch.tensor([[5, -1]]), torch.tensor([[5, 5]]),
+        torch.tensor([[5, 10], [5, 20]]), torch.tensor([[7, 10], [5, 10]]), torch.tensor([[5, 7], [7, 10]]), None,
+    ],
+    "dissimilar": [
+        [(20, 30)], torch.tensor([20.0, 30.0]), torch.tensor([[30, 20]]), torch.tensor([[20, 20]]),
+        torch.tensor([[0, 1]]), torch.tensor([[1, 2, 3]]), torch.tensor([[20, 30]]).int(), None,
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_field_of_the_wrong_type_or_shape_is_refused_in_words(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "s.pt"
+    make_state(**LATER).save(path)
+    content = torch.load(path, weights_only=True)
+    for value in WRONG[name]:
+        torch.save({**content, name: value}, path)
+        with pytest.raises(StateError) as caught:
+            IncidentState.load(path)
+        _, _, reason = caught.value.detail.partition("that can be used: ")
+        assert name in reason, (value, reason)
+        assert " must " in reason, (value, reason)
+
+
+SAVE_WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None
+import numpy as np
+from similarity.incidents.state import IncidentState
+state = IncidentState(np.array([1]), np.array([1]), np.ones((1, 2), dtype=np.float32), ["a"], dates=["2026-11-26"])
+state.save(sys.argv[1])
+assert IncidentState.load(sys.argv[1]).dates == ["2026-11-26"]
+"""
+
+
+def test_a_state_is_saved_and_loaded_where_torch_is_not_installed(tmp_path: Path) -> None:
+    path = tmp_path / "s.pt"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "inference")}
+    subprocess.run([sys.executable, "-c", SAVE_WITHOUT_TORCH, path], check=True, env=environment)
+    assert torch.load(path, weights_only=True)["titles"] == ["a"]
 
 
 def test_the_time_at_which_a_state_was_built_is_kept_and_may_be_missing(tmp_path: Path) -> None:
@@ -88,6 +231,13 @@ def test_a_saved_state_is_what_the_module_docstring_says(tmp_path: Path) -> None
         "model_fingerprint": str,
         "precision": str,
         "built_at": str,
+        "dates": list,
+        "source": dict,
+        "options": dict,
+        "max_tokens": int,
+        "text_preparation": str,
+        "duplicates": torch.Tensor,
+        "dissimilar": torch.Tensor,
     }
     assert content["format"] == "incident-state"
     assert content["version"] == 1
@@ -238,6 +388,37 @@ def test_a_full_disk_leaves_the_old_state(tmp_path: Path) -> None:
     assert [found.name for found in tmp_path.iterdir()] == ["s.pt"]
 
 
+def test_a_kill_while_saving_leaves_the_old_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "s.pt"
+    make_state().save(path)
+    before = path.read_bytes()
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(os, "fsync", lambda descriptor: os.kill(os.getpid(), signal.SIGKILL))
+        make_state(model="another").save(path)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert path.read_bytes() == before
+
+
+def test_a_state_of_texts_that_were_prepared_otherwise_is_refused(tiny_encoder: TorchEncoder) -> None:
+    state = make_state(
+        means=np.ones((3, 32), dtype=np.float32), model_fingerprint="", model="", text_preparation="none"
+    )
+    with pytest.raises(StateError) as caught:
+        state.require_made_by(tiny_encoder, "tiny")
+    assert "prepared with none" in caught.value.detail
+    assert "prepared with unidecode" in caught.value.detail
+
+
+def test_a_state_of_texts_that_the_model_can_not_take_is_refused(tiny_encoder: TorchEncoder) -> None:
+    state = make_state(means=np.ones((3, 32), dtype=np.float32), model_fingerprint="", model="")
+    dataclasses.replace(state, max_tokens=TINY_MAX_TOKENS).require_made_by(tiny_encoder, "tiny")
+    with pytest.raises(StateError) as caught:
+        dataclasses.replace(state, max_tokens=TINY_MAX_TOKENS + 1).require_made_by(tiny_encoder, "tiny")
+    assert "cut at 129 tokens, but the model takes 128 at most" in caught.value.detail
+
+
 def test_a_state_of_another_model_is_refused(
     tmp_path: Path, tiny_encoder: TorchEncoder, tiny_state: IncidentState
 ) -> None:
@@ -251,7 +432,7 @@ def test_a_state_of_another_model_is_refused(
 def test_a_state_of_another_dimension_is_refused(tiny_encoder: TorchEncoder) -> None:
     with pytest.raises(StateError) as caught:
         make_state().require_made_by(tiny_encoder, "tiny")
-    assert "4 dimensions, the model 32" in caught.value.detail
+    assert "4 dimensions, but the model has 32" in caught.value.detail
 
 
 def test_a_state_without_fingerprint_goes_by_the_model_name(tiny_encoder: TorchEncoder) -> None:

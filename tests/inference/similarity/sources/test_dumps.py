@@ -319,7 +319,9 @@ def test_an_incident_without_a_report_that_counts_is_reported(
     problems = Problems()
     assert [each.incident_id for each in read_database(path, problems).incidents] == [1]
     assert problems.count == 1
-    reason = {0: " has no reports", 11: " has no report that counts", 12: ": no usable report 12"}[sum(reports)]
+    reason = {0: " has no reports", 11: " has no report that counts", 12: " has missing or unusable reports: 12"}[
+        sum(reports)
+    ]
     assert capsys.readouterr().err == f"incidents.bson, document 1: incident 2{reason}; skipped\n"
 
 
@@ -340,13 +342,13 @@ BAD_INCIDENTS: dict[str, tuple[dict[str, Any], str]] = {
     "an infinite id": ({"incident_id": float("inf")}, "incident_id isn't a whole number above 0"),
     "an id of 0": ({"incident_id": 0}, "incident_id isn't a whole number above 0"),
     "true for an id": ({"incident_id": True}, "incident_id isn't a whole number above 0"),
-    "an id twice": ({"incident_id": 3}, "incident 3 stood in an earlier document"),
+    "an id twice": ({"incident_id": 3}, "an earlier document has incident 3 too"),
     "reports that are no list": ({"reports": 10}, "reports of incident 9 isn't a list of report numbers"),
     "reports that are texts": ({"reports": ["10", "x"]}, "reports of incident 9 isn't a list of report numbers"),
 }
 BAD_REPORTS: dict[str, tuple[dict[str, Any], str]] = {
     "no number": ({"report_number": None}, "report_number isn't a whole number above 0"),
-    "a number twice": ({"report_number": 10}, "report 10 stood in an earlier document"),
+    "a number twice": ({"report_number": 10}, "an earlier document has report 10 too"),
     "no text": ({"plain_text": "", "text": " "}, "report 99 is empty"),
     "a list for a text": ({"plain_text": ["x"], "text": 5}, "report 99 is empty"),
 }
@@ -388,7 +390,7 @@ def test_a_damaged_document_costs_only_itself(tmp_path: Path, capsys: pytest.Cap
     assert [each.texts for each in database.incidents] == [(FIRST,), ("After it.",)]
     assert [line.split(":")[:2] for line in capsys.readouterr().err.splitlines()] == [
         ["reports.bson, document 2", " not valid BSON"],
-        ["incidents.bson, document 1", " incident 1"],
+        ["incidents.bson, document 1", " incident 1 has missing or unusable reports"],
     ]
 
 
@@ -461,7 +463,8 @@ def test_a_vector_that_can_not_be_used_is_reported_and_the_report_stays(
     assert found.texts == (SECOND,)
     assert found.reports[0].published is None
     assert capsys.readouterr().err == (
-        "reports.bson, document 1: the vector of report 10 isn't a list of some numbers up to 1,000,000; skipped\n"
+        "reports.bson, document 1: the vector of report 10 isn't a list of numbers from -1,000,000 to 1,000,000; "
+        "skipped\n"
     )
 
 
@@ -510,7 +513,7 @@ def test_duplicates_that_lead_nowhere_are_reported(
     assert told == [
         f"{file}, {unit} {place + 5}: duplicate_incident_number or true_incident_number isn't a whole number above 0"
         "; skipped",
-        f"{file}, {unit} {place + 4}: incident 6 stood in an earlier {unit}; skipped",
+        f"{file}, {unit} {place + 4}: an earlier {unit} has incident 6 too; skipped",
         f"{file}, {unit} {place}: incident 7 became itself by way of its duplicates; skipped",
         f"{file}, {unit} {place + 1}: incident 8 became itself by way of its duplicates; skipped",
         f"{file}, {unit} {place + 2}: incident 9 became itself by way of its duplicates; skipped",
@@ -579,7 +582,7 @@ def test_a_dump_that_leads_elsewhere_is_refused(name: str, tmp_path: Path) -> No
 def test_two_dumps_of_one_name_are_refused(tmp_path: Path) -> None:
     files = {f"{FOLDER}/{file}": content for file, content in SMALL.files().items()}
     path = pack(tmp_path / NAME, {**files, "other/reports.bson": b""})
-    with pytest.raises(SourceError, match=r"has 2 files named reports\.bson, not one: "):
+    with pytest.raises(SourceError, match=r"has 2 files named reports\.bson, e\.g\. .*; it must have one\.$"):
         read_database(path, Problems())
 
 

@@ -163,7 +163,7 @@ BAD_INCIDENTS: dict[str, tuple[str | bytes, str]] = {
     "reports that are no integers": ("7,2015,[true],d,t", "reports of incident 7 isn't a JSON list of report numbers"),
     "reports nested too deeply": ("7,2015," + "[" * 100_000 + ",d,t", "reports of incident 7 isn't a JSON list"),
     "no reports": ("7,2015,[],d,t", "incident 7 has no reports"),
-    "a report that is not there": ("7,2015,[99],d,t", "incident 7: no usable report 99"),
+    "a report that is not there": ("7,2015,[99],d,t", "incident 7 has missing or unusable reports: 99"),
     "a field too few": ("7,2015,[10],d", "4 fields instead of 5"),
     "a field too many": ("7,2015,[10],d,t,more", "6 fields instead of 5"),
     "quotes where none may be": ('7,2015,"[10]"x,d,t', "not valid CSV: "),
@@ -212,14 +212,14 @@ def test_of_two_incidents_with_one_id_the_first_counts(tmp_path: Path, capsys: p
     folder = write_snapshot(tmp_path, INCIDENTS + "1,2020,[12],d,Another\n")
     problems = Problems()
     assert read_incidents(folder, problems, "title") == EXPECTED
-    assert capsys.readouterr().err == "incidents.csv, line 4: incident 1 stood in an earlier line; skipped\n"
+    assert capsys.readouterr().err == "incidents.csv, line 4: an earlier line has incident 1 too; skipped\n"
 
 
 def test_of_two_reports_with_one_number_the_first_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_snapshot(tmp_path, reports=REPORTS + REPORTS.splitlines(keepends=True)[1])
     problems = Problems()
     assert read_incidents(folder, problems, "title") == EXPECTED
-    assert "stood in an earlier line; skipped" in capsys.readouterr().err
+    assert "an earlier line has report 10 too; skipped" in capsys.readouterr().err
     assert problems.count == 1
 
 
@@ -230,14 +230,17 @@ def test_a_report_that_an_incident_names_twice_counts_once(numbers: str, tmp_pat
 
 def test_a_report_that_is_not_there_is_named_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     read_incidents(write_snapshot(tmp_path, INCIDENTS.replace("[10,11]", "[99,10,99]")), Problems(), "title")
-    assert capsys.readouterr().err == "incidents.csv, line 2: incident 1: no usable report 99; skipped\n"
+    assert capsys.readouterr().err == "incidents.csv, line 2: incident 1 has missing or unusable reports: 99; skipped\n"
 
 
 def test_an_incident_keeps_the_reports_that_are_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_snapshot(tmp_path, INCIDENTS.replace("[10,11]", "[98,10,99]"))
     problems = Problems()
     assert read_incidents(folder, problems, "title")[0].texts == ("The first report.",)
-    assert capsys.readouterr().err == "incidents.csv, line 2: incident 1: no usable report 98, 99; skipped\n"
+    assert (
+        capsys.readouterr().err
+        == "incidents.csv, line 2: incident 1 has missing or unusable reports: 98, 99; skipped\n"
+    )
     assert problems.count == 1
 
 
@@ -505,22 +508,24 @@ def test_two_files_in_an_archive_are_named(form: str, tmp_path: Path) -> None:
     path = write_archive(tmp_path / f"s.{form}", {**CONTENTS, "old\\incidents.csv": b""}, {})
     with pytest.raises(SourceError) as error:
         read_incidents(path, Problems(), "title")
-    assert str(error.value).endswith("2 files named incidents.csv, not one: 'incidents.csv', 'old\\\\incidents.csv'.")
+    assert str(error.value).endswith(
+        "2 files named incidents.csv, e.g. 'incidents.csv' and 'old\\\\incidents.csv'; it must have one."
+    )
 
 
 UNUSABLE = {
     "no file": ({"reports.csv": REPORTS}, "has no file named incidents.csv."),
     "two files": (
         {"incidents.csv": INCIDENTS, "reports.csv": REPORTS, "old/incidents.csv": INCIDENTS},
-        "has 2 files named incidents.csv, not one: 'incidents.csv', 'old/incidents.csv'.",
+        "has 2 files named incidents.csv, e.g. 'incidents.csv' and 'old/incidents.csv'; it must have one.",
     ),
     "a column missing": (
         {"incidents.csv": INCIDENTS.replace("reports", "x", 1), "reports.csv": REPORTS},
-        "incidents.csv has no column reports; its first line has to name them.",
+        "incidents.csv has no column reports; its first line must name them.",
     ),
     "an empty file": (
         {"incidents.csv": "", "reports.csv": REPORTS},
-        "incidents.csv has no column incident_id, title, reports; its first line has to name them.",
+        "incidents.csv has no column incident_id, title, reports; its first line must name them.",
     ),
     "a header alone": (
         {"incidents.csv": INCIDENTS.splitlines()[0], "reports.csv": REPORTS},

@@ -77,8 +77,8 @@ def test_rows_that_do_not_go_with_earlier_ones_are_skipped(tmp_path: Path, capsy
     path = write_state_csv(tmp_path / "state.csv", (1, 1, [1, 2]), (2, 1, [1, 2, 3]), (1, 5, [3, 4]))
     assert read_state_csv(path, Problems()).means.tolist() == [[1.0, 2.0]]
     assert capsys.readouterr().err.splitlines() == [
-        "state.csv, line 3: mean isn't a list of 2 numbers up to 1,000,000; skipped",
-        "state.csv, line 4: incident_id stood in an earlier line; skipped",
+        "state.csv, line 3: mean isn't a list of 2 numbers from -1,000,000 to 1,000,000; skipped",
+        "state.csv, line 4: an earlier line has the same incident_id; skipped",
     ]
 
 
@@ -102,7 +102,7 @@ def test_a_file_that_is_no_state_is_refused_in_one_sentence(content: bytes, tmp_
     path.write_bytes(content)
     with pytest.raises(SourceError) as error:
         read_original_state(path)
-    assert str(error.value).startswith("incident_cls.pt isn't an incident state: ")
+    assert str(error.value).startswith(f"{path} isn't an incident state that can be used: ")
     assert "\n" not in str(error.value)
 
 
@@ -187,5 +187,5 @@ def test_bad_rows_of_titles_are_reported(tmp_path: Path, capsys: pytest.CaptureF
     assert problems.count == 2
     assert capsys.readouterr().err.splitlines() == [
         "incidents.csv, line 4: incident_id isn't a whole number above 0; skipped",
-        "incidents.csv, line 5: incident 7 stood in an earlier line; skipped",
+        "incidents.csv, line 5: an earlier line has incident 7 too; skipped",
     ]
