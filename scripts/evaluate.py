@@ -198,7 +198,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{left_out}.")
     several = state.incident_ids[state.report_counts > 1].tolist()
     if untold := len({query.incident_id for query in kept}.intersection(several)):
-        print(f"{untold} incidents have several reports; one of them may be the query's own text.")
+        print(f"{untold} incidents have several reports: one of these may be the query's own text.")
     if encoder.precision != reference.precision:
         found = agreement(kept, encoder, reference, state)
         print(f"first as in float32: {found.same_first:.3f}, smallest cosine: {found.smallest_cosine:.4f}")

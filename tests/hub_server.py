@@ -239,7 +239,7 @@ def environment(url: str, home: Path) -> dict[str, str]:
         if not name.upper().startswith(("HF_", "HUGGING", "SSL_")) and not name.upper().endswith("_PROXY")
     }
     # A file that stalls is to stall until the test goes on.
-    ours |= {"HF_HUB_DOWNLOAD_TIMEOUT": str(PATIENCE_S), "PYTHONUNBUFFERED": "1"}
+    ours |= {"HF_HUB_DOWNLOAD_TIMEOUT": f"{PATIENCE_S:.0f}", "PYTHONUNBUFFERED": "1"}
     return ours | {"HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 

@@ -113,8 +113,8 @@ TINY_TEXTS = {
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The bytes of each file. Raises OSError where a folder is in it."""
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    """The bytes of each file, and b"" for each folder."""
+    return {path.name: b"" if path.is_dir() else path.read_bytes() for path in folder.iterdir()}
 
 
 def edit_config(folder: Path, **values: object) -> None:

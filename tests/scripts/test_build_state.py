@@ -251,8 +251,8 @@ def test_skipped_rows_are_told_and_fail_a_strict_build(
     for line in (
         "reports.csv, line 8: not valid UTF-8; skipped",
         "incidents.csv, line 5: incident_id isn't a whole number above 0; skipped",
-        "incidents.csv, line 6: incident 41: no usable report 999; skipped",
-        "build_state: rows skipped: 3, see above.",
+        "incidents.csv, line 6: incident 41 has missing or unusable reports: 999; skipped",
+        "build_state: rows skipped: 3; the lines above say why.",
     ):
         assert line in said.splitlines()
 

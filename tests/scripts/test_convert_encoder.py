@@ -223,7 +223,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: edit_config(folder, position_embedding_type="relative_key"),
         "position embeddings must be absolute",
     ),
-    "a decoder": (lambda folder: edit_config(folder, is_decoder=True), "only encoders"),
+    "a decoder": (lambda folder: edit_config(folder, is_decoder=True), "must be an encoder"),
     "no config": (lambda folder: (folder / "config.json").unlink(), "config.json"),
     "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors"),
@@ -249,11 +249,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "positions of one dimension": (
         lambda folder: set_tensor(folder, "embeddings.position_embeddings.weight", torch.ones(40)),
-        "tensor embeddings.position_embeddings.weight has the shape (40,), which holds no positions.",
+        "tensor embeddings.position_embeddings.weight has the shape (40,), so it has no positions.",
     ),
     "an empty table of positions": (
         lambda folder: set_tensor(folder, "embeddings.position_embeddings.weight", torch.ones(0, 32)),
-        "has the shape (0, 32), which holds no positions.",
+        "has the shape (0, 32), so it has no positions.",
     ),
     "a layer without keys": (
         lambda folder: drop_tensor(folder, "encoder.layer.1.attention.self.key.weight"),
@@ -261,12 +261,12 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "an activation that is not known": (
         lambda folder: edit_config(folder, hidden_act="swish"),
-        "hidden_act 'swish'",
+        "hidden_act must be one of",
     ),
     "another size": (lambda folder: edit_config(folder, hidden_size=64), "shape"),
     "no heads": (
         lambda folder: edit_config(folder, num_attention_heads=0),
-        "here: config.json: num_attention_heads",
+        "usable Longformer: config.json: num_attention_heads",
     ),
 }
 

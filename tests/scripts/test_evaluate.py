@@ -175,7 +175,7 @@ def test_a_state_that_holds_the_queries_themselves_measures_nothing(
     assert output.out == ""
     assert output.err.splitlines()[-1] == (
         "evaluate: nothing to measure: 5 queries left out: the state holds their own text; "
-        "build one of other texts, see --help."
+        "build a state from other texts, see --help."
     )
 
 

@@ -338,7 +338,7 @@ BROKEN: list[Broken] = [
      "POST /text-to-db-similar finds incidents", "finds incident 99 first"),
     ("quotes that count", on("/similar", without_quotes_taken_off, "GET"), GET_SIMILAR, "GET /similar: finds"),
     ("no embedding", on("/text-to-embed", body(embedding=None)), EMBEDDING, 'no "embedding" with a list "vector"'),
-    ("no number in a vector", on("/text-to-embed", body(embedding={"vector": ["a"]})), EMBEDDING, "finite numbers"),
+    ("no number in a vector", on("/text-to-embed", body(embedding={"vector": ["a"]})), EMBEDDING, "of finite numbers"),
     ("another hash", on("/text-to-embed", hash_of("0" * 40)), EMBEDDING, "not the SHA-1 of the transliterated text"),
     ("another vector", on("/text-to-embed", other_vector), "POST /embed-to-db-similar finds what the text finds",
      "POST /embed-to-db-similar: finds"),

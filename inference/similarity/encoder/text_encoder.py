@@ -135,5 +135,5 @@ def require_vocabulary(tokenizer: TextTokenizer, words: int) -> None:
     """Raises ModelError where the tokenizer has tokens for which a table of so many words has no row."""
     if tokenizer.vocabulary_size > words:
         raise ModelError(
-            f"the tokenizer has {tokenizer.vocabulary_size} tokens, the model only {words}; install the model again"
+            f"the tokenizer has {tokenizer.vocabulary_size} tokens, but the model has {words}; install the model again"
         )

@@ -236,5 +236,5 @@ class PickleMachine:
 def expect(value: Any, kind: type) -> Any:
     """`value`, which must be of that very type: True, say, isn't an int here. Raises PtFileError."""
     if type(value) is not kind:
-        raise PtFileError(f"it has a value of type {type(value).__name__} where it needs one of type {kind.__name__}")
+        raise PtFileError(f"it has a value of type {type(value).__name__} where one of type {kind.__name__} is needed")
     return value

@@ -19,7 +19,7 @@ SCRIPTS_DIR = ROOT / "scripts"
 SCRIPTS = sorted(
     path.relative_to(SCRIPTS_DIR).as_posix()
     for path in SCRIPTS_DIR.rglob("*.py")
-    if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+    if "command.run(main)" in path.read_text(encoding="utf-8")
 )
 
 # Runs a script as its command would, but stays in the import of its first module that isn't Python's own until a signal

@@ -186,12 +186,12 @@ PICKLES: dict[str, tuple[bytes, str]] = {
     "a tensor for a storage, read far outside": (
         listed(tensor(tensor(STORAGE, 0, (5 * 10**8, 0), (0, 1)), 0, (4 * 10**6, 100), (100, 1))), "is empty"
     ),
-    "a tensor for a storage": (listed(tensor(ROW, 0, (1, 4), (4, 1))), "needs one of type Storage"),
+    "a tensor for a storage": (listed(tensor(ROW, 0, (1, 4), (4, 1))), "one of type Storage is needed"),
     "a parameter for a storage": (
         listed(tensor(b"ctorch._utils\n_rebuild_parameter\n(" + ROW + b"\x88}tR", 0, (1, 4), (4, 1))),
-        "needs one of type Storage",
+        "one of type Storage is needed",
     ),
-    "a string for a storage": (listed(tensor(b"X\x01\0\0\0a", 0, (1, 1), (1, 1))), "needs one of type Storage"),
+    "a string for a storage": (listed(tensor(b"X\x01\0\0\0a", 0, (1, 1), (1, 1))), "one of type Storage is needed"),
     "a stride of 0": (listed(tensor(STORAGE, 0, (10**8, 8), (0, 0))), "far more memory"),
     "a stride of 0 in many tensors": (listed(*[tensor(STORAGE, 0, (10**6, 1), (0, 0))] * 80), "far more memory"),
     "one tensor for many incidents": (
@@ -207,7 +207,7 @@ PICKLES: dict[str, tuple[bytes, str]] = {
     "an offset behind the end": (listed(tensor(STORAGE, 2**62, (1, 1), (1, 1))), "beyond its storage"),
     "a stride that wraps around": (listed(tensor(STORAGE, 0, (3, 1), (2**62, 1))), "beyond its storage"),
     "a row too many": (listed(tensor(STORAGE, 0, (2, 4), (4, 1))), "beyond its storage"),
-    "sizes that aren't numbers": (listed(REBUILD + b"(" + STORAGE + b"K\0)(NNttR"), "isn't|needs|sizes"),
+    "sizes that aren't numbers": (listed(REBUILD + b"(" + STORAGE + b"K\0)(NNttR"), "isn't|needed|sizes"),
     "65 dimensions": (listed(tensor(STORAGE, 0, (1,) * 65, (1,) * 65)), "65 sizes"),
     "a storage without entries": (listed(tensor(STORAGE.replace(b"K\x04", b"K\0"), 0, (1, 1), (1, 1))), "another size"),
     "an empty tensor": (listed(tensor(STORAGE, 0, (0, 4), (4, 1))), "is empty; without reports"),
@@ -217,12 +217,12 @@ PICKLES: dict[str, tuple[bytes, str]] = {
     "a storage larger than its file": (
         listed(tensor(STORAGE.replace(b"K\x04", b"J\xff\xff\xff\x7f"), 0, (1, 1), (1, 1))), "another size"
     ),
-    "a storage that isn't there": (listed(tensor(STORAGE.replace(b"0X", b"7X"), 0, (1, 1), (1, 1))), "it has no"),
+    "a storage that isn't there": (listed(tensor(STORAGE.replace(b"0X", b"7X"), 0, (1, 1), (1, 1))), "the zip has no"),
     "a memo of 4 GB": (b"\x80\x02]r" + struct.pack("<I", 2**28 - 1) + b".", "no incidents"),
     "a memo that is empty": (b"\x80\x02j" + struct.pack("<I", 2**31) + b".", "damaged"),
     "BUILD on a function": (listed(REBUILD + b"}X\x08\0\0\0__code__NsbN"), "holds weights"),
     "BUILD on a class": (listed(b"ccollections\nOrderedDict\n}X\x01\0\0\0aNsb"), "holds weights"),
-    "a call of something else": (listed(b"cos\nsystem\nX\x04\0\0\0true\x85R"), "'os system', which no state"),
+    "a call of something else": (listed(b"cos\nsystem\nX\x04\0\0\0true\x85R"), "'os system', which a state"),
     "a call of an object": (listed(STORAGE + b")R"), "calls something"),
     "a name with line breaks": (listed(b"ctorch\nFloat\x1bStorage\n"), r"\\x1b"),
     "another instruction": (listed(b"ccollections\nOrderedDict\n)\x81"), "instruction NEWOBJ"),
