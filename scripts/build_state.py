@@ -36,15 +36,11 @@ from similarity.errors import ModelError, one_line
 from similarity.incidents.pt_file import is_pt
 from similarity.incidents.state import TIME_FORMAT, IncidentState
 from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_DIR, DEFAULT_PRECISION, Precision
-from similarity.sources.snapshot import (
-    Incident,
-    TextMode,
-    has_vectors,
-    read_incidents,
-    read_original_state,
-    read_state_csv,
-)
-from similarity.sources.tables import Problems, SourceError, is_text
+from similarity.sources.database import Incident, TextMode
+from similarity.sources.problems import Problems, SourceError
+from similarity.sources.read import read_database
+from similarity.sources.state_files import has_vectors, read_original_state, read_state_csv
+from similarity.sources.tables import is_text
 from similarity.vectors import Vector
 from states.vector_store import VectorStore
 
@@ -147,7 +143,7 @@ def build(
         return _save(read_original_state(source), out)
     if source.is_file() and is_text(source) and has_vectors(source):
         return _save(read_state_csv(source, problems), out)
-    incidents = read_incidents(source, problems, text)
+    incidents = read_database(source, problems, text=text).incidents
     encoder = load_encoder(model_dir, engine="torch", precision=precision)
     encoder.files.require_weights_unchanged()
     partial = out.with_name(out.name + ".partial")

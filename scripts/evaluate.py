@@ -46,8 +46,10 @@ from similarity.settings import (
     PRECISIONS,
     Precision,
 )
-from similarity.sources.snapshot import Incident, TextMode, read_incidents
-from similarity.sources.tables import Problems, SourceError, is_text
+from similarity.sources.database import Incident, TextMode
+from similarity.sources.problems import Problems, SourceError
+from similarity.sources.read import read_database
+from similarity.sources.tables import is_text
 from similarity.vectors import unit
 
 RANKS = (1, 3, 10)
@@ -69,9 +71,9 @@ def read_queries(path: Path, query: TextMode) -> tuple[list[Incident], list[Inci
     """The queries of an incidents.csv, and the same incidents with title and description. Raises SourceError."""
     if not is_text(path):
         raise SourceError(f"{path} isn't a CSV file in UTF-8.")
-    queries = read_incidents(path, Problems(), query)
+    queries = read_database(path, Problems(), text=query).incidents
     with redirect_stderr(io.StringIO()):  # bad rows are reported already
-        return queries, read_incidents(path, Problems(), "title-and-description")
+        return list(queries), list(read_database(path, Problems(), text="title-and-description").incidents)
 
 
 def made_from(texts: list[Incident], encoder: TextEncoder, state: IncidentState) -> set[int]:

@@ -29,7 +29,7 @@ from models.export import export
 from pages import PYTHON, Block, Command
 from processes import running
 from similarity.encoder.text_encoder import TextEncoder
-from similarity.sources.tables import Problems
+from similarity.sources.problems import Problems
 from tiny import ROOT, SAMPLE_DIR, copy_inference, state_of_texts
 
 # What the pages' own model, state and queries are called and find.

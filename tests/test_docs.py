@@ -47,8 +47,8 @@ from pages import (
 )
 from similarity.encoder.text_encoder import TextEncoder
 from similarity.encoder.tokens import Tokens
-from similarity.sources.snapshot import read_incidents
-from similarity.sources.tables import Problems
+from similarity.sources.problems import Problems
+from similarity.sources.read import read_database
 from tiny import ROOT, SAMPLE_DIR, Deployed
 
 Rule = Literal["executed", "parsed", "left out"]
@@ -222,7 +222,7 @@ def test_the_local_server_says_what_is_shown(server: Server) -> None:
 def test_the_answer_in_readme_is_about_incidents_of_the_sample() -> None:
     [command] = [c for block in SHELL if block.page == README for c in block.commands() if "json.tool" in c.line]
     body = documented_json("\n".join(command.output))["body"]
-    sample = {each.incident_id: each.title for each in read_incidents(SAMPLE_DIR, Problems(), "title")}
+    sample = {each.incident_id: each.title for each in read_database(SAMPLE_DIR, Problems()).incidents}
     assert [incident["title"] for incident in body["incidents"]] == [
         sample[incident["incident_id"]] for incident in body["incidents"]
     ]

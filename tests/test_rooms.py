@@ -15,7 +15,8 @@ MAY_USE = {
     "similarity.api": {"similarity", "similarity.incidents"},
     "similarity.encoder": {"similarity"},
     "similarity.incidents": {"similarity"},
-    "similarity.sources": {"similarity", "similarity.incidents"},
+    # AIID's hash of a text is that of the text as encoders get it: transliterated.
+    "similarity.sources": {"similarity", "similarity.incidents", "similarity.encoder"},
     "similarity.shelf": {"similarity", "similarity.encoder", "similarity.incidents"},
     "jobs": {"similarity", "similarity.shelf"},
     # The local server makes model and state by the commands at the top.

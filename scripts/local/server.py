@@ -40,7 +40,7 @@ from similarity.encoder.model_folder import HOW_TO_GET_ONE, ModelFiles
 from similarity.errors import ModelError, StateError
 from similarity.incidents.state import IncidentState
 from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_URI
-from similarity.sources.tables import Problems, SourceError
+from similarity.sources.problems import Problems, SourceError
 
 QUICK_START_DIR = ROOT / ".quickstart"
 SAMPLE_DIR = ROOT / "scripts" / "sample"

@@ -15,11 +15,15 @@ from evaluate import Scores, agreement, evaluate, main
 from similarity.encoder.text_encoder import Encoding
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.incidents.state import IncidentState
-from similarity.sources.snapshot import Incident
+from similarity.sources.database import Incident, Report
 from similarity.vectors import unit
 from tiny import write_tiny_longformer
 
 TITLES = ["A car hit a man", "A chatbot lied", "Courts used biased scores", "A plane fell", "A robot hurt a worker"]
+
+
+def incident(incident_id: int, text: str) -> Incident:
+    return Incident(incident_id, text, "", (Report(None, text),))
 
 
 def vector(encoder: TorchEncoder, text: str) -> np.ndarray:
@@ -33,7 +37,7 @@ def ranked(tiny_encoder: TorchEncoder) -> tuple[list[Incident], IncidentState]:
     The scalar product of query q and the mean of incident i is what PRODUCTS says, and all means are equally long: the
     cosines of a query are in the same order.
     """
-    queries = [Incident(number, title, (title,)) for number, title in enumerate(TITLES, start=1)]
+    queries = [incident(number, title) for number, title in enumerate(TITLES, start=1)]
     vectors = np.stack([vector(tiny_encoder, title) for title in TITLES]).astype(np.float64)
     # dual[i] @ vectors[q] = 1 where i = q, else 0.
     dual = np.linalg.pinv(vectors).T
@@ -87,7 +91,7 @@ def test_every_metric_is_scored_by_its_own_ranks(tiny_encoder: TorchEncoder) -> 
         means=np.stack([query + 0.1 * across, 0.1 * query]),
         titles=["", ""],
     )
-    assert evaluate([Incident(1, "", (TITLES[0],))], tiny_encoder, state, ("cosine", "centered")) == {
+    assert evaluate([incident(1, TITLES[0])], tiny_encoder, state, ("cosine", "centered")) == {
         "cosine": Scores(queries=1, recall={1: 0.0, 3: 1.0, 10: 1.0}, mean_reciprocal_rank=0.5),
         "centered": Scores(queries=1, recall={1: 1.0, 3: 1.0, 10: 1.0}, mean_reciprocal_rank=1.0),
     }
@@ -97,7 +101,7 @@ def test_queries_of_incidents_that_the_state_lacks_are_left_out(
     ranked: tuple[list[Incident], IncidentState], tiny_encoder: TorchEncoder
 ) -> None:
     queries, state = ranked
-    scores = evaluate([queries[0], Incident(99, "", ("Unknown",))], tiny_encoder, state, ("cosine",))["cosine"]
+    scores = evaluate([queries[0], incident(99, "Unknown")], tiny_encoder, state, ("cosine",))["cosine"]
     assert scores == Scores(queries=1, recall={1: 1.0, 3: 1.0, 10: 1.0}, mean_reciprocal_rank=1.0)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from similarity.sources.snapshot import read_incidents
-from similarity.sources.tables import Problems
+from similarity.sources.problems import Problems
+from similarity.sources.read import read_database
 from tiny import AIID_DIR, SAMPLE_DIR
 
 
@@ -88,7 +88,7 @@ def test_the_tables_have_the_columns_of_the_snapshot() -> None:
 
 def test_the_sample_is_read_without_a_problem() -> None:
     problems = Problems()
-    incidents = read_incidents(SAMPLE_DIR, problems, "title")
+    incidents = read_database(SAMPLE_DIR, problems).incidents
     assert problems.count == 0
     assert [incident.incident_id for incident in incidents] == [int(row["incident_id"]) for row in INCIDENTS]
     assert sum(len(incident.texts) for incident in incidents) == len(REPORTS)

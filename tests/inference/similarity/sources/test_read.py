@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import random
 import stat
@@ -13,18 +12,11 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
-from similarity.sources.snapshot import (
-    Incident,
-    has_vectors,
-    read_incidents,
-    read_original_state,
-    read_state_csv,
-)
-from similarity.sources.tables import Problems, SourceError
+from similarity.sources.database import Incident, Report, TextMode
+from similarity.sources.problems import Problems, SourceError
+from similarity.sources.read import read_database
 
 INCIDENTS = """\
 incident_id,date,reports,description,title
@@ -39,9 +31,18 @@ two lines and ""quotes"".",en
 12,C,The third report.,en
 """
 EXPECTED = [
-    Incident(1, "An app for children", ("The first report.", 'The second, which has\ntwo lines and "quotes".')),
-    Incident(3, "Two planes lost", ("The third report.",)),
+    Incident(
+        1,
+        "An app for children",
+        "2015-05-19",
+        (Report(10, "The first report.", "en"), Report(11, 'The second, which has\ntwo lines and "quotes".', "en")),
+    ),
+    Incident(3, "Two planes lost", "2018-10-27", (Report(12, "The third report.", "en"),)),
 ]
+
+
+def read_incidents(path: Path, problems: Problems, text: TextMode) -> list[Incident]:
+    return list(read_database(path, problems, text=text).incidents)
 
 
 def write_snapshot(folder: Path, incidents: str | bytes = INCIDENTS, reports: str | bytes = REPORTS) -> Path:
@@ -130,7 +131,7 @@ def test_an_incidents_table_alone_stands_in_for_reports(mode: str, expected: tup
     path.write_text(INCIDENTS)
     problems = Problems()
     found = read_incidents(path, problems, mode)  # type: ignore[arg-type]
-    assert found[0] == Incident(1, "An app for children", expected)
+    assert found[0] == Incident(1, "An app for children", "2015-05-19", (Report(None, expected[0]),))
     assert [incident.incident_id for incident in found] == [1, 3]
     assert problems.count == 0
 
@@ -169,7 +170,7 @@ BAD_INCIDENTS: dict[str, tuple[str | bytes, str]] = {
     "a byte that is no UTF-8": (b"7,2015,[10],d,caf\xe9", "not valid UTF-8"),
 }
 BAD_REPORTS: dict[str, tuple[str | bytes, str]] = {
-    "a number that is none": ("ten,A,text,en", "report_number isn't an integer"),
+    "a number that is none": ("ten,A,text,en", "report_number isn't a whole number above 0"),
     "an empty text": ('9,A," \t ",en', "report 9 is empty"),
     "a byte that is no UTF-8": (b"9,A,caf\xe9,en", "not valid UTF-8"),
     "a field too few": ("9,A,text", "3 fields instead of 4"),
@@ -616,125 +617,3 @@ def test_an_archive_is_known_by_its_content(kind: str, name: str, tmp_path: Path
     path = pack(tmp_path, kind)
     expected = read_incidents(path, Problems(), "title")
     assert read_incidents(path.rename(tmp_path / name), Problems(), "title") == expected
-
-
-# Tables and files that hold vectors.
-
-
-def write_state_csv(path: Path, *rows: tuple[object, object, object]) -> Path:
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([("incident_id", "count", "mean"), *rows])
-    return path
-
-
-def test_a_state_table_becomes_a_state_of_the_original_model(tmp_path: Path) -> None:
-    path = write_state_csv(tmp_path / "state.csv", (7, 3, "[0.5, -1.0, 2e-3]"), (2, 1, [1, 2, 3]))
-    problems = Problems()
-    state = read_state_csv(path, problems)
-    assert problems.count == 0
-    assert state.incident_ids.tolist() == [2, 7]
-    assert state.report_counts.tolist() == [1, 3]
-    assert np.array_equal(state.means, np.array([[1.0, 2.0, 3.0], [0.5, -1.0, 0.002]], dtype=np.float32))
-    assert state.model == "allenai/longformer-base-4096"
-    assert list(state.titles) == ["", ""]
-
-
-BAD_STATE_ROWS: dict[str, tuple[object, object, object]] = {
-    "an id that is no number": ("seven", 1, [1, 2]),
-    "an id beyond 64 bits": (2**70, 1, [1, 2]),
-    "a negative id": (-7, 1, [1, 2]),
-    "a count that is no number": (7, "many", [1, 2]),
-    "a count beyond 64 bits": (7, 2**70, [1, 2]),
-    "a count of 0": (7, 0, [1, 2]),
-    "a mean that is no JSON": (7, 1, "1 2"),
-    "a number for a mean": (7, 1, "5"),
-    "nothing for a mean": (7, 1, "null"),
-    "true for a mean": (7, 1, "true"),
-    "a text for a mean": (7, 1, '"[1, 2]"'),
-    "an object for a mean": (7, 1, '{"0": 1}'),
-    "an empty mean": (7, 1, []),
-    "a mean of lists": (7, 1, [[1, 2]]),
-    "a mean with a gap": (7, 1, "[1, null]"),
-    "a mean that is not finite": (7, 1, "[1, NaN]"),
-    "a mean beyond float32": (7, 1, [1, 1e300]),
-    "a mean beyond every float": (7, 1, [1, 10**400]),
-}
-
-
-@pytest.mark.parametrize("place", ["first", "last"])
-@pytest.mark.parametrize("case", BAD_STATE_ROWS)
-def test_a_bad_row_of_a_state_table_is_reported_by_its_line_and_skipped(
-    case: str, place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    good, bad = (2, 3, [0.25, 4]), BAD_STATE_ROWS[case]
-    path = write_state_csv(tmp_path / "state.csv", *((bad, good) if place == "first" else (good, bad)))
-    problems = Problems()
-    state = read_state_csv(path, problems)
-    assert state.incident_ids.tolist() == [2]
-    assert state.report_counts.tolist() == [3]
-    assert state.means.tolist() == [[0.25, 4.0]]
-    assert problems.count == 1
-    [said] = capsys.readouterr().err.splitlines()
-    assert said.startswith(f"state.csv, line {2 if place == 'first' else 3}: ")
-
-
-def test_rows_that_do_not_go_with_earlier_ones_are_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = write_state_csv(tmp_path / "state.csv", (1, 1, [1, 2]), (2, 1, [1, 2, 3]), (1, 5, [3, 4]))
-    assert read_state_csv(path, Problems()).means.tolist() == [[1.0, 2.0]]
-    assert capsys.readouterr().err.splitlines() == [
-        "state.csv, line 3: mean isn't a list of 2 numbers from -1,000,000 to 1,000,000; skipped",
-        "state.csv, line 4: count is below 1, or an earlier line has the same incident_id; skipped",
-    ]
-
-
-def test_a_state_table_without_a_usable_row_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"^state\.csv has no usable row\.$"):
-        read_state_csv(write_state_csv(tmp_path / "state.csv", ("x", 1, [1])), Problems())
-
-
-def test_the_original_list_of_tensors_becomes_a_state(tmp_path: Path) -> None:
-    path = tmp_path / "incident_cls.pt"
-    torch.save([torch.tensor([[1.0, 2.0], [3.0, 5.0]]), None, torch.tensor([[-1.0, 0.5]])], path)
-    state = read_original_state(path)
-    assert state.incident_ids.tolist() == [1, 3]
-    assert state.report_counts.tolist() == [2, 1]
-    assert state.means.tolist() == [[2.0, 3.5], [-1.0, 0.5]]
-
-
-@pytest.mark.parametrize("content", [b"", b"no state", json.dumps([1, 2]).encode()])
-def test_a_file_that_is_no_state_is_refused_in_one_sentence(content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "incident_cls.pt"
-    path.write_bytes(content)
-    with pytest.raises(SourceError) as error:
-        read_original_state(path)
-    assert str(error.value).startswith(f"{path} isn't an incident state that can be used: ")
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("header", "expected"),
-    [
-        ("incident_id,count,mean", True),
-        ("\ufeffmean,count", True),
-        ("incident_id,title,description", False),
-        ("incident_id,meaning", False),
-        ("", False),
-    ],
-    ids=lambda value: str(value)[:30],
-)
-def test_a_table_of_vectors_is_known_by_its_header(header: str, expected: bool, tmp_path: Path) -> None:
-    path = tmp_path / "table.csv"
-    path.write_text(header + "\n1,2,3\n", encoding="utf-8")
-    assert has_vectors(path) is expected
-
-
-def test_a_table_with_an_endless_header_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    path = tmp_path / "table.csv"
-    path.write_text("x" * 200_000)
-    # Python's default, which reading reports raises.
-    limit = csv.field_size_limit(131_072)
-    try:
-        with pytest.raises(SourceError, match=r"^table\.csv can't be read: .*limit"):
-            has_vectors(path)
-    finally:
-        csv.field_size_limit(limit)

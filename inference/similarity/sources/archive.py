@@ -1,0 +1,230 @@
+"""The files of a snapshot, wherever they are: in a folder, a zip or a tar in any of its compressions.
+
+A tar is read once, from its first byte to its last, and nothing is ever unpacked. So it doesn't matter where an archive
+says that its files belong. What the files hold is left to `tables` and `documents`.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import re
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from similarity.sources.problems import SourceError, reading
+
+Content = AbstractContextManager[IO[bytes]]
+
+# AIID's largest file, reports.bson, has some 200 MB; a whole snapshot, unpacked, half a gigabyte.
+MAX_FILE_BYTES = 2 * 1024**3
+MAX_UNPACKED_BYTES = 8 * 1024**3
+# A snapshot of AIID's has some 60.
+MAX_MEMBERS = 10_000
+# A name in a tar is at most a path long, but its header says how much memory it takes.
+MAX_HEADER_BYTES = 1024**2
+
+_LINK = (
+    "is a link, and links in an archive aren't followed: pack the files themselves "
+    "(tar --dereference --hard-dereference, zip without --symlinks)"
+)
+_DANGLING = "is a symbolic link that leads nowhere"
+
+_COMPRESSIONS: dict[bytes, Callable[[Path], Any]] = {
+    b"\x1f\x8b": gzip.GzipFile,
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ": lzma.LZMAFile,
+    b"\x5d\0\0": lzma.LZMAFile,
+}
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file of a snapshot.
+
+    name: its path in the folder or archive, as that writes it.
+    open: opens it, until the next member is asked for. Raises SourceError for a file that is too large.
+    refused: why it isn't read, to follow its name in a sentence; "" where it is.
+    """
+
+    name: str
+    open: Callable[[], Content]
+    refused: str = ""
+
+    @property
+    def parts(self) -> list[str]:
+        """Of its path. Some programs on Windows put backslashes between them."""
+        return self.name.replace("\\", "/").split("/")
+
+    @property
+    def leads_elsewhere(self) -> bool:
+        """Whether the path leads out of the folder that the archive would be unpacked in."""
+        return not self.parts[0] or ".." in self.parts or bool(re.match("[A-Za-z]:", self.name))
+
+
+def members(path: Path) -> Iterator[Member]:
+    """The files of a folder or archive, and the links that aren't followed. Raises SourceError.
+
+    Symbolic links in a folder are followed; links in an archive aren't, since they may lead out of it.
+    """
+    with reading(path.name):
+        if path.is_dir():
+            yield from _in_folder(path)
+        elif zipfile.is_zipfile(path):
+            yield from _in_zip(path)
+        elif path.is_file():
+            yield from _in_tar(path)
+        else:
+            raise _no_source(path)
+
+
+def _no_source(path: Path) -> SourceError:
+    return SourceError(f"{path} isn't a folder, zip, tar or CSV file (in UTF-8), or it is cut off.")
+
+
+def _refuse_large(path: Path, name: str, size: int) -> None:
+    if not 0 <= size <= MAX_FILE_BYTES:
+        raise SourceError(f"{path} has a file {name!r} of {size:,} bytes; at most {MAX_FILE_BYTES:,} are read.")
+
+
+def _no_content() -> Content:
+    raise AssertionError("a member that is refused isn't opened")
+
+
+def _in_folder(path: Path) -> Iterator[Member]:
+    found: dict[Path, Path] = {}
+    dangling: list[Path] = []
+    visited: set[Path] = set()
+    for parent, folders, files in os.walk(path, followlinks=True):
+        folder = Path(parent).resolve()
+        if folder in visited:
+            folders.clear()  # A link leads back here.
+            continue
+        visited.add(folder)
+        for file in (Path(parent, file) for file in sorted(files)):
+            if file.is_file():
+                found[file.resolve()] = file
+            elif file.is_symlink() and not file.exists():
+                dangling.append(file)
+    for file in sorted(found.values()):
+        yield Member(str(file.relative_to(path)), lambda file=file: file.open("rb"))  # type: ignore[misc]
+    for file in dangling:
+        yield Member(str(file.relative_to(path)), _no_content, _DANGLING)
+
+
+def _in_zip(path: Path) -> Iterator[Member]:
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+
+            def open_it(info: zipfile.ZipInfo = info) -> Content:
+                _refuse_large(path, info.filename, info.file_size)
+                return archive.open(info)
+
+            if stat.S_ISLNK(info.external_attr >> 16):
+                yield Member(info.filename, _no_content, _LINK)
+            elif not info.is_dir():
+                yield Member(info.filename, open_it)
+
+
+def _in_tar(path: Path) -> Iterator[Member]:
+    with _unpacked(path) as stream:
+        content = _Bounded(stream, path)
+        try:
+            archive = tarfile.open(fileobj=content, mode="r|", tarinfo=_Header)  # type: ignore[call-overload] # noqa: SIM115
+        except tarfile.ReadError as error:
+            raise _no_source(path) from error
+        with archive:
+            count = 0
+            while (info := archive.next()) is not None:
+                archive.members.clear()  # It would keep the headers of all of them.
+                count += 1
+                if count > MAX_MEMBERS:
+                    raise SourceError(f"{path} has more than {MAX_MEMBERS:,} files; a snapshot has some 60.")
+
+                def open_it(info: tarfile.TarInfo = info) -> Content:
+                    _refuse_large(path, info.name, info.size)
+                    return io.BufferedReader(_InTar(archive, info))
+
+                if info.issym() or info.islnk():
+                    yield Member(info.name, _no_content, _LINK)
+                elif info.isreg():
+                    yield Member(info.name, open_it)
+            # A checksum stands at the very end, behind what tarfile reads by itself. tarfile takes a damaged header for
+            # the end; behind the true one there are zeros alone.
+            while rest := archive.fileobj.read(1 << 20):
+                if rest.count(0) != len(rest):
+                    raise SourceError(f"{path} is damaged: there is no readable header where a file should begin.")
+
+
+def _unpacked(path: Path) -> Any:
+    """The bytes of a tar, as a stream.
+
+    tarfile could do this too; but it would skip gzip's checksum, and all but the first part of a bzip2 in parts.
+    """
+    with path.open("rb") as file:
+        start = file.read(8)
+    for magic, open_it in _COMPRESSIONS.items():
+        if start.startswith(magic):
+            return open_it(path)
+    return path.open("rb")
+
+
+class _InTar(io.RawIOBase):
+    """A file in a stream: tarfile's own says nothing of whether it can seek, which text needs to know."""
+
+    def __init__(self, archive: tarfile.TarFile, info: tarfile.TarInfo) -> None:
+        file = archive.extractfile(info)
+        assert file is not None  # It is for what isn't a file.
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._file.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+
+class _Bounded:
+    """Reads a stream up to MAX_UNPACKED_BYTES. Where reading it has failed once, it fails again."""
+
+    def __init__(self, stream: IO[bytes], path: Path) -> None:
+        self._stream, self._path = stream, path
+        self._left = MAX_UNPACKED_BYTES
+        self._error: Exception | None = None
+
+    def read(self, size: int) -> bytes:
+        if self._error:
+            raise self._error
+        try:
+            content = self._stream.read(size)
+            self._left -= len(content)
+            if self._left < 0:
+                raise SourceError(f"{self._path} has more than {MAX_UNPACKED_BYTES:,} bytes when it is unpacked.")
+        except Exception as error:
+            self._error = error
+            raise
+        return content
+
+
+class _Header(tarfile.TarInfo):
+    """A header that may not be larger than MAX_HEADER_BYTES: tarfile reads it into memory whole."""
+
+    _METADATA = (
+        tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK
+    )  # fmt: skip
+
+    def _proc_member(self, archive: tarfile.TarFile) -> Any:
+        if self.type in self._METADATA and self.size > MAX_HEADER_BYTES:
+            raise tarfile.TarError(f"a header has {self.size:,} bytes; at most {MAX_HEADER_BYTES:,} are read")
+        return super()._proc_member(archive)  # type: ignore[misc]

@@ -1,0 +1,201 @@
+"""The dumps of AIID's collections, incidents, reports, duplicates and English translations, read into parts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+
+from similarity.encoder.tokens import transliterate
+from similarity.incidents.state import MAX_SIZE
+from similarity.sources.database import Report, Responses, is_english
+from similarity.sources.documents import Document, read_documents
+from similarity.sources.markdown import without_markdown
+from similarity.sources.parts import RESPONSE, FoundDuplicate, FoundIncident, FoundReports, day, whole_number
+from similarity.sources.problems import Problems
+from similarity.vectors import Vector
+
+# Lists of incidents' ids, in an incident. The first holds what editors say, the second what readers say.
+_DISSIMILAR = ("editor_dissimilar_incidents", "flagged_dissimilar_incidents")
+
+
+@dataclass(frozen=True)
+class Text:
+    """A report's text in one language, and AIID's two kinds of hash of it."""
+
+    text: str
+    language: str
+    hashes: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """AIID's vector of some text, and the hash of that."""
+
+    vector: Vector
+    hash: str
+
+
+@dataclass(frozen=True)
+class DumpedReports:
+    """The reports that count in their own languages, their vectors, and the reports that don't count."""
+
+    texts: dict[int, Text]
+    embeddings: dict[int, Embedding]
+    not_counted: set[int]
+
+    def translated(self, translations: Mapping[int, Text]) -> FoundReports:
+        """The reports in English where AIID has a translation, with the vectors that are of these very texts."""
+        found = FoundReports(not_counted=self.not_counted)
+        for number, text in self.texts.items():
+            if not is_english(text.language):
+                text = translations.get(number, text)
+            embedding = self.embeddings.get(number)
+            published = embedding.vector if embedding and embedding.hash in text.hashes else None
+            found.counted[number] = Report(number, text.text, text.language, published)
+        return found
+
+
+def read_bson_incidents(file: IO[bytes], name: str, problems: Problems) -> list[FoundIncident]:
+    """Raises SourceError."""
+    incidents: dict[int, FoundIncident] = {}
+    for number, document in read_documents(file, name, problems):
+        incident_id = whole_number(document.get("incident_id"))
+        if incident_id is None:
+            problems.report(name, number, "incident_id isn't a whole number above 0", "document")
+            continue
+        if incident_id in incidents:
+            problems.report(name, number, f"an earlier document has incident {incident_id} too", "document")
+            continue
+        reports = document.get("reports")
+        numbers = [whole_number(entry) for entry in reports] if isinstance(reports, list) else [None]
+        if None in numbers:
+            reason = f"reports of incident {incident_id} isn't a list of report numbers"
+            problems.report(name, number, reason, "document")
+            continue
+        incidents[incident_id] = FoundIncident(
+            number,
+            incident_id,
+            _string(document, "title").strip(),
+            day(document.get("date")),
+            reports=[number for number in numbers if number is not None],
+            dissimilar=_labels(document, incident_id, name, number, problems),
+        )
+    return list(incidents.values())
+
+
+def _labels(document: Document, incident_id: int, name: str, number: int, problems: Problems) -> list[int]:
+    labels = []
+    for field in _DISSIMILAR:
+        entries = document.get(field)
+        # AIID's own form leaves nulls in these lists.
+        given = [entry for entry in entries if entry is not None] if isinstance(entries, list) else []
+        ids = [each for entry in given if (each := whole_number(entry)) is not None]
+        if len(ids) < len(given) or (entries is not None and not isinstance(entries, list)):
+            reason = f"{field} of incident {incident_id} has an entry that isn't a whole number above 0"
+            problems.report(name, number, reason, "document")
+        labels += ids
+    return labels
+
+
+def read_bson_reports(file: IO[bytes], name: str, problems: Problems, responses: Responses) -> DumpedReports:
+    """Raises SourceError."""
+    found = DumpedReports({}, {}, set())
+    size = 0
+    for number, report_number, document in _numbered(file, name, problems):
+        if report_number in found.texts or report_number in found.not_counted:
+            problems.report(name, number, f"an earlier document has report {report_number} too", "document")
+            continue
+        tags = document.get("tags")
+        is_response = isinstance(tags, list) and RESPONSE in tags
+        # Reports of class "issue" stand in no incident, or should not.
+        if document.get("is_incident_report") is False or (is_response and responses == "exclude"):
+            found.not_counted.add(report_number)
+            continue
+        text = _text(document, _string(document, "language").strip())
+        if text is None and _string(document, "title").strip():
+            problems.report(name, number, f"report {report_number} is empty", "document")
+        elif text is None:
+            found.not_counted.add(report_number)  # A variant: it has neither text nor title.
+        else:
+            found.texts[report_number] = text
+            embedding = document.get("embedding")
+            if not isinstance(embedding, dict) or not embedding.get("vector"):
+                continue
+            vector = _vector(embedding["vector"], size)
+            if vector is None:
+                reason = f"the vector of report {report_number} isn't a list of {f'{size} ' if size else ''}numbers"
+                problems.report(name, number, f"{reason} from -{MAX_SIZE:,.0f} to {MAX_SIZE:,.0f}", "document")
+            else:
+                size = len(vector)
+                found.embeddings[report_number] = Embedding(vector, _string(embedding, "from_text_hash").lower())
+    return found
+
+
+def read_bson_translations(file: IO[bytes], name: str, problems: Problems) -> dict[int, Text]:
+    """The English texts of reports by the reports' numbers. Raises SourceError."""
+    texts: dict[int, Text] = {}
+    for _, report_number, document in _numbered(file, name, problems):
+        text = _text(document, "en")
+        if text is not None:
+            texts.setdefault(report_number, text)
+    return texts
+
+
+def read_bson_duplicates(file: IO[bytes], name: str, problems: Problems) -> list[FoundDuplicate]:
+    """Raises SourceError."""
+    duplicates = []
+    fields = ("duplicate_incident_number", "true_incident_number")
+    for number, document in read_documents(file, name, problems):
+        merged, became = (whole_number(document.get(field)) for field in fields)
+        if merged is None or became is None:
+            problems.report(name, number, f"{' or '.join(fields)} isn't a whole number above 0", "document")
+        else:
+            duplicates.append(FoundDuplicate(number, merged, became))
+    return duplicates
+
+
+def _numbered(file: IO[bytes], name: str, problems: Problems) -> Iterator[tuple[int, int, Document]]:
+    for number, document in read_documents(file, name, problems):
+        report_number = whole_number(document.get("report_number"))
+        if report_number is None:
+            problems.report(name, number, "report_number isn't a whole number above 0", "document")
+        else:
+            yield number, report_number, document
+
+
+def _text(document: Document, language: str) -> Text | None:
+    """What AIID embeds: plain_text. It is empty in a few old reports; then `text` without its Markdown."""
+    raw = _string(document, "text")
+    plain = _string(document, "plain_text")
+    text = plain if plain.strip() else without_markdown(raw) if raw.strip() else ""
+    if not text.strip():
+        return None
+    return Text(text, language, text_hashes(text, raw))
+
+
+def text_hashes(plain: str, raw: str) -> frozenset[str]:
+    """What AIID may have stored as the hash of a text that it embedded: its form's kind, and its daily job's."""
+    return frozenset(
+        hashlib.sha1(each.encode(), usedforsecurity=False).hexdigest() for each in (transliterate(plain), raw)
+    )
+
+
+def _vector(value: object, size: int) -> Vector | None:
+    """(size,), or of any length where `size` is 0. None where it isn't one that can be compared."""
+    try:
+        vector = np.array(value)
+    except ValueError:  # Lists of several lengths.
+        return None
+    if vector.ndim != 1 or vector.dtype.kind not in "fi" or (size and len(vector) != size):
+        return None
+    # NaN is not up to MAX_SIZE either.
+    return vector.astype(np.float32) if (np.abs(vector) <= MAX_SIZE).all() else None
+
+
+def _string(document: Mapping[str, Any], field: str) -> str:
+    value = document.get(field)
+    return value if isinstance(value, str) else ""

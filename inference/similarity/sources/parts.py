@@ -1,0 +1,126 @@
+"""What tables and dumps both are read into, and how the parts make a Database."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+
+from similarity.sources.database import Incident, Report
+from similarity.sources.problems import Problems, SourceError, Unit
+
+# AIID's tag of reports that are companies' answers.
+RESPONSE = "response"
+# What the state's file can hold.
+_LARGEST = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class FoundIncident:
+    """An incident as its row or document has it; `number` is that of its line or document."""
+
+    number: int
+    incident_id: int
+    title: str
+    date: str
+    reports: Sequence[int]
+    dissimilar: Sequence[int] = ()
+
+
+@dataclass
+class FoundReports:
+    """The reports that count by their numbers, and the numbers of those that are well-formed but don't count."""
+
+    counted: dict[int, Report] = field(default_factory=dict)
+    not_counted: set[int] = field(default_factory=set)
+
+    def __contains__(self, number: int) -> bool:
+        return number in self.counted or number in self.not_counted
+
+
+@dataclass(frozen=True)
+class FoundDuplicate:
+    """An incident that was merged, and the one that it became; `number` is that of its line or document."""
+
+    number: int
+    merged: int
+    became: int
+
+
+def link(
+    found: Iterable[FoundIncident], reports: FoundReports, name: str, problems: Problems, unit: Unit
+) -> tuple[Incident, ...]:
+    """The incidents with their reports, by id. Those without a report that counts are reported and left out.
+
+    `name` is that of the incidents' file. Raises SourceError where no incident is left.
+    """
+    incidents = []
+    for each in sorted(found, key=lambda each: each.number):
+        numbers = list(dict.fromkeys(each.reports))  # A report named twice is one report.
+        missing = [number for number in numbers if number not in reports]
+        if missing:
+            listed = ", ".join(map(str, missing))
+            problems.report(
+                name, each.number, f"incident {each.incident_id} has missing or unusable reports: {listed}", unit
+            )
+        counted = tuple(reports.counted[number] for number in numbers if number in reports.counted)
+        if counted:
+            incidents.append(Incident(each.incident_id, each.title, each.date, counted))
+        elif not missing:
+            reason = "no report that counts" if numbers else "no reports"
+            problems.report(name, each.number, f"incident {each.incident_id} has {reason}", unit)
+    if not incidents:
+        raise SourceError(f"{name} has no usable incident.")
+    return tuple(sorted(incidents, key=lambda incident: incident.incident_id))
+
+
+def resolve(found: Iterable[FoundDuplicate], name: str, problems: Problems, unit: Unit) -> dict[int, int]:
+    """Merged id -> the id that it became in the end. Duplicates that lead back to themselves are left out."""
+    direct: dict[int, int] = {}
+    number_of: dict[int, int] = {}
+    for each in found:
+        if each.merged in direct:
+            problems.report(name, each.number, f"an earlier {unit} has incident {each.merged} too", unit)
+        else:
+            direct[each.merged], number_of[each.merged] = each.became, each.number
+    resolved = {}
+    for merged in sorted(direct):
+        passed, end = {merged}, direct[merged]
+        while end in direct and end not in passed:
+            passed.add(end)
+            end = direct[end]
+        if end in passed:
+            problems.report(name, number_of[merged], f"incident {merged} became itself by way of its duplicates", unit)
+        else:
+            resolved[merged] = end
+    return resolved
+
+
+def dissimilar_pairs(found: Iterable[FoundIncident], duplicates: Mapping[int, int]) -> frozenset[tuple[int, int]]:
+    """The pairs that people marked as dissimilar, under the ids that merged incidents became."""
+    pairs = ((each.incident_id, other) for each in found for other in each.dissimilar)
+    kept = ((duplicates.get(first, first), duplicates.get(second, second)) for first, second in pairs)
+    return frozenset((min(pair), max(pair)) for pair in kept if pair[0] != pair[1])
+
+
+def whole_number(value: object) -> int | None:
+    """A number above 0 that the state can hold: from a table's text, or from BSON, where it may be a float."""
+    if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,18}\s*", value):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LARGEST or value % 1:
+        return None
+    return int(value)
+
+
+def day(value: object) -> str:
+    """YYYY-MM-DD of a date or of a text that starts with one; "" for all else."""
+    if isinstance(value, date):  # A datetime is one too.
+        return f"{value:%Y-%m-%d}" if value.year >= 1000 else ""
+    if isinstance(value, str) and re.match(r"\s*[0-9]{4}-[0-9]{2}-[0-9]{2}(?![0-9])", value):
+        text = value.strip()[:10]
+        try:
+            return f"{datetime.strptime(text, '%Y-%m-%d'):%Y-%m-%d}"
+        except ValueError:
+            return ""
+    return ""

@@ -1,0 +1,188 @@
+"""A source of AIID's data, read into a Database: a snapshot in a folder, zip or tar, or an incidents.csv alone.
+
+A snapshot's dumps (*.bson) are read where it has them, else its tables (*.csv). Only the files that are named here are
+ever read: what nobody has reviewed (submissions, candidates, quickadd) isn't among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+from similarity.sources.archive import Content, Member, members
+from similarity.sources.bson_files import (
+    read_bson_duplicates,
+    read_bson_incidents,
+    read_bson_reports,
+    read_bson_translations,
+)
+from similarity.sources.csv_files import (
+    read_csv_duplicates,
+    read_csv_incidents,
+    read_csv_reports,
+    read_incidents_alone,
+)
+from similarity.sources.database import Database, Responses, Source, SourceKind, TextMode, snapshot_date
+from similarity.sources.parts import dissimilar_pairs, link, resolve
+from similarity.sources.problems import HeldProblems, Problems, SourceError, Unit, reading
+from similarity.sources.tables import is_text
+
+# What a collection's file is read by: what opens it, its name, and where bad rows go.
+Read = Callable[[Callable[[], Content], str, Problems], Any]
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How a snapshot writes its collections: the ending of the files, what is counted in them, and what reads each."""
+
+    ending: str
+    unit: Unit
+    kind: SourceKind
+    readers: Mapping[str, Read]
+
+    def file(self, collection: str) -> str:
+        return f"{collection}.{self.ending}"
+
+    @property
+    def files(self) -> dict[str, Read]:
+        return {self.file(collection): read for collection, read in self.readers.items()}
+
+
+def read_database(
+    path: Path, problems: Problems, *, text: TextMode = "title-and-description", responses: Responses = "include"
+) -> Database:
+    """All incidents of `path` that have a report that counts.
+
+    text: what stands in for reports in an incidents.csv alone.
+    responses: whether reports count that are companies' answers.
+    Bad rows and documents go to `problems`. Raises SourceError.
+    """
+    if path.is_file() and is_text(path):
+        incidents = read_incidents_alone(lambda: path.open("rb"), path.name, problems, text)
+        return Database(incidents, {}, frozenset(), Source("csv", path.name))
+    return _Snapshot(path, responses).database(problems)
+
+
+@dataclass
+class _Part:
+    """What became of one file. Only at the end it is known whether the file counts."""
+
+    content: Any = None
+    error: SourceError | None = None
+    problems: HeldProblems = field(default_factory=HeldProblems)
+
+    def take(self, problems: Problems) -> Any:
+        self.problems.release(problems)
+        if self.error:
+            raise self.error
+        return self.content
+
+
+class _Snapshot:
+    """The files of a snapshot, which are read in the one order in which a tar gives them."""
+
+    def __init__(self, path: Path, responses: Responses) -> None:
+        self._path = path
+        self._dumps = _Form(
+            "bson",
+            "document",
+            "records",
+            {
+                "incidents": _opened(read_bson_incidents),
+                "reports": _opened(partial(read_bson_reports, responses=responses)),
+                "duplicates": _opened(read_bson_duplicates),
+                "reports_en": _opened(read_bson_translations),
+            },
+        )
+        self._tables = _Form(
+            "csv",
+            "line",
+            "csv",
+            {
+                "incidents": read_csv_incidents,
+                "reports": partial(read_csv_reports, responses=responses),
+                "duplicates": read_csv_duplicates,
+            },
+        )
+        # Names of the files that were found, by what they are known as; what the first of each holds; what isn't read.
+        self._found: dict[str, list[str]] = {}
+        self._parts: dict[str, _Part] = {}
+        self._refused: list[tuple[Member, str]] = []
+
+    def database(self, problems: Problems) -> Database:
+        """Raises SourceError."""
+        for member in members(self._path):
+            self._read(member)
+        form = self._dumps if self._has_dumps() else self._tables
+
+        def content(collection: str, otherwise: object = None) -> Any:
+            name = form.file(collection)
+            if otherwise is None or name in self._found:
+                self._require_one(name)
+                return self._parts[name].take(problems)
+            return otherwise
+
+        reports = content("reports")
+        if form is self._dumps:
+            reports = reports.translated(content("reports_en", {}))
+        found = content("incidents")
+        duplicates = resolve(content("duplicates", []), form.file("duplicates"), problems, form.unit)
+        incidents = link(found, reports, form.file("incidents"), problems, form.unit)
+        name = self._path.absolute().name  # "." has none.
+        date = "" if self._path.is_dir() else snapshot_date(name)
+        source = Source("aiid-snapshot" if date else form.kind, name, date)
+        return Database(incidents, duplicates, dissimilar_pairs(found, duplicates), source)
+
+    def _read(self, member: Member) -> None:
+        name = _known_as(member)
+        read = {**self._dumps.files, **self._tables.files}.get(name)
+        if member.refused:
+            self._refused.append((member, member.refused))
+        elif name in self._dumps.files and member.leads_elsewhere:
+            # Tables that people pack by hand carry names of any system; a dump of AIID's has one folder.
+            self._refused.append((member, "leads out of the archive"))
+        elif read:
+            self._found.setdefault(name, []).append(member.name)
+            if len(self._found[name]) == 1 and not (name in self._tables.files and self._has_dumps()):
+                part = self._parts[name] = _Part()
+                try:
+                    part.content = read(member.open, name, part.problems)
+                except SourceError as error:
+                    part.error = error
+            if self._has_dumps():
+                for table in self._tables.files:
+                    self._parts.pop(table, None)  # They take much memory.
+
+    def _has_dumps(self) -> bool:
+        given = {*self._found, *(_known_as(member) for member, _ in self._refused)}
+        return not given.isdisjoint(map(self._dumps.file, ("incidents", "reports")))
+
+    def _require_one(self, name: str) -> None:
+        """Raises SourceError. Where there is none, a file that wasn't read may be the reason."""
+        found = self._found.get(name, [])
+        if len(found) > 1:
+            raise SourceError(
+                f"{self._path} has {len(found)} files named {name}, e.g. {found[0]!r} and {found[1]!r}; it "
+                "must have one."
+            )
+        if not found:
+            refused = sorted(self._refused, key=lambda each: (_known_as(each[0]) != name, each[0].name))[:1]
+            reasons = [f"{member.name!r} {reason}" for member, reason in refused]
+            raise SourceError("; ".join([f"{self._path} has no file named {name}", *reasons]) + ".")
+
+
+def _known_as(member: Member) -> str:
+    """The name by which a file is known. Of the database of translations only reports_en.bson is one of ours."""
+    *folders, name = member.parts
+    return f"translations/{name}" if folders[-1:] == ["translations"] and name != "reports_en.bson" else name
+
+
+def _opened(read: Callable[[IO[bytes], str, Problems], Any]) -> Read:
+    def open_and_read(open_it: Callable[[], Content], name: str, problems: Problems) -> Any:
+        with reading(name), open_it() as file:
+            return read(file, name, problems)
+
+    return open_and_read

@@ -1,0 +1,95 @@
+"""States that others made, read into a state without a model: `state.csv`, and the original's list.
+
+Also titles and dates for such a state, which has none.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from similarity.errors import StateError
+from similarity.incidents.state import MAX_SIZE, IncidentState
+from similarity.settings import DEFAULT_MODEL_URI
+from similarity.sources.csv_files import read_titles
+from similarity.sources.parts import whole_number
+from similarity.sources.problems import Problems, SourceError, reading
+from similarity.sources.tables import read_rows
+from similarity.vectors import Vector
+
+
+def read_state_csv(path: Path, problems: Problems) -> IncidentState:
+    """The `state.csv` of nlp-lambdas: incident_id, count and mean, made by the original model. Raises SourceError."""
+    rows: dict[int, tuple[int, Vector]] = {}
+    for line, row in read_rows(lambda: path.open("rb"), path.name, ("incident_id", "count", "mean"), problems):
+        incident_id, count = whole_number(row["incident_id"]), whole_number(row["count"])
+        try:
+            vector = _vector(json.loads(row["mean"]))
+        except (ValueError, TypeError, RecursionError, OverflowError):
+            vector = np.empty(0, dtype=np.float32)
+        size = len(next(iter(rows.values()))[1]) if rows else vector.size
+        if incident_id is None or count is None:
+            problems.report(path.name, line, "incident_id or count isn't a whole number above 0")
+        elif not size or vector.shape != (size,) or not (np.abs(vector) <= MAX_SIZE).all():
+            problems.report(
+                path.name,
+                line,
+                f"mean isn't a list of {f'{size} ' if size else ''}numbers from -{MAX_SIZE:,.0f} to {MAX_SIZE:,.0f}",
+            )
+        elif incident_id in rows:
+            problems.report(path.name, line, "an earlier line has the same incident_id")
+        else:
+            rows[incident_id] = (count, vector)
+    if not rows:
+        raise SourceError(f"{path.name} has no usable row.")
+    ids = sorted(rows)
+    return IncidentState(
+        incident_ids=np.array(ids),
+        report_counts=np.array([rows[incident_id][0] for incident_id in ids]),
+        means=np.stack([rows[incident_id][1] for incident_id in ids]),
+        titles=[""] * len(ids),
+        model=DEFAULT_MODEL_URI,
+    )
+
+
+def _vector(value: object) -> Vector:
+    """Of a JSON list of numbers; what float32 can't hold becomes infinite. Raises TypeError or ValueError."""
+    if not isinstance(value, list) or not all(isinstance(entry, float | int) for entry in value):
+        raise TypeError("not a list of numbers")
+    with np.errstate(over="ignore"):
+        return np.array([float(entry) for entry in value], dtype=np.float32)
+
+
+def read_original_state(path: Path) -> IncidentState:
+    """The original list form, or a state of this project's own. Raises SourceError."""
+    try:
+        return IncidentState.load(path)
+    except StateError as error:
+        raise SourceError(error.detail) from error
+
+
+def has_vectors(path: Path) -> bool:
+    """Whether a CSV holds means (`state.csv`) rather than incidents. Raises SourceError."""
+    with reading(path.name), path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+        return "mean" in next(csv.reader([file.readline()]), [])
+
+
+def with_titles(state: IncidentState, path: Path, problems: Problems) -> IncidentState:
+    """`state` with the titles and dates that an incidents.csv has. Where it has none, those of the state stay.
+
+    Raises SourceError.
+    """
+    titles = read_titles(lambda: path.open("rb"), path.name, problems)
+    given = [titles.get(incident_id, ("", "")) for incident_id in state.incident_ids.tolist()]
+    if not any(incident_id in titles for incident_id in state.incident_ids.tolist()):
+        raise SourceError(f"{path.name} has none of the state's incidents.")
+    dates = state.dates or [""] * len(state)
+    return replace(
+        state,
+        titles=[new or old for (new, _), old in zip(given, state.titles, strict=True)],
+        dates=[new or old for (_, new), old in zip(given, dates, strict=True)],
+    )

@@ -1,0 +1,93 @@
+"""Requests to other people's servers: by https alone, under the project's own name. Files are left to `download`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from email.message import Message
+from http.client import HTTPException
+from typing import IO, Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+from similarity import __version__
+from similarity.errors import one_line
+from similarity.sources.problems import SourceError
+
+USER_AGENT = f"similar-ai-incidents/{__version__}"
+
+# Of silence.
+TIMEOUT_S = 60
+
+_LOCAL = ("localhost", "127.0.0.1", "::1")
+# Statuses that may be others a moment later: Request Timeout, Too Many Requests.
+_PASSING = (408, 429)
+
+
+class UnreachableError(SourceError):
+    """A server that may answer a moment later."""
+
+
+def require_https(url: str) -> None:
+    """Raises SourceError for a URL that isn't https; http is allowed on this machine."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError as error:
+        raise SourceError(f"{one_line(url)} isn't a URL: {error}.") from error
+    if not host or not (parts.scheme == "https" or (parts.scheme == "http" and host in _LOCAL)):
+        raise SourceError(f"{one_line(url)} isn't an https URL; others are only used on localhost.")
+
+
+@contextmanager
+def get(url: str, headers: Mapping[str, str] | None = None) -> Iterator[Any]:
+    """The answer to a GET, a 2xx, as an http.client.HTTPResponse; `read` reads it.
+
+    Raises SourceError, and UnreachableError where it may help to ask again.
+    """
+    require_https(url)
+    with _speaking(url):
+        # Made anew for each request, since it reads the environment's proxies.
+        request = Request(url, headers={"User-Agent": USER_AGENT, **(headers or {})})  # noqa: S310
+        response = build_opener(_HttpsAlone).open(request, timeout=TIMEOUT_S)
+    with response:
+        yield response
+
+
+def read(response: Any, size: int) -> bytes:
+    """Up to `size` bytes of an answer; b"" at its end. Raises UnreachableError."""
+    with _speaking(response.geturl()):
+        content: bytes = response.read(size)
+    return content
+
+
+class _HttpsAlone(HTTPRedirectHandler):
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
+    ) -> Request | None:
+        try:
+            require_https(newurl)
+        except SourceError:
+            fp.close()
+            raise
+        return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
+
+
+@contextmanager
+def _speaking(url: str) -> Iterator[None]:
+    try:
+        yield
+    except HTTPError as error:
+        error.close()
+        kind = UnreachableError if error.code >= 500 or error.code in _PASSING else SourceError
+        raise kind(
+            f"{one_line(url)} can't be fetched: its server answers {error.code} {one_line(error.reason)}."
+        ) from error
+    except (OSError, HTTPException) as error:
+        reason = error.reason if isinstance(error, URLError) else error
+        raise UnreachableError(
+            f"{one_line(url)} can't be reached: {one_line(str(reason)) or type(error).__name__}."
+        ) from error
+    except ValueError as error:
+        raise SourceError(f"{one_line(url)} isn't a URL that can be fetched: {one_line(str(error))}.") from error
