@@ -61,7 +61,6 @@ class FolderModel:
         limit, here = state.max_tokens or self.longest_input, self.max_tokens()
         if limit != here:
             raise StateError(
-                f"the texts of the state were cut at {limit} tokens, but here texts are cut at {here}, the limit of the "
-                f"state in the model's folder; build the state again with MAX_TOKENS={here}, or deploy an image that "
-                "contains this state"
+                f"the texts of the state were cut at {limit} tokens, but here texts are cut at {here}, as in the state "
+                f"in the model's folder; build the state again with MAX_TOKENS={here}, or deploy an image with this state"
             )
