@@ -29,6 +29,7 @@ MAX_DOWNLOAD_BYTES = 2 * 1024**3
 PAUSES_S = (1, 2, 4, 8, 16)
 
 _BZIP2 = b"BZh"
+_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]+/([0-9]{1,18})", re.ASCII)
 
 
 def download(
@@ -136,7 +137,7 @@ class _Partial:
     def _place(self, response: Any, url: str, start: int, version: str) -> int | None:
         """Makes the partial file end where the answer begins; the whole file's size, None where it isn't known."""
         if response.status == 206:
-            found = re.fullmatch(r"bytes ([0-9]+)-[0-9]+/([0-9]+)", response.headers.get("Content-Range", "").strip())
+            found = _RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
             same = _version_of(response.headers) in (version, "")
             if not version or not found or int(found[1]) != start or not same:
                 self._file.truncate(0)
@@ -166,10 +167,10 @@ class _Partial:
         """What the server called the version that the partial file is of; "" where it can't be taken up again."""
         try:
             about = json.loads(self._about.read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return ""
         version = about.get("version") if isinstance(about, dict) and about.get("url") == url else ""
-        return version if isinstance(version, str) and version.isprintable() else ""
+        return version if isinstance(version, str) and version.isascii() and version.isprintable() else ""
 
     def _discard(self) -> None:
         self._partial.unlink(missing_ok=True)

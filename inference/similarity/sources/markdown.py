@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
 
 from markdown_it import MarkdownIt
+
+from similarity.sources.markup import LenientParser
 
 _MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 _BLOCKS = {"p", "h1", "h2", "h3", "h4", "h5", "h6", "li", "pre", "blockquote", "td", "th", "div", "br"}
@@ -19,7 +20,7 @@ def without_markdown(text: str) -> str:
     return re.sub(r"\s*\n\s*", "\n", "".join(reader.pieces)).strip()
 
 
-class _Words(HTMLParser):
+class _Words(LenientParser):
     """Collects what stands between the tags, and what images are called."""
 
     def __init__(self) -> None:

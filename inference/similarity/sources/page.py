@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import string
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from html.parser import HTMLParser
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from similarity.sources.database import snapshot_date
+from similarity.sources.markup import LenientParser
 from similarity.sources.problems import SourceError
 from similarity.sources.web import get, read, require_https
 
@@ -64,14 +65,15 @@ def newest_snapshot(url: str) -> Snapshot:
 
 def _snapshot(base: str, href: str) -> Snapshot | None:
     with suppress(ValueError):  # It isn't a URL.
-        url = urljoin(base, href.strip())
+        # As browsers do, it escapes blanks and letters beyond ASCII.
+        url = quote(urljoin(base, href.strip()), safe=string.punctuation)
         name = unquote(urlsplit(url).path.rpartition("/")[2])
         if (date := snapshot_date(name)) and name.endswith(".tar.bz2"):
             return Snapshot(url, name, date)
     return None
 
 
-class _Links(HTMLParser):
+class _Links(LenientParser):
     def __init__(self) -> None:
         super().__init__()
         self.hrefs: list[str] = []

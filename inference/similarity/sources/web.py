@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from email.message import Message
-from http.client import HTTPException
+from http.client import HTTPException, InvalidURL
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
@@ -84,10 +84,11 @@ def _speaking(url: str) -> Iterator[None]:
         raise kind(
             f"{one_line(url)} can't be fetched: its server answers {error.code} {one_line(error.reason)}."
         ) from error
-    except (OSError, HTTPException) as error:
+    except (OSError, HTTPException, ValueError) as error:
+        # The error of a certificate is an OSError and a ValueError.
+        if isinstance(error, InvalidURL) or not isinstance(error, OSError | HTTPException):
+            raise SourceError(f"{one_line(url)} isn't a URL that can be fetched: {one_line(str(error))}.") from error
         reason = error.reason if isinstance(error, URLError) else error
         raise UnreachableError(
             f"{one_line(url)} can't be reached: {one_line(str(reason)) or type(error).__name__}."
         ) from error
-    except ValueError as error:
-        raise SourceError(f"{one_line(url)} isn't a URL that can be fetched: {one_line(str(error))}.") from error
