@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+from similarity.errors import one_line
+
 # What is counted in a file: lines of a table, documents of a dump.
 Unit = Literal["line", "document"]
 
@@ -27,7 +29,7 @@ class Problems:
         self.count = 0
 
     def report(self, file: str, number: int, what: str, unit: Unit = "line") -> None:
-        self.say(f"{file}, {unit} {number}: {what}; skipped")
+        self.say(f"{file}, {unit} {number}: {one_line(what)}; skipped")
 
     def say(self, message: str) -> None:
         self.count += 1
@@ -58,4 +60,4 @@ def reading(name: str) -> Iterator[None]:
     except (
         OSError, EOFError, csv.Error, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, RuntimeError
     ) as error:  # fmt: skip
-        raise SourceError(f"{name} can't be read: {error}") from error
+        raise SourceError(f"{name} can't be read: {one_line(str(error))}") from error
