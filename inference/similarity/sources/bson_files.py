@@ -14,7 +14,15 @@ from similarity.incidents.state import MAX_SIZE
 from similarity.sources.database import Report, Responses, is_english
 from similarity.sources.documents import Document, read_documents
 from similarity.sources.markdown import without_markdown
-from similarity.sources.parts import RESPONSE, FoundDuplicate, FoundIncident, FoundReports, day, whole_number
+from similarity.sources.parts import (
+    RESPONSE,
+    FoundDuplicate,
+    FoundIncident,
+    FoundReports,
+    day,
+    usual_size,
+    whole_number,
+)
 from similarity.sources.problems import Problems
 from similarity.vectors import Vector
 
@@ -104,7 +112,8 @@ def _labels(document: Document, incident_id: int, name: str, number: int, proble
 def read_bson_reports(file: IO[bytes], name: str, problems: Problems, responses: Responses) -> DumpedReports:
     """Raises SourceError."""
     found = DumpedReports({}, {}, set())
-    size = 0
+    # The number of each report's document that has a vector.
+    places: dict[int, int] = {}
     for number, report_number, document in _numbered(file, name, problems):
         if report_number in found.texts or report_number in found.not_counted:
             problems.report(name, number, f"an earlier document has report {report_number} too", "document")
@@ -125,14 +134,24 @@ def read_bson_reports(file: IO[bytes], name: str, problems: Problems, responses:
             embedding = document.get("embedding")
             if not isinstance(embedding, dict) or not embedding.get("vector"):
                 continue
-            vector = _vector(embedding["vector"], size)
+            vector = _vector(embedding["vector"])
             if vector is None:
-                reason = f"the vector of report {report_number} isn't a list of {f'{size} ' if size else ''}numbers"
-                problems.report(name, number, f"{reason} from -{MAX_SIZE:,.0f} to {MAX_SIZE:,.0f}", "document")
+                problems.report(name, number, _not_a_vector(report_number), "document")
             else:
-                size = len(vector)
+                places[report_number] = number
                 found.embeddings[report_number] = Embedding(vector, _string(embedding, "from_text_hash").lower())
+    size = usual_size(embedding.vector for embedding in found.embeddings.values())
+    for report_number, number in places.items():
+        if len(found.embeddings[report_number].vector) != size:
+            problems.report(name, number, _not_a_vector(report_number, f"{size} "), "document")
+            del found.embeddings[report_number]
     return found
+
+
+def _not_a_vector(report_number: int, size: str = "") -> str:
+    return (
+        f"the vector of report {report_number} isn't a list of {size}numbers from -{MAX_SIZE:,.0f} to {MAX_SIZE:,.0f}"
+    )
 
 
 def read_bson_translations(file: IO[bytes], name: str, problems: Problems) -> dict[int, Text]:
@@ -184,16 +203,16 @@ def text_hashes(plain: str, raw: str) -> frozenset[str]:
     )
 
 
-def _vector(value: object, size: int) -> Vector | None:
-    """(size,), or of any length where `size` is 0. None where it isn't one that can be compared."""
+def _vector(value: object) -> Vector | None:
+    """(numbers,), float32. None if `value` isn't a list of numbers that can be compared."""
     try:
         vector = np.array(value)
     except ValueError:  # Lists of several lengths.
         return None
-    if vector.ndim != 1 or vector.dtype.kind not in "fi" or (size and len(vector) != size):
+    if vector.ndim != 1 or vector.dtype.kind not in "fi":
         return None
-    # NaN is not up to MAX_SIZE either.
-    return vector.astype(np.float32) if (np.abs(vector) <= MAX_SIZE).all() else None
+    # A comparison with NaN is false. The smallest int64 has no absolute value.
+    return vector.astype(np.float32) if ((vector >= -MAX_SIZE) & (vector <= MAX_SIZE)).all() else None
 
 
 def _string(document: Mapping[str, Any], field: str) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
 from similarity.sources.database import Incident, Report
 from similarity.sources.problems import Problems, SourceError, Unit
+from similarity.vectors import Vector
 
 # AIID's tag of reports that are companies' answers.
 RESPONSE = "response"
@@ -102,6 +104,15 @@ def dissimilar_pairs(found: Iterable[FoundIncident], duplicates: Mapping[int, in
     pairs = ((each.incident_id, other) for each in found for other in each.dissimilar)
     kept = ((duplicates.get(first, first), duplicates.get(second, second)) for first, second in pairs)
     return frozenset((min(pair), max(pair)) for pair in kept if pair[0] != pair[1])
+
+
+def usual_size(vectors: Iterable[Vector]) -> int:
+    """The length that most of the vectors have, of several such the first; 0 without vectors.
+
+    The first vector's length isn't used, because that vector may be the damaged one.
+    """
+    sizes = Counter(map(len, vectors)).most_common(1)
+    return sizes[0][0] if sizes else 0
 
 
 def whole_number(value: object) -> int | None:

@@ -16,7 +16,7 @@ from similarity.errors import StateError
 from similarity.incidents.state import MAX_SIZE, IncidentState
 from similarity.settings import DEFAULT_MODEL_URI
 from similarity.sources.csv_files import read_titles
-from similarity.sources.parts import whole_number
+from similarity.sources.parts import usual_size, whole_number
 from similarity.sources.problems import Problems, SourceError, reading
 from similarity.sources.tables import read_rows
 from similarity.vectors import Vector
@@ -24,17 +24,21 @@ from similarity.vectors import Vector
 
 def read_state_csv(path: Path, problems: Problems) -> IncidentState:
     """The `state.csv` of nlp-lambdas: incident_id, count and mean, made by the original model. Raises SourceError."""
-    rows: dict[int, tuple[int, Vector]] = {}
+    read: list[tuple[int, int | None, int | None, Vector]] = []
     for line, row in read_rows(lambda: path.open("rb"), path.name, ("incident_id", "count", "mean"), problems):
         incident_id, count = whole_number(row["incident_id"]), whole_number(row["count"])
         try:
             vector = _vector(json.loads(row["mean"]))
         except (ValueError, TypeError, RecursionError, OverflowError):
             vector = np.empty(0, dtype=np.float32)
-        size = len(next(iter(rows.values()))[1]) if rows else vector.size
+        usable = (np.abs(vector) <= MAX_SIZE).all()
+        read.append((line, incident_id, count, vector if usable else vector[:0]))
+    size = usual_size(vector for *_, vector in read if vector.size)
+    rows: dict[int, tuple[int, Vector]] = {}
+    for line, incident_id, count, vector in read:
         if incident_id is None or count is None:
             problems.report(path.name, line, "incident_id or count isn't a whole number above 0")
-        elif not size or vector.shape != (size,) or not (np.abs(vector) <= MAX_SIZE).all():
+        elif not size or len(vector) != size:
             problems.report(
                 path.name,
                 line,

@@ -453,7 +453,9 @@ def test_a_vector_of_another_text_or_none_does_not_count(given: Any, tmp_path: P
     assert published(tmp_path, text="raw", embedding=given) is None
 
 
-@pytest.mark.parametrize("vector", [["a"], [None], [[1.0], [2.0, 3.0]], [float("nan")], [1e7], {"0": 1.0}, "text"])
+@pytest.mark.parametrize(
+    "vector", [["a"], [None], [[1.0], [2.0, 3.0]], [float("nan")], [1e7], [-(2**63)], {"0": 1.0}, "text"]
+)
 def test_a_vector_that_can_not_be_used_is_reported_and_the_report_stays(
     vector: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -476,6 +478,19 @@ def test_vectors_have_one_length(tmp_path: Path, capsys: pytest.CaptureFixture[s
     [found] = read_database(Snapshot([incident(1, [10, 11])], documents).write(tmp_path / NAME), Problems()).incidents
     assert [each.published is None for each in found.reports] == [False, True]
     assert "document 2: the vector of report 11 isn't a list of 2 numbers" in capsys.readouterr().err
+
+
+def test_one_vector_of_another_length_costs_only_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also if it is the first."""
+    documents = [
+        report(10, "One.", embedding=embedding([1], form_hash("One."))),
+        report(11, "Two.", embedding=embedding([1, 2], form_hash("Two."))),
+        report(12, "Three.", embedding=embedding([3, 4], form_hash("Three."))),
+    ]
+    path = Snapshot([incident(1, [10, 11, 12])], documents).write(tmp_path / NAME)
+    [found] = read_database(path, Problems()).incidents
+    assert [each.published is None for each in found.reports] == [True, False, False]
+    assert "document 1: the vector of report 10 isn't a list of 2 numbers" in capsys.readouterr().err
 
 
 def test_a_translation_does_not_take_the_vector_of_the_original(tmp_path: Path) -> None:
