@@ -79,7 +79,9 @@ def members(path: Path) -> Iterator[Member]:
     with reading(path.name):
         if path.is_dir():
             yield from _in_folder(path)
-        elif zipfile.is_zipfile(path):
+        elif not path.exists():
+            raise SourceError(f"{path} doesn't exist.")
+        elif zipfile.is_zipfile(path) and not _is_plain_tar(path):
             yield from _in_zip(path)
         elif path.is_file():
             yield from _in_tar(path)
@@ -94,6 +96,12 @@ def _no_source(path: Path) -> SourceError:
 def _refuse_large(path: Path, name: str, size: int) -> None:
     if not 0 <= size <= MAX_FILE_BYTES:
         raise SourceError(f"{path} has a file {name!r} of {size:,} bytes; at most {MAX_FILE_BYTES:,} are read.")
+
+
+def _is_plain_tar(path: Path) -> bool:
+    """Whether the file is a tar without compression. zipfile takes such a tar for a zip if it ends with one (.xlsx)."""
+    with path.open("rb") as file:
+        return file.read(262)[257:] == b"ustar"
 
 
 def _no_content() -> Content:
@@ -131,7 +139,7 @@ def _in_zip(path: Path) -> Iterator[Member]:
 
             if stat.S_ISLNK(info.external_attr >> 16):
                 yield Member(info.filename, _no_content, _LINK)
-            elif not info.is_dir():
+            elif info.filename and not info.is_dir():  # A damaged zip may have an empty name.
                 yield Member(info.filename, open_it)
 
 
@@ -146,6 +154,9 @@ def _in_tar(path: Path) -> Iterator[Member]:
             count = 0
             while (info := archive.next()) is not None:
                 archive.members.clear()  # It would keep the headers of all of them.
+                # tarfile would go on to the next header block by block, also beyond the end of the file.
+                if archive.offset > MAX_UNPACKED_BYTES:
+                    raise _too_much(path)
                 count += 1
                 if count > MAX_MEMBERS:
                     raise SourceError(f"{path} has more than {MAX_MEMBERS:,} files; a snapshot has some 60.")
@@ -158,11 +169,24 @@ def _in_tar(path: Path) -> Iterator[Member]:
                     yield Member(info.name, _no_content, _LINK)
                 elif info.isreg():
                     yield Member(info.name, open_it)
-            # A checksum stands at the very end, behind what tarfile reads by itself. tarfile takes a damaged header for
-            # the end; behind the true one there are zeros alone.
-            while rest := archive.fileobj.read(1 << 20):
-                if rest.count(0) != len(rest):
-                    raise SourceError(f"{path} is damaged: there is no readable header where a file should begin.")
+            _require_end(archive, path)
+
+
+def _require_end(archive: Any, path: Path) -> None:
+    """Reads the rest of a tar's bytes. Raises SourceError if the tar doesn't end as it must.
+
+    tarfile doesn't notice if a tar is cut off between two files, or if a header is damaged. At a tar's end there are
+    only zeros. A checksum of the compression may stand behind them.
+    """
+    if archive.fileobj.tell() < archive.offset + tarfile.BLOCKSIZE:
+        raise SourceError(f"{path} is cut off: a tar ends with zeros, but this one ends with a file.")
+    while rest := archive.fileobj.read(1 << 20):
+        if rest.count(0) != len(rest):
+            raise SourceError(f"{path} is damaged: there is no readable header where a file should begin.")
+
+
+def _too_much(path: Path) -> SourceError:
+    return SourceError(f"{path} has more than {MAX_UNPACKED_BYTES:,} bytes when it is unpacked.")
 
 
 def _unpacked(path: Path) -> Any:
@@ -210,7 +234,7 @@ class _Bounded:
             content = self._stream.read(size)
             self._left -= len(content)
             if self._left < 0:
-                raise SourceError(f"{self._path} has more than {MAX_UNPACKED_BYTES:,} bytes when it is unpacked.")
+                raise _too_much(self._path)
         except Exception as error:
             self._error = error
             raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from similarity.sources.archive import Content, Member, members
@@ -129,6 +129,8 @@ class _Snapshot:
         if form is self._dumps:
             reports = reports.translated(content("reports_en", {}))
         found = content("incidents")
+        if form is self._dumps:
+            self._require_one_folder()
         duplicates = resolve(content("duplicates", []), form.file("duplicates"), problems, form.unit)
         incidents = link(found, reports, form.file("incidents"), problems, form.unit)
         name = self._path.absolute().name  # "." has none.
@@ -160,6 +162,16 @@ class _Snapshot:
         given = {*self._found, *(_known_as(member) for member, _ in self._refused)}
         return not given.isdisjoint(map(self._dumps.file, ("incidents", "reports")))
 
+    def _require_one_folder(self) -> None:
+        """Raises SourceError if the dumps are in several folders: then they are of several databases."""
+        files = map(self._dumps.file, ("incidents", "reports", "duplicates"))
+        first, *others = [self._found[file][0] for file in files if file in self._found]
+        for path in others:
+            if _folder(path) != _folder(first):
+                raise SourceError(
+                    f"{self._path} has {first!r} and {path!r}; the dumps of one database must be in one folder."
+                )
+
     def _require_one(self, name: str) -> None:
         """Raises SourceError. Where there is none, a file that wasn't read may be the reason."""
         found = self._found.get(name, [])
@@ -172,6 +184,10 @@ class _Snapshot:
             refused = sorted(self._refused, key=lambda each: (_known_as(each[0]) != name, each[0].name))[:1]
             reasons = [f"{member.name!r} {reason}" for member, reason in refused]
             raise SourceError("; ".join([f"{self._path} has no file named {name}", *reasons]) + ".")
+
+
+def _folder(name: str) -> PurePosixPath:
+    return PurePosixPath(name.replace("\\", "/")).parent
 
 
 def _known_as(member: Member) -> str:

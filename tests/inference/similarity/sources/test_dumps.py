@@ -594,6 +594,16 @@ def test_a_dump_that_leads_elsewhere_is_refused(name: str, tmp_path: Path) -> No
     assert str(error.value) == f"{path} has no file named reports.bson; {name!r} leads out of the archive."
 
 
+@pytest.mark.parametrize("moved", ["incidents.bson", "duplicates.bson"])
+def test_dumps_of_two_databases_are_not_mixed(moved: str, tmp_path: Path) -> None:
+    files = {f"{FOLDER}/{name}": content for name, content in SMALL.files().items()}
+    files[f"{FOLDER}/history/{moved}"] = files.pop(f"{FOLDER}/aiidprod/{moved}")
+    with pytest.raises(SourceError) as error:
+        read_database(pack(tmp_path / NAME, files), Problems())
+    assert str(error.value).endswith("; the dumps of one database must be in one folder.")
+    assert f"'{FOLDER}/history/{moved}'" in str(error.value)
+
+
 def test_two_dumps_of_one_name_are_refused(tmp_path: Path) -> None:
     files = {f"{FOLDER}/{file}": content for file, content in SMALL.files().items()}
     path = pack(tmp_path / NAME, {**files, "other/reports.bson": b""})
@@ -635,6 +645,16 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypa
         read_database(path, Problems())
 
 
+def test_a_header_that_announces_too_much_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """tarfile would look for the next header until the end of that size, though the file ends long before."""
+    huge = tarfile.TarInfo("huge")
+    huge.size = 2 * 10**6
+    monkeypatch.setattr(archive, "MAX_UNPACKED_BYTES", 10**6)
+    (tmp_path / "s.tar").write_bytes(huge.tobuf(tarfile.GNU_FORMAT) + SMALL.write(tmp_path / NAME).read_bytes())
+    with pytest.raises(SourceError, match=r"has more than 1,000,000 bytes when it is unpacked\.$"):
+        read_database(tmp_path / "s.tar", Problems())
+
+
 def test_an_archive_of_too_many_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "MAX_MEMBERS", len(SMALL.files()) - 1)
     with pytest.raises(SourceError, match="files; a snapshot has some 60"):
@@ -667,6 +687,25 @@ def test_an_archive_with_a_damaged_header_is_refused(at: int, tmp_path: Path) ->
     path.write_bytes(content)
     with pytest.raises(SourceError, match="is damaged: there is no readable header"):
         read_database(path, Problems())
+
+
+@pytest.mark.parametrize("into_header", [0, 100])
+@pytest.mark.parametrize("at", range(1, 9))
+def test_an_archive_that_is_cut_between_files_is_refused(at: int, into_header: int, tmp_path: Path) -> None:
+    """Else the translations at its end would be missing, and nobody would notice."""
+    content = SMALL.write(tmp_path / "s.tar").read_bytes()
+    (tmp_path / "s.tar").write_bytes(content[: headers(content)[at] + into_header])
+    with pytest.raises(SourceError, match=r"s\.tar is cut off: a tar ends with zeros, "):
+        read_database(tmp_path / "s.tar", Problems())
+
+
+def test_a_tar_that_ends_with_a_zip_is_a_tar(tmp_path: Path) -> None:
+    """As with a table of Excel's, which is a zip."""
+    table = io.BytesIO()
+    with zipfile.ZipFile(table, "w") as packed:
+        packed.writestr("xl/workbook.xml", "x")
+    files = {f"{FOLDER}/{name}": content for name, content in SMALL.files().items()}
+    assert read(pack(tmp_path / "s.tar", {**files, "table.xlsx": table.getvalue()})).incidents == INCIDENTS
 
 
 def test_fields_of_any_length_are_read_from_tables(tmp_path: Path) -> None:
