@@ -24,12 +24,12 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import DistilBertConfig, DistilBertForSequenceClassification, PreTrainedTokenizerFast
 
-import build_state
 from models.export import export
 from pages import PYTHON, Block, Command
 from processes import running
 from similarity.encoder.text_encoder import TextEncoder
 from similarity.sources.problems import Problems
+from states.building import Options, build
 from tiny import ROOT, SAMPLE_DIR, copy_inference, state_of_texts
 
 # What the pages' own model, state and queries are called and find.
@@ -118,7 +118,8 @@ def copy_project(folder: Path, model_dir: Path, encoder: TextEncoder) -> None:
     first, *others = incidents.splitlines(keepends=True)
     (folder / "incidents.csv").write_text(first + repeated + "".join(others[1:]), encoding="utf-8")
     quick_start = folder / ".quickstart" / "model"
-    build_state.build(folder / "incidents.csv", quick_start, folder / "descriptions.pt", Problems(), "description")
+    options = Options(quick_start, folder / "descriptions.pt", folder / ".cache", text="description")
+    build(folder / "incidents.csv", options, Problems())
 
 
 @dataclass(frozen=True)
