@@ -71,7 +71,12 @@ def _rule(words: list[str]) -> Rule:
             return "parsed" if Path(script).stem in PARSED_SCRIPTS else "executed"
         case ["scripts/serve", *_]:
             return "parsed"
-        case ["npx" | "pip" | ".venv/bin/pip" | "sudo" | "source" | "scripts/test" | "mongoimport", *_] | ["python3", "-m", "venv", *_]:
+        case ["npx" | "pip" | ".venv/bin/pip" | "sudo" | "source" | "scripts/test" | "mongoimport", *_] | [
+            "python3",
+            "-m",
+            "venv",
+            *_,
+        ]:
             return "left out"
     raise AssertionError(f"no rule says what to do with: {' '.join(words)}")
 
