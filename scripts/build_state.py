@@ -2,173 +2,170 @@
 """Build the incident state, incident_cls.pt: the mean CLS vector of the reports of every incident.
 
 SOURCE is one of
-    a snapshot of the AI Incident Database (folder, zip or tar with incidents.csv and reports.csv),
+    a snapshot of the AI Incident Database (tar, zip or folder with its dumps, *.bson, or its tables, *.csv),
     an incidents.csv alone (title and description replace the reports),
     a state.csv of nlp-lambdas (vectors of allenai/longformer-base-4096; no model is run),
-    a state in the original's list form (no model is run).
+    a state (no model is run).
+--latest downloads the newest snapshot instead. SNAPSHOTS_URL is the page that links to it.
 
-A stopped build keeps its vectors in OUT.partial. Give the same command again to resume it.
+A snapshot has AIID's own vectors of most reports. --vectors says whether they are used:
+    auto       AIID's vectors, and computed ones for the other reports if the model is there (default)
+    published  only AIID's vectors, without a model
+    computed   only computed vectors
+Computed vectors are kept, so that the next build computes only those of new texts. A stopped build resumes.
 
-Example:
+Examples:
+    python scripts/build_state.py --latest
     python scripts/build_state.py scripts/sample --model inference/model --out inference/model/incident_cls.pt
+    python scripts/build_state.py state.csv --titles incidents.csv
 """
 
 from __future__ import annotations
 
 from shared import command
-from shared.command import INFERENCE_DIR, argument_parser, progress_bar
+from shared.command import INFERENCE_DIR, ROOT, argument_parser, progress_bar
 
-import sqlite3
+import argparse
+import os
 import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
-import numpy as np
-
-from similarity.encoder.loading import load_encoder
 from similarity.encoder.model_folder import HOW_TO_GET_ONE
-from similarity.encoder.text_encoder import TextEncoder
-from similarity.errors import ModelError, one_line
-from similarity.incidents.pt_file import is_pt
-from similarity.incidents.state import TIME_FORMAT, IncidentState
-from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_DIR, DEFAULT_PRECISION, Precision
-from similarity.sources.database import Incident, TextMode
+from similarity.errors import ModelError, StateError, one_line
+from similarity.incidents.state import IncidentState
+from similarity.refresh.build import VectorsFrom
+from similarity.refresh.changes import changes
+from similarity.refresh.vector_store import StoreError
+from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_DIR, DEFAULT_PRECISION, FEWEST_TOKENS
+from similarity.sources.database import Responses, TextMode
+from similarity.sources.download import download
+from similarity.sources.page import newest_snapshot, snapshots_url
 from similarity.sources.problems import Problems, SourceError
-from similarity.sources.read import read_database
-from similarity.sources.state_files import has_vectors, read_original_state, read_state_csv
-from similarity.sources.tables import is_text
-from similarity.vectors import Vector
-from states.vector_store import VectorStore
+from states.building import BuildEngine, Options, Result, build, is_current
 
-# Characters that are encoded in one pass. These are about 4,096 tokens, as many as in the longest text.
-BATCH_CHARS = 16_384
+if TYPE_CHECKING:
+    from typing import Never
 
+    from tqdm import tqdm
 
-def batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """The texts, each once, longest first. A batch has one text, or at most BATCH_CHARS characters.
-
-    The same texts always make the same batches. So a resumed build gives the same state as one without a stop, to the
-    bit.
-    """
-    batch: list[str] = []
-    for text in sorted(set(texts), key=lambda text: (-len(text), text)):
-        if batch and sum(map(len, batch)) + len(text) > BATCH_CHARS:
-            yield batch
-            batch = []
-        batch.append(text)
-    if batch:
-        yield batch
+CACHE_DIR = ROOT / ".cache"
+# How many ids a line names.
+_NAMED = 10
 
 
-@dataclass(frozen=True)
-class EncodedBatch:
-    """vectors: of each text, (hidden,); empty for a blank text. tokens: how many were encoded just now."""
+class Bar:
+    """A progress bar that appears with the first call."""
 
-    vectors: dict[str, Vector]
-    tokens: int
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
+        self._bar: tqdm[Never] | None = None
 
+    def __call__(self, done: int, total: int | None) -> None:
+        self._bar = self._bar or progress_bar(total, self._unit)
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
 
-def encode_batch(texts: Sequence[str], encoder: TextEncoder, store: VectorStore) -> EncodedBatch:
-    """Takes the vectors from the store if it has all of them. Otherwise encodes `texts` and stores the vectors."""
-    known = {text: vector for text in texts if (vector := store.get(text)) is not None}
-    if len(known) == len(texts):
-        return EncodedBatch(known, 0)
-    encodings = list(zip(texts, encoder.encode_batch(texts), strict=True))
-    vectors = {text: np.empty(0, dtype=np.float32) if each.tokens.is_blank else each.vector for text, each in encodings}
-    store.put(vectors)
-    return EncodedBatch(vectors, sum(len(each.tokens.ids) for _, each in encodings))
+    def close(self) -> None:
+        if self._bar:
+            self._bar.close()
 
 
-def _work(batch: Sequence[str]) -> int:
-    """Characters to encode. The model cuts long texts, so they cost no more than BATCH_CHARS characters."""
-    return sum(min(len(text), BATCH_CHARS) for text in batch)
-
-
-def encode_incidents(incidents: Sequence[Incident], encoder: TextEncoder, store: VectorStore) -> IncidentState:
-    """The state of `incidents`. Each batch is saved in `store` as soon as it is encoded.
-
-    A text that is blank once it is transliterated (e.g. only emoji) isn't counted as a report. An incident that has
-    only such texts is left out. Raises SourceError if no incident is left.
-    """
-    todo = list(batches(text for incident in incidents for text in incident.texts))
-    vector_of: dict[str, Vector] = {}
-    tokens, start = 0, time.monotonic()
-    # The bar counts characters: texts come longest first, so a count of texts would give a bad estimate.
-    with progress_bar(sum(map(_work, todo)), "chars") as progress:
-        for batch in todo:
-            found = encode_batch(batch, encoder, store)
-            vector_of.update(found.vectors)
-            tokens += found.tokens
-            progress.set_postfix_str(f"{tokens / (time.monotonic() - start):.0f} tokens/s", refresh=False)
-            progress.update(_work(batch))
-    kept, counts, means = [], [], []
-    for incident in incidents:
-        vectors = [vector_of[text] for text in incident.texts if len(vector_of[text])]
-        if vectors:
-            kept.append(incident)
-            counts.append(len(vectors))
-            means.append(
-                np.mean(vectors, axis=0, dtype=np.float64).astype(np.float32)
-            )  # (reports, hidden) -> (hidden,)
-    if not kept:
-        raise SourceError("no incident has a text: all texts are blank once they are transliterated to ASCII.")
+def latest(options: Options) -> Path | None:
+    """The newest snapshot, downloaded into the cache; None if the state is already made of it. Raises SourceError."""
+    snapshot = newest_snapshot(snapshots_url())
+    before = _state_before(options.out)
+    if before and is_current(before, snapshot.name, options):
+        print(f"{options.out}: already made of {snapshot.name}, the newest snapshot; nothing to do")
+        return None
+    bar = Bar("B")
     try:
-        return IncidentState(
-            incident_ids=np.array([incident.incident_id for incident in kept]),
-            report_counts=np.array(counts),
-            means=np.stack(means),
-            titles=[incident.title for incident in kept],
-            model=encoder.name or "",
-            model_fingerprint=encoder.fingerprint,
-            precision=encoder.precision,
-        )
-    except ValueError as error:
-        raise SourceError(f"the vectors of this model don't make a usable state: {error}") from error
-
-
-def build(
-    source: Path,
-    model_dir: Path,
-    out: Path,
-    problems: Problems,
-    text: TextMode,
-    precision: Precision = DEFAULT_PRECISION,
-) -> IncidentState:
-    """Builds the state of `source` and saves it at `out`. Raises SourceError, ModelError, OSError or sqlite3.Error."""
-    if source.is_file() and is_pt(source):
-        return _save(read_original_state(source), out)
-    if source.is_file() and is_text(source) and has_vectors(source):
-        return _save(read_state_csv(source, problems), out)
-    incidents = read_database(source, problems, text=text).incidents
-    encoder = load_encoder(model_dir, engine="torch", precision=precision)
-    encoder.files.require_weights_unchanged()
-    partial = out.with_name(out.name + ".partial")
-    store = VectorStore(partial, f"{encoder.fingerprint} {encoder.precision}")
-    try:
-        state = _save(encode_incidents(incidents, encoder, store), out)
+        return download(snapshot, options.cache / "snapshots", bar)
     finally:
-        store.close()
-    partial.unlink(missing_ok=True)
-    return state
+        bar.close()
 
 
-def _save(state: IncidentState, out: Path) -> IncidentState:
-    """Saves the state with the time now, by which Lambdas find the newest state. Raises OSError."""
-    state = replace(state, built_at=f"{datetime.now(UTC):{TIME_FORMAT}}")
-    state.save(out)
-    return state
+def _state_before(path: Path) -> IncidentState | None:
+    try:
+        return IncidentState.load(path)
+    except StateError:
+        return None
 
 
-def main(argv: list[str] | None = None) -> int:
+def report(result: Result, before: IncidentState | None, out: Path) -> None:
+    """Prints the new state, the origin of its vectors, and the changes since the state before."""
+    state = result.state
+    print(
+        f"{out}: {len(state)} incidents, {int(state.report_counts.sum())} reports, {state.dimension} dimensions, "
+        f"model {one_line(state.model) or 'unknown'}"
+    )
+    if not result.built or not result.database:
+        return
+    count = result.built.reports
+    saved = count["published"] + count["stored"]
+    print(
+        f"Vectors: {count['published']} published by AIID, {count['stored']} from earlier builds, {count['computed']} "
+        f"computed now; {saved / state.report_counts.sum():.1%} of the work was saved"
+    )
+    left_out = {"without a vector": count["without"], "blank in ASCII": count["blank"]}
+    if any(left_out.values()):
+        print("Reports left out: " + ", ".join(f"{number} {why}" for why, number in left_out.items() if number))
+    if result.built.left_out:
+        print(f"Incidents left out, because no report has a vector: {_listed(result.built.left_out)}")
+    untranslated = result.database.untranslated
+    if untranslated:
+        print(
+            f"Reports in another language without an English translation: {len(untranslated)} "
+            f"({', '.join(map(str, untranslated))})"
+        )
+    if before:
+        found = changes(before, state)
+        if found:
+            parts = (("added", found.added), ("changed", found.changed), ("removed", found.removed))
+            print("Incidents: " + ", ".join(f"{_listed(ids)} {kind}" for kind, ids in parts))
+        else:
+            print("Incidents: all are new, because the state before was of another model, precision or limit of tokens")
+
+
+def _listed(ids: Sequence[int]) -> str:
+    """The number of ids, and the first of them."""
+    more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
+    return f"{len(ids)} ({', '.join(map(str, ids[:_NAMED]))}{more})" if ids else "0"
+
+
+def _number(least: int) -> Callable[[str], int]:
+    def parse(value: str) -> int:
+        if not value.isascii() or not value.isdigit() or int(value) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least}, not {value!r}")
+        return int(value)
+
+    return parse
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argument_parser(__doc__)
     model_dir = INFERENCE_DIR / DEFAULT_MODEL_DIR
-    parser.add_argument("source", type=Path, help="data to build the state from, see below")
+    parser.add_argument("source", type=Path, nargs="?", help="data to build the state from, see below")
+    parser.add_argument("--latest", action="store_true", help="download AIID's newest snapshot, and build from it")
     parser.add_argument("--model", type=Path, default=model_dir, help="model folder (default inference/model)")
     parser.add_argument("--out", type=Path, help="file to write (default incident_cls.pt in the model folder)")
+    parser.add_argument("--vectors", choices=get_args(VectorsFrom), default="auto", help="see below (default auto)")
+    parser.add_argument(
+        "--responses",
+        choices=get_args(Responses),
+        default="include",
+        help="whether companies' answers, tagged `response`, count as reports (default include)",
+    )
+    parser.add_argument(
+        "--max-tokens",
+        type=_number(FEWEST_TOKENS),
+        metavar="N",
+        default=os.environ.get("MAX_TOKENS") or None,
+        help="texts are cut here (default MAX_TOKENS of the environment; without it, the model's maximum for "
+        "--vectors computed, else AIID's 2,000)",
+    )
+    parser.add_argument("--titles", type=Path, help="incidents.csv with titles and dates for a state.csv or a state")
     parser.add_argument(
         "--text",
         choices=get_args(TextMode),
@@ -181,37 +178,75 @@ def main(argv: list[str] | None = None) -> int:
         default=DEFAULT_PRECISION,
         help="bfloat16 is faster on CPUs that can multiply it (default float32)",
     )
-    parser.add_argument("--strict", action="store_true", help="exit 1 if any row was skipped")
-    args = parser.parse_args(argv)
+    parser.add_argument(
+        "--engine",
+        choices=get_args(BuildEngine),
+        default="torch",
+        help="where vectors are computed: torch in this process (default), ray on a Ray cluster",
+    )
+    parser.add_argument("--address", help="address of the Ray cluster (default: a Ray of its own on this machine)")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=CACHE_DIR,
+        metavar="FOLDER",
+        help="folder that keeps vectors and snapshots (default .cache)",
+    )
+    parser.add_argument("--strict", action="store_true", help="exit 1 if any row or document was skipped")
+    return parser
+
+
+def _checked(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Options:
+    """Exits with 2 if the arguments can't be used."""
+    if bool(args.source) == args.latest:
+        parser.error("give a source or --latest" if not args.source else "give a source or --latest, not both")
+    for path in (args.source, args.titles):
+        if path and not path.exists():
+            parser.error(f"there is no file or folder {path}")
     out: Path = args.out or args.model / DEFAULT_INCIDENTS_FILENAME
-    if not args.source.exists():
-        parser.error(f"there is no file or folder {args.source}")
-    if not out.parent.is_dir():
-        missing = f"folder {out.parent}" if args.out else f"model folder {out.parent}: {HOW_TO_GET_ONE}"
-        parser.error(f"there is no {missing}")
+    if args.out and not out.parent.is_dir():
+        parser.error(f"there is no folder {out.parent}")
+    if not args.model.is_dir() and args.vectors == "computed":
+        parser.error(f"there is no model folder {args.model}: {HOW_TO_GET_ONE}")
+    return Options(
+        model_dir=args.model,
+        out=out,
+        cache=args.cache,
+        vectors=args.vectors,
+        responses=args.responses,
+        max_tokens=args.max_tokens or 0,
+        text=args.text,
+        titles=args.titles,
+        precision=args.precision,
+        engine=args.engine,
+        address=args.address,
+        progress=Bar("chars"),
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = _parser()
+    args = parser.parse_args(argv)
+    options = _checked(parser, args)
     problems = Problems()
     try:
-        state = build(args.source, args.model, out, problems, args.text, args.precision)
+        source = latest(options) if args.latest else args.source
+        if source is None:
+            return 0
+        before = _state_before(options.out)
+        result = build(source, options, problems)
     except KeyboardInterrupt:
         print("\nbuild_state: stopped; give the same command again to resume.", file=sys.stderr)
         return 1
     except ModelError as error:
         print(f"build_state: the model can't be loaded: {error.detail}", file=sys.stderr)
         return 1
-    except (SourceError, OSError) as error:
+    except (SourceError, StoreError, OSError) as error:
         print(f"build_state: {error}", file=sys.stderr)
         return 1
-    except sqlite3.Error as error:
-        print(
-            f"build_state: {out}.partial: {error}; if the file is damaged, delete it and start again.", file=sys.stderr
-        )
-        return 1
-    print(
-        f"{out}: {len(state)} incidents, {int(state.report_counts.sum())} reports, {state.dimension} dimensions, "
-        f"model {one_line(state.model) or 'unknown'}"
-    )
+    report(result, before, options.out)
     if problems.count:
-        print(f"build_state: rows skipped: {problems.count}; the lines above say why.", file=sys.stderr)
+        print(f"build_state: skipped: {problems.count}; the lines above say why.", file=sys.stderr)
     return 1 if args.strict and problems.count else 0
 
 

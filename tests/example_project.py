@@ -24,12 +24,12 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import DistilBertConfig, DistilBertForSequenceClassification, PreTrainedTokenizerFast
 
-import build_state
 from models.export import export
 from pages import PYTHON, Block, Command
 from processes import running
 from similarity.encoder.text_encoder import TextEncoder
 from similarity.sources.problems import Problems
+from states.building import Options, build
 from tiny import ROOT, SAMPLE_DIR, copy_inference, state_of_texts
 
 # What the pages' own model, state and queries are called and find.
@@ -117,8 +117,11 @@ def copy_project(folder: Path, model_dir: Path, encoder: TextEncoder) -> None:
     repeated = f'1,2015-05-19,"[1]","[]","[]","[]",{SERVED_TEXTS[1]},{SERVED_TEXTS[1]}\n'
     first, *others = incidents.splitlines(keepends=True)
     (folder / "incidents.csv").write_text(first + repeated + "".join(others[1:]), encoding="utf-8")
+    vector = [0.5] * encoder.dimension
+    (folder / "state.csv").write_text(f'incident_id,count,mean\n1,2,"{vector}"\n', encoding="utf-8")
     quick_start = folder / ".quickstart" / "model"
-    build_state.build(folder / "incidents.csv", quick_start, folder / "descriptions.pt", Problems(), "description")
+    options = Options(quick_start, folder / "descriptions.pt", folder / ".cache", text="description")
+    build(folder / "incidents.csv", options, Problems())
 
 
 @dataclass(frozen=True)

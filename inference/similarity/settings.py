@@ -21,6 +21,8 @@ DEFAULT_MODEL_DIR = "model"
 DEFAULT_MODEL_FILENAME = "model.safetensors"
 DEFAULT_INCIDENTS_FILENAME = "incident_cls.pt"
 DEFAULT_MODEL_URI = "allenai/longformer-base-4096"
+# AIID cuts texts here, with special tokens: model_max_length in text-to-embed.py of AIID's nlp-lambdas.
+AIID_MAX_TOKENS = 2000
 # What is done to a text before it becomes tokens.
 DEFAULT_TEXT_PREPARATION = "unidecode"
 # Where a text may be cut at least: two special tokens and one of its own.

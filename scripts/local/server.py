@@ -73,10 +73,10 @@ def sample_state(model_dir: Path) -> Path:
         IncidentState.load(path)
     except StateError:  # not there yet, or broken
         print("Building the state of the sample snapshot, once ...", file=sys.stderr, flush=True)
-        from build_state import build
+        from states.building import Options, build
 
         path.parent.mkdir(exist_ok=True)
-        build(SAMPLE_DIR, model_dir, path, Problems(), "title-and-description")
+        build(SAMPLE_DIR, Options(model_dir=model_dir, out=path, cache=QUICK_START_DIR), Problems())
     return path
 
 

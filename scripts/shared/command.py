@@ -80,7 +80,7 @@ def argument_parser(docstring: str | None, *, prog: str | None = None) -> argpar
     )
 
 
-def progress_bar(total: int, unit: str) -> tqdm[Never]:
+def progress_bar(total: int | None, unit: str) -> tqdm[Never]:
     """A bar on stderr with rate and remaining time. It is updated every 10 s if stderr isn't a terminal."""
     from tqdm import tqdm
 

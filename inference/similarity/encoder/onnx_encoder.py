@@ -33,6 +33,8 @@ _ADVICE = "export it again with scripts/export_onnx.py"
 class OnnxEncoder(TextEncoder):
     """A Longformer that ONNX Runtime computes."""
 
+    engine = "onnx"
+
     def __init__(
         self,
         config: LongformerConfig,

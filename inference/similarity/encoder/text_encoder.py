@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 
 from similarity.encoder.model_folder import LongformerConfig, ModelFiles
 from similarity.encoder.tokens import TEXT_PREPARATION, TextTokenizer, Tokens, tokenizer_errors
 from similarity.errors import ModelError
-from similarity.settings import FEWEST_TOKENS, Precision
+from similarity.settings import FEWEST_TOKENS, Engine, Precision
 from similarity.vectors import Vector
 
 # hidden_act in config.json -> the name that torch and ONNX use for the approximation of GELU.
@@ -56,6 +56,8 @@ def inputs_needed(tokens: int, config: LongformerConfig) -> list[int]:
 
 class TextEncoder(ABC):
     """A Longformer and its tokenizer. Safe to use from several threads at once."""
+
+    engine: ClassVar[Engine]
 
     def __init__(self, config: LongformerConfig, tokenizer: TextTokenizer, files: ModelFiles) -> None:
         self.config = config

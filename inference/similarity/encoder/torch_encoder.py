@@ -323,6 +323,8 @@ class WeightReader:
 class TorchEncoder(TextEncoder):
     """A Longformer that torch computes."""
 
+    engine = "torch"
+
     def __init__(
         self,
         config: LongformerConfig,

@@ -62,5 +62,5 @@ class FolderModel:
         if limit != here:
             raise StateError(
                 f"the texts of the state were cut at {limit} tokens, but here texts are cut at {here}, as in the state "
-                f"in the model's folder; build the state again with MAX_TOKENS={here}, or deploy an image with this state"
+                f"in the model's folder; build the state again with MAX_TOKENS={here}, or deploy an image that has it"
             )

@@ -14,7 +14,7 @@ import numpy as np
 
 from similarity.errors import StateError
 from similarity.incidents.state import MAX_SIZE, IncidentState
-from similarity.settings import DEFAULT_MODEL_URI
+from similarity.settings import AIID_MAX_TOKENS, DEFAULT_MODEL_URI
 from similarity.sources.csv_files import read_titles
 from similarity.sources.parts import usual_size, whole_number
 from similarity.sources.problems import Problems, SourceError, reading
@@ -57,6 +57,8 @@ def read_state_csv(path: Path, problems: Problems) -> IncidentState:
         means=np.stack([rows[incident_id][1] for incident_id in ids]),
         titles=[""] * len(ids),
         model=DEFAULT_MODEL_URI,
+        source={"kind": "csv", "name": path.name, "date": ""},
+        max_tokens=AIID_MAX_TOKENS,
     )
 
 

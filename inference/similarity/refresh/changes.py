@@ -1,0 +1,50 @@
+"""Compares a new state with the state before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from similarity.incidents.state import IncidentState
+
+# Rounding on another CPU changes a number by less, a changed text by more.
+_SAME = 1e-4
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Ids of incidents, ascending. changed: those with another mean, number of reports, title or date."""
+
+    added: tuple[int, ...]
+    changed: tuple[int, ...]
+    removed: tuple[int, ...]
+
+
+def changes(before: IncidentState, now: IncidentState) -> Changes | None:
+    """None if the states are of different models, precisions or limits of tokens: then all means differ."""
+
+    def made_with(state: IncidentState) -> tuple[object, ...]:
+        return state.dimension, state.model_fingerprint, state.model, state.precision, state.max_tokens
+
+    if made_with(before) != made_with(now):
+        return None
+    common, rows_before, rows_now = np.intersect1d(before.incident_ids, now.incident_ids, return_indices=True)
+    differs = np.array(
+        [
+            (before.report_counts[old], before.titles[old], _date(before, old))
+            != (now.report_counts[new], now.titles[new], _date(now, new))
+            or np.abs(before.means[old] - now.means[new]).max() > _SAME
+            for old, new in zip(rows_before, rows_now, strict=True)
+        ],
+        dtype=bool,
+    )
+    return Changes(
+        added=tuple(np.setdiff1d(now.incident_ids, before.incident_ids).tolist()),
+        changed=tuple(common[differs].tolist()),
+        removed=tuple(np.setdiff1d(before.incident_ids, now.incident_ids).tolist()),
+    )
+
+
+def _date(state: IncidentState, row: int) -> str:
+    return state.dates[row] if state.dates else ""

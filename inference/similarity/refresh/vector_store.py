@@ -1,0 +1,123 @@
+"""Keeps the vectors of texts in a SQLite file, so that a build computes only the vectors of new texts.
+
+Each build stores a part of its vectors as soon as the part is computed. SQLite writes a part whole or not at all. So a
+stopped build, a killed one or a full disk loses only the current part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+
+from similarity.vectors import Vector
+
+# Vectors that no build has used for so long are removed.
+KEPT_FOR = timedelta(days=180)
+
+# Changes with the table, so that a file of another version is refused.
+_VERSION = 1
+_TABLE = "CREATE TABLE IF NOT EXISTS vectors (key TEXT PRIMARY KEY, vector BLOB NOT NULL, used_on TEXT NOT NULL)"
+# Another build may be writing a part.
+_TIMEOUT_S = 60
+
+
+class StoreError(Exception):
+    """The store can't be used. The message is one sentence."""
+
+
+@dataclass(frozen=True)
+class MadeWith:
+    """All that a vector depends on beside its text."""
+
+    fingerprint: str
+    engine: str
+    precision: str
+    max_tokens: int
+
+    def key(self, text: str) -> str:
+        """The key of a prepared text's vector."""
+        made_with = " ".join(map(str, astuple(self)))
+        return hashlib.sha256(f"{made_with}\n{text}".encode()).hexdigest()
+
+
+class VectorStore:
+    """CLS vectors by prepared text. Vectors of several models can be in one store. Every method raises StoreError."""
+
+    def __init__(self, path: Path, today: date | None = None) -> None:
+        self._path = path
+        self._today = today or datetime.now(UTC).date()
+        with self._errors():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(path, timeout=_TIMEOUT_S)
+            try:
+                self._prepare()
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def _prepare(self) -> None:
+        # The file shrinks when vectors are removed. This works only before the first table.
+        self._connection.execute("PRAGMA auto_vacuum = FULL")
+        with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            version, tables = (
+                self._connection.execute(question).fetchone()[0]
+                for question in ("PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
+            )
+            if tables and version != _VERSION:
+                raise sqlite3.DatabaseError("it isn't a store of vectors, or it is one of another version")
+            self._connection.execute(_TABLE)
+            self._connection.execute(f"PRAGMA user_version = {_VERSION}")
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise StoreError(
+                f"the store of vectors {self._path} can't be used: {reason}. It can be deleted; then all vectors are "
+                "computed again"
+            ) from error
+
+    def __enter__(self) -> VectorStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def get(self, texts: Sequence[str], made_with: MadeWith) -> dict[str, Vector]:
+        """The vectors (hidden,) float32 of those `texts` that are stored."""
+        text_of = {made_with.key(text): text for text in texts}
+        with self._errors():
+            rows = self._connection.execute(
+                "SELECT key, vector FROM vectors WHERE key IN (SELECT value FROM json_each(?))",
+                (json.dumps([*text_of]),),
+            )
+            # A damaged vector has another length.
+            return {text_of[key]: np.frombuffer(v, dtype=np.float32) for key, v in rows if not len(v) % 4}
+
+    def put(self, vectors: Mapping[str, Vector], made_with: MadeWith) -> None:
+        """Stores the vectors (hidden,), all or none. They are on disk when this returns."""
+        today = self._today.isoformat()
+        rows = [(made_with.key(text), vector.astype(np.float32).tobytes(), today) for text, vector in vectors.items()]
+        with self._errors(), self._connection:
+            self._connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
+
+    def keep(self, texts: Sequence[str], made_with: MadeWith) -> int:
+        """Marks the vectors of `texts` as used today, and removes those not used for KEPT_FOR. Returns their number."""
+        today, oldest = self._today.isoformat(), (self._today - KEPT_FOR).isoformat()
+        with self._errors(), self._connection:
+            self._connection.executemany(
+                "UPDATE vectors SET used_on = ? WHERE key = ? AND used_on < ?",
+                ((today, made_with.key(text), today) for text in texts),
+            )
+            return self._connection.execute("DELETE FROM vectors WHERE used_on < ?", (oldest,)).rowcount

@@ -1,0 +1,128 @@
+"""Builds a state as the options of `build_state.py` say, and saves it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from similarity.encoder.loading import load_encoder
+from similarity.encoder.model_folder import ModelFiles
+from similarity.errors import ModelError
+from similarity.incidents.pt_file import is_pt
+from similarity.incidents.state import TIME_FORMAT, IncidentState
+from similarity.refresh.build import Built, VectorsFrom, build_state, has_published, token_limit
+from similarity.refresh.compute import Computer
+from similarity.refresh.vector_store import VectorStore
+from similarity.settings import AIID_MAX_TOKENS, DEFAULT_PRECISION, Precision
+from similarity.sources.database import Database, Responses, TextMode
+from similarity.sources.problems import Problems, SourceError
+from similarity.sources.read import read_database
+from similarity.sources.state_files import has_vectors, read_original_state, read_state_csv, with_titles
+from similarity.sources.tables import is_text
+
+BuildEngine = Literal["torch", "ray"]
+
+STORE_FILENAME = "vectors.sqlite"
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `build_state.py`, see there.
+
+    cache: folder of the vectors' store. max_tokens: 0 for the default. progress: as for `Computer`.
+    """
+
+    model_dir: Path
+    out: Path
+    cache: Path
+    vectors: VectorsFrom = "auto"
+    responses: Responses = "include"
+    max_tokens: int = 0
+    text: TextMode = "title-and-description"
+    titles: Path | None = None
+    precision: Precision = DEFAULT_PRECISION
+    engine: BuildEngine = "torch"
+    address: str | None = None
+    workers: int = 2
+    cpus_per_worker: float = 1
+    progress: Callable[[int, int], None] | None = None
+
+    @property
+    def model(self) -> ModelFiles | None:
+        """The model's files; None if the folder has none of them."""
+        files = ModelFiles(self.model_dir)
+        return files if any(path.exists() for path in files.paths) else None
+
+
+@dataclass(frozen=True)
+class Result:
+    """database and built are None if the source has vectors instead of texts."""
+
+    state: IncidentState
+    database: Database | None = None
+    built: Built | None = None
+
+
+def is_current(state: IncidentState, snapshot_name: str, options: Options) -> bool:
+    """Whether these options would make this state again of the snapshot of that name. Raises ModelError."""
+    vectors, model = state.options.get("vectors"), options.model
+    if state.source.get("name") != snapshot_name or state.options.get("responses") != options.responses:
+        return False
+    if vectors == "published":
+        wanted = options.vectors == "published" or (options.vectors == "auto" and not model)
+        return wanted and state.max_tokens == (options.max_tokens or AIID_MAX_TOKENS)
+    if not model or (vectors != options.vectors and (vectors, options.vectors) != ("computed", "auto")):
+        return False
+    limit = token_limit("computed" if vectors == "computed" else "auto", options.max_tokens, model.config().max_tokens)
+    made_with = (state.model_fingerprint, state.precision, state.max_tokens)
+    return made_with == (model.fingerprint(), options.precision, limit)
+
+
+def build(source: Path, options: Options, problems: Problems) -> Result:
+    """Builds the state of `source` and saves it. Raises SourceError, ModelError, StoreError or OSError."""
+    if source.is_file() and is_pt(source):
+        result = Result(read_original_state(source))
+    elif source.is_file() and is_text(source) and has_vectors(source):
+        result = Result(read_state_csv(source, problems))
+    elif options.titles:
+        raise SourceError("--titles adds titles to a state or a state.csv; this source has titles of its own.")
+    else:
+        database = read_database(source, problems, text=options.text, responses=options.responses)
+        built = _build(database, options)
+        result = Result(built.state, database, built)
+    state = result.state
+    if options.titles:
+        state = with_titles(state, options.titles, problems)
+    # The Lambdas find the newest state by this time.
+    state = replace(state, built_at=f"{datetime.now(UTC):{TIME_FORMAT}}")
+    options.out.parent.mkdir(exist_ok=True)  # published vectors need no model, but their state goes into its folder
+    state.save(options.out)
+    return replace(result, state=state)
+
+
+def _build(database: Database, options: Options) -> Built:
+    vectors, model = options.vectors, options.model
+    if vectors == "auto" and not has_published(database):
+        vectors = "computed"
+    if vectors == "auto" and not model:
+        vectors = "published"
+    limit = token_limit(vectors, options.max_tokens, model.config().max_tokens if model else None)
+    with ExitStack() as stack:
+        computer = None
+        # AIID's vectors of texts of another limit need the model's tokenizer.
+        if vectors != "published" or (model and limit != AIID_MAX_TOKENS):
+            computer = _computer(options, limit, stack)
+        return build_state(database, vectors=vectors, responses=options.responses, max_tokens=limit, computer=computer)
+
+
+def _computer(options: Options, limit: int, stack: ExitStack) -> Computer:
+    if options.precision not in ("float32", "bfloat16"):
+        raise ModelError(f"the precision of a build must be float32 or bfloat16, not {options.precision}")
+    encoder = load_encoder(options.model_dir, engine="torch", precision=options.precision, max_tokens=limit)
+    encoder.files.require_weights_unchanged()
+    store = stack.enter_context(VectorStore(options.cache / STORE_FILENAME))
+    return Computer(encoder, store, progress=options.progress)
