@@ -1,4 +1,4 @@
-"""Markdown to the text that a reader sees."""
+"""Turns Markdown into the text that a reader sees."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BLOCKS = {"p", "h1", "h2", "h3", "h4", "h5", "h6", "li", "pre", "blockquote", "
 
 
 def without_markdown(text: str) -> str:
-    """The words of `text`, a paragraph a line: without marks, escapes, tags and the targets of links."""
+    """The words of `text`, one paragraph a line, without marks, escapes, tags and the targets of links."""
     reader = _Words()
     reader.feed(_MARKDOWN.render(text))
     reader.close()
@@ -21,7 +21,7 @@ def without_markdown(text: str) -> str:
 
 
 class _Words(LenientParser):
-    """Collects what stands between the tags, and what images are called."""
+    """Collects the text between the tags, and the descriptions of images."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)

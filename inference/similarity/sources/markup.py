@@ -1,4 +1,4 @@
-"""HTML as browsers read it, which `page` and `markdown` take links and words from."""
+"""Reads HTML as browsers do. `page` takes links from it, `markdown` words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 
 class LenientParser(HTMLParser):
-    """Python's parser, which raises AssertionError for `<![` before an unknown word. To browsers that is a comment."""
+    """Python's parser raises AssertionError for `<![` and an unknown word. Browsers take that for a comment."""
 
     def parse_marked_section(self, i: int, report: bool = True) -> int:
         try:

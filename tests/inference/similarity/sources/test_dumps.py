@@ -529,9 +529,9 @@ def test_duplicates_that_lead_nowhere_are_reported(
         f"{file}, {unit} {place + 5}: duplicate_incident_number or true_incident_number isn't a whole number above 0"
         "; skipped",
         f"{file}, {unit} {place + 4}: an earlier {unit} has incident 6 too; skipped",
-        f"{file}, {unit} {place}: incident 7 became itself by way of its duplicates; skipped",
-        f"{file}, {unit} {place + 1}: incident 8 became itself by way of its duplicates; skipped",
-        f"{file}, {unit} {place + 2}: incident 9 became itself by way of its duplicates; skipped",
+        f"{file}, {unit} {place}: the duplicates of incident 7 lead in a circle; skipped",
+        f"{file}, {unit} {place + 1}: the duplicates of incident 8 lead in a circle; skipped",
+        f"{file}, {unit} {place + 2}: the duplicates of incident 9 lead in a circle; skipped",
     ]
 
 
@@ -657,7 +657,7 @@ def test_a_header_that_announces_too_much_is_refused_at_once(tmp_path: Path, mon
 
 def test_an_archive_of_too_many_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "MAX_MEMBERS", len(SMALL.files()) - 1)
-    with pytest.raises(SourceError, match="files; a snapshot has some 60"):
+    with pytest.raises(SourceError, match="files; a snapshot has about 60"):
         read_database(SMALL.write(tmp_path / NAME), Problems())
 
 

@@ -88,7 +88,7 @@ def test_a_page_without_links_is_told_in_one_sentence(content: str, host: Host) 
 )
 def test_a_newest_link_that_is_not_https_is_refused(link: str, host: Host) -> None:
     host.pages["/"] = PAGE.replace("https://bucket.example/a&amp;b/", link)
-    with pytest.raises(SourceError, match=r"isn't an https URL; others are only used on localhost\.$"):
+    with pytest.raises(SourceError, match=r"isn't an https URL; other URLs are allowed only on localhost\.$"):
         newest_snapshot(f"{host.url}/")
 
 
