@@ -203,7 +203,7 @@ def _unpacked(path: Path) -> Any:
 
 
 class _InTar(io.RawIOBase):
-    """A file in a tar that is read as a stream. TextIOWrapper asks for `seekable`, and tarfile's own object lacks it."""
+    """A file in a tar that is read as a stream. TextIOWrapper needs `seekable`, but tarfile's own object lacks it."""
 
     def __init__(self, archive: tarfile.TarFile, info: tarfile.TarInfo) -> None:
         file = archive.extractfile(info)
