@@ -84,7 +84,7 @@ def latest(options: Options) -> Path | None:
         print(f"{options.out}: already made of {snapshot.name}, the newest snapshot; nothing to do")
         return None
     with Bar("B") as bar:
-        return download(snapshot, options.cache / "snapshots", bar)
+        return download(snapshot, options.snapshots, bar)
 
 
 def _state_before(path: Path) -> IncidentState | None:

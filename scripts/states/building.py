@@ -52,6 +52,11 @@ class Options:
     progress: Callable[[int, int], None] | None = None
 
     @property
+    def snapshots(self) -> Path:
+        """The folder of the snapshots that --latest has downloaded."""
+        return self.cache / "snapshots"
+
+    @property
     def model(self) -> ModelFiles | None:
         """The model's files; None if the folder has none of them."""
         files = ModelFiles(self.model_dir)
@@ -91,7 +96,7 @@ def build(source: Path, options: Options, problems: Problems) -> Result:
     elif options.titles:
         raise SourceError("--titles adds titles to a state or a state.csv; this source has titles of its own.")
     else:
-        database = read_database(source, problems, text=options.text, responses=options.responses)
+        database = _read(source, options, problems)
         built = _build(database, options)
         result = Result(built.state, database, built)
     state = result.state
@@ -102,6 +107,15 @@ def build(source: Path, options: Options, problems: Problems) -> Result:
     options.out.parent.mkdir(exist_ok=True)  # published vectors need no model, but their state goes into its folder
     state.save(options.out)
     return replace(result, state=state)
+
+
+def _read(source: Path, options: Options, problems: Problems) -> Database:
+    try:
+        return read_database(source, problems, text=options.text, responses=options.responses)
+    except SourceError as error:
+        if source.parent != options.snapshots:
+            raise
+        raise SourceError(f"{error} Delete {source}: the next run with --latest downloads it again.") from error
 
 
 def _build(database: Database, options: Options) -> Built:
