@@ -138,7 +138,7 @@ def _listed(ids: Sequence[int]) -> str:
 def _number(least: int) -> Callable[[str], int]:
     def parse(value: str) -> int:
         if not value.isascii() or not value.isdigit() or int(value) < least:
-            raise argparse.ArgumentTypeError(f"must be a whole number from {least}, not {value!r}")
+            raise argparse.ArgumentTypeError(f"or MAX_TOKENS must be a whole number from {least}, not {value!r}")
         return int(value)
 
     return parse
@@ -201,6 +201,8 @@ def _checked(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Optio
     """Exits with 2 if the arguments can't be used."""
     if bool(args.source) == args.latest:
         parser.error("give a source or --latest" if not args.source else "give a source or --latest, not both")
+    if args.latest and args.titles:
+        parser.error("--titles is for a state or a state.csv, not for --latest, which has titles")
     for path in (args.source, args.titles):
         if path and not path.exists():
             parser.error(f"there is no file or folder {path}")

@@ -80,9 +80,10 @@ def is_current(state: IncidentState, snapshot_name: str, options: Options) -> bo
     if vectors == "published":
         wanted = options.vectors == "published" or (options.vectors == "auto" and not model)
         return wanted and state.max_tokens == (options.max_tokens or AIID_MAX_TOKENS)
-    if not model or (vectors != options.vectors and (vectors, options.vectors) != ("computed", "auto")):
+    # "auto" makes a state of computed vectors only if the snapshot has no others, which nobody knows before it is read.
+    if not model or vectors != options.vectors:
         return False
-    limit = token_limit("computed" if vectors == "computed" else "auto", options.max_tokens, model.config().max_tokens)
+    limit = token_limit(options.vectors, options.max_tokens, model.config().max_tokens)
     made_with = (state.model_fingerprint, state.precision, state.max_tokens)
     return made_with == (model.fingerprint(), options.precision, limit)
 
@@ -124,8 +125,9 @@ def _build(database: Database, options: Options) -> Built:
         vectors = "computed"
     if vectors == "auto" and not model:
         vectors = "published"
-    needed = model if vectors != "published" else None
-    limit = token_limit(vectors, options.max_tokens, needed.config().max_tokens if needed else None)
+    # Published vectors alone need no model, so one that is there may be broken.
+    longest_input = model.config().max_tokens if model and vectors != "published" else None
+    limit = token_limit(vectors, options.max_tokens, longest_input)
     with ExitStack() as stack:
         computer = None
         # AIID's vectors of texts of another limit need the model's tokenizer.
