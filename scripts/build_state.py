@@ -29,6 +29,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -56,18 +57,21 @@ _NAMED = 10
 
 
 class Bar:
-    """A progress bar that appears with the first call."""
+    """A progress bar that appears with the first call, and ends with the `with` block."""
 
     def __init__(self, unit: str) -> None:
         self._unit = unit
         self._bar: tqdm[Never] | None = None
+
+    def __enter__(self) -> Bar:
+        return self
 
     def __call__(self, done: int, total: int | None) -> None:
         self._bar = self._bar or progress_bar(total, self._unit)
         self._bar.total = total
         self._bar.update(done - self._bar.n)
 
-    def close(self) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar:
             self._bar.close()
 
@@ -79,11 +83,8 @@ def latest(options: Options) -> Path | None:
     if before and is_current(before, snapshot.name, options):
         print(f"{options.out}: already made of {snapshot.name}, the newest snapshot; nothing to do")
         return None
-    bar = Bar("B")
-    try:
+    with Bar("B") as bar:
         return download(snapshot, options.cache / "snapshots", bar)
-    finally:
-        bar.close()
 
 
 def _state_before(path: Path) -> IncidentState | None:
@@ -220,7 +221,6 @@ def _checked(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Optio
         precision=args.precision,
         engine=args.engine,
         address=args.address,
-        progress=Bar("chars"),
     )
 
 
@@ -234,7 +234,8 @@ def main(argv: list[str] | None = None) -> int:
         if source is None:
             return 0
         before = _state_before(options.out)
-        result = build(source, options, problems)
+        with Bar("chars") as bar:
+            result = build(source, replace(options, progress=bar), problems)
     except KeyboardInterrupt:
         print("\nbuild_state: stopped; give the same command again to resume.", file=sys.stderr)
         return 1

@@ -112,22 +112,17 @@ def encode_by_transformers(model_dir: Path) -> Encode:
     return encode
 
 
-# The most tokens in a batch of our build, and the texts in a batch of transformers.
-BATCH_TOKENS, BATCH_TEXTS = 4096, 8
+# Texts in a batch of transformers.
+BATCH_TEXTS = 8
 
 
 def build_ours(precision: Precision, model_dir: Path) -> EncodeAll:
-    """Batches as in `build_state.py`: longest texts first, one text or at most BATCH_TOKENS tokens in a batch."""
+    """One text after the other, as `similarity.refresh.compute` does."""
     encoder = _ours("torch", precision, model_dir)
 
     def encode_all(texts: list[list[int]]) -> None:
-        batch: list[list[int]] = []
-        for ids in sorted(texts, key=len, reverse=True):
-            if batch and sum(map(len, batch)) + len(ids) > BATCH_TOKENS:
-                encoder.vectors(batch)
-                batch = []
-            batch.append(ids)
-        encoder.vectors(batch)
+        for ids in texts:
+            encoder.vectors([ids])
 
     return encode_all
 

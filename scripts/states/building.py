@@ -110,7 +110,8 @@ def _build(database: Database, options: Options) -> Built:
         vectors = "computed"
     if vectors == "auto" and not model:
         vectors = "published"
-    limit = token_limit(vectors, options.max_tokens, model.config().max_tokens if model else None)
+    needed = model if vectors != "published" else None
+    limit = token_limit(vectors, options.max_tokens, needed.config().max_tokens if needed else None)
     with ExitStack() as stack:
         computer = None
         # AIID's vectors of texts of another limit need the model's tokenizer.

@@ -86,7 +86,7 @@ def token_limit(vectors: VectorsFrom, max_tokens: int, longest_input: int | None
     """
     if max_tokens:
         return max_tokens
-    if longest_input is None:
+    if vectors == "published" or longest_input is None:
         return AIID_MAX_TOKENS
     return longest_input if vectors == "computed" else min(AIID_MAX_TOKENS, longest_input)
 
