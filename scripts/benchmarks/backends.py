@@ -19,7 +19,8 @@ import numpy as np
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.model_folder import ModelFiles
 from similarity.encoder.text_encoder import TextEncoder
-from similarity.incidents.ranking import Index
+from similarity.incidents.ranking import Index, Metric, Ranking
+from similarity.incidents.state import IncidentState
 from similarity.settings import Engine, Precision
 from similarity.vectors import Vector
 
@@ -234,6 +235,38 @@ def read_once(incidents: int) -> Answer:
     return lambda _: means.sum().item()
 
 
+def save_state(incidents: int) -> Answer:
+    """path -> nothing: saves a state whose titles are as long as AIID's, with dates."""
+    ids = np.arange(1, incidents + 1)
+    titles = [f"Incident {incident_id}: a machine did what nobody had asked it to do" for incident_id in ids]
+    dates = [f"20{day % 26:02}-{day % 12 + 1:02}-{day % 28 + 1:02}" for day in range(incidents)]
+    state = IncidentState(ids, np.ones_like(ids), _vectors(incidents)[0], titles, dates=dates)
+    return state.save
+
+
+def load_state(path: Path) -> Answer:
+    """The number of incidents in the state, by `similarity.incidents.state`."""
+    return lambda _: len(IncidentState.load(path))
+
+
+def load_state_by_torch(path: Path) -> Answer:
+    """The same by torch.load, which checks nothing."""
+    import torch
+
+    return lambda _: len(torch.load(path, weights_only=True)["titles"])
+
+
+def query_first(path: Path) -> Answer:
+    """metric -> the id of the incident most like the first one. Each request makes the metric's index anew."""
+    state = IncidentState.load(path)
+
+    def query(metric: Metric) -> int:
+        [best] = Ranking(state).most_similar(state.means[0], 1, metric)
+        return best.incident_id
+
+    return query
+
+
 BACKENDS: dict[str, Callable[[Any], Answer]] = {
     "torch": partial(encode_ours, "torch", "float32"),
     "torch bfloat16": partial(encode_ours, "torch", "bfloat16"),
@@ -251,4 +284,8 @@ BACKENDS: dict[str, Callable[[Any], Answer]] = {
     "rank original": rank_as_original,
     "rank numpy": rank_by_numpy,
     "read once": read_once,
+    "save state": save_state,
+    "load state": load_state,
+    "load state torch": load_state_by_torch,
+    "query first": query_first,
 }
