@@ -121,7 +121,7 @@ def build_state(
     origins: Counter[str] = Counter()
     for start in range(0, len(prepared), _AT_ONCE):
         some = slice(start, start + _AT_ONCE)
-        found = computer.get(_to_compute(prepared[some])) if computer else {}
+        found = computer.computed(_to_compute(prepared[some])) if computer else {}
         for incident, reports in zip(database.incidents[some], prepared[some], strict=True):
             given = [_given(each, found, computed) for each in reports]
             origins.update(origin for origin, _ in given)
@@ -205,7 +205,7 @@ def _require_aiids_model(database: Database, prepared: Sequence[Sequence[_Prepar
             )
     texts = [text for _, _, text, _ in sample]
     computer.compute(texts)
-    ours = computer.get(texts)
+    ours = computer.computed(texts)
     for _, number, text, theirs in sample:
         difference = float(np.abs(ours[text] - theirs).max())
         if difference > LARGEST_DIFFERENCE:

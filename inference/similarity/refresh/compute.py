@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-import numpy as np
-
 from similarity.encoder.text_encoder import TextEncoder
 from similarity.refresh.vector_store import MadeWith, VectorStore
 from similarity.vectors import Vector
@@ -81,13 +79,11 @@ class Computer:
 
     def get(self, texts: Sequence[str]) -> dict[str, Vector]:
         """The vectors (hidden,) of those `texts` that have been computed. Raises StoreError."""
-        found = self._store.get(texts, self._made_with)
-        # A damaged vector is computed again.
-        return {
-            text: vector
-            for text, vector in found.items()
-            if len(vector) == self.encoder.dimension and np.isfinite(vector).all()
-        }
+        return self._store.get(texts, self._made_with)
+
+    def computed(self, texts: Sequence[str]) -> dict[str, Vector]:
+        """The vectors (hidden,) of `texts`, which `compute` got before. Raises StoreError."""
+        return self._store.get(texts, self._made_with, all_are_stored=True)
 
     def compute(self, texts: Sequence[str]) -> frozenset[str]:
         """Computes and stores the vectors that the store lacks. Returns their texts. Raises ModelError, StoreError."""

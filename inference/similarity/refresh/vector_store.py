@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
@@ -17,14 +18,16 @@ from pathlib import Path
 
 import numpy as np
 
+from similarity.errors import one_line
 from similarity.vectors import Vector
 
 # Vectors that no build has used for so long are removed.
 KEPT_FOR = timedelta(days=180)
 
 # Changes with the keys, so that a file of another version is refused.
-_VERSION = 1
+_VERSION = 2
 _TABLE = "CREATE TABLE vectors (key TEXT PRIMARY KEY, vector BLOB NOT NULL, used_on TEXT NOT NULL)"
+_CHECKSUM_BYTES = 4
 # Another build may be writing a part.
 _TIMEOUT_S = 60
 
@@ -87,8 +90,8 @@ class VectorStore:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
-            reason = getattr(error, "strerror", None) or error
+        except (sqlite3.Error, OSError, UnicodeDecodeError) as error:  # The last: SQLite quotes a damaged schema.
+            reason = one_line(str(getattr(error, "strerror", None) or error))  # SQLite quotes damaged texts
             raise StoreError(
                 f"the store of vectors {self._path} can't be used: {reason}; delete it to compute all vectors again"
             ) from error
@@ -99,21 +102,29 @@ class VectorStore:
     def __exit__(self, *_: object) -> None:
         self._connection.close()
 
-    def get(self, texts: Sequence[str], made_with: MadeWith) -> dict[str, Vector]:
-        """The vectors (hidden,) float32 of those `texts` that are stored."""
+    def get(self, texts: Sequence[str], made_with: MadeWith, *, all_are_stored: bool = False) -> dict[str, Vector]:
+        """The vectors (hidden,) float32 of those `texts` that are stored, exactly as they were put.
+
+        all_are_stored: all texts have been put, so a missing one raises StoreError.
+        """
         text_of = {made_with.key(text): text for text in texts}
         with self._errors():
             rows = self._connection.execute(
                 "SELECT key, vector FROM vectors WHERE key IN (SELECT value FROM json_each(?))",
                 (json.dumps([*text_of]),),
             )
-            # A damaged vector has another length.
-            return {text_of[key]: np.frombuffer(v, dtype=np.float32) for key, v in rows if not len(v) % 4}
+            # SQLite doesn't notice every damage: it may give other bytes, or the row of another key.
+            found = ((key, _unpacked(key, content)) for key, content in rows if key in text_of)
+            vectors = {text_of[key]: vector for key, vector in found if vector is not None}
+            if all_are_stored and len(vectors) < len(text_of):
+                raise sqlite3.DatabaseError(f"it has lost {len(text_of) - len(vectors)} vectors that it was given")
+        return vectors
 
     def put(self, vectors: Mapping[str, Vector], made_with: MadeWith) -> None:
         """Stores the vectors (hidden,), all or none. They are on disk when this returns."""
         today = self._today.isoformat()
-        rows = [(made_with.key(text), vector.astype(np.float32).tobytes(), today) for text, vector in vectors.items()]
+        by_key = {made_with.key(text): vector for text, vector in vectors.items()}
+        rows = [(key, _packed(key, vector), today) for key, vector in by_key.items()]
         with self._errors(), self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
 
@@ -126,3 +137,20 @@ class VectorStore:
                 ((today, made_with.key(text), today) for text in texts),
             )
             return self._connection.execute("DELETE FROM vectors WHERE used_on < ?", (oldest,)).rowcount
+
+
+def _packed(key: str, vector: Vector) -> bytes:
+    """A vector (hidden,) with a checksum of it and its key."""
+    numbers = vector.astype(np.float32).tobytes()
+    return _checksum(key, numbers) + numbers
+
+
+def _unpacked(key: str, content: object) -> Vector | None:
+    """The vector (hidden,) in the bytes that `_packed` made for this key; None if they are damaged."""
+    if not isinstance(content, bytes) or content[:_CHECKSUM_BYTES] != _checksum(key, content[_CHECKSUM_BYTES:]):
+        return None
+    return np.frombuffer(content, dtype=np.float32, offset=_CHECKSUM_BYTES)
+
+
+def _checksum(key: str, numbers: bytes) -> bytes:
+    return zlib.crc32(numbers, zlib.crc32(key.encode())).to_bytes(_CHECKSUM_BYTES, "little")
