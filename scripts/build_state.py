@@ -23,7 +23,7 @@ Examples:
 from __future__ import annotations
 
 from shared import command
-from shared.command import INFERENCE_DIR, ROOT, argument_parser, progress_bar
+from shared.command import INFERENCE_DIR, ROOT, argument_parser, progress_bar, writing_stdout
 
 import argparse
 import os
@@ -81,7 +81,8 @@ def latest(options: Options) -> Path | None:
     snapshot = newest_snapshot(snapshots_url())
     before = _state_before(options.out)
     if before and is_current(before, snapshot.name, options):
-        print(f"{options.out}: already made of {snapshot.name}, the newest snapshot; nothing to do")
+        with writing_stdout("build_state"):
+            print(f"{options.out}: already made of {snapshot.name}, the newest snapshot; nothing to do")
         return None
     with Bar("B") as bar:
         return download(snapshot, options.snapshots, bar)
@@ -207,6 +208,8 @@ def _checked(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Optio
         if path and not path.exists():
             parser.error(f"there is no file or folder {path}")
     out: Path = args.out or args.model / DEFAULT_INCIDENTS_FILENAME
+    if out.is_dir():
+        parser.error(f"{out} is a folder; --out is a file")
     if args.out and not out.parent.is_dir():
         parser.error(f"there is no folder {out.parent}")
     if not args.model.is_dir() and args.vectors == "computed":
@@ -247,7 +250,8 @@ def main(argv: list[str] | None = None) -> int:
     except (SourceError, StoreError, OSError) as error:
         print(f"build_state: {error}", file=sys.stderr)
         return 1
-    report(result, before, options.out)
+    with writing_stdout("build_state"):
+        report(result, before, options.out)
     if problems.count:
         print(f"build_state: skipped: {problems.count}; the lines above say why.", file=sys.stderr)
     return 1 if args.strict and problems.count else 0

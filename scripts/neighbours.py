@@ -17,11 +17,10 @@ Example: into a database
 from __future__ import annotations
 
 from shared import command
-from shared.command import INFERENCE_DIR, argument_parser, progress_bar
+from shared.command import INFERENCE_DIR, argument_parser, progress_bar, writing_stdout
 
 import csv
 import json
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -76,17 +75,11 @@ def main(argv: list[str] | None = None) -> int:
         for each in neighbours(state, args.num, args.metric):
             found.append(each)
             progress.update()
-    try:
+    with writing_stdout("neighbours"):
         if args.format == "csv":
             write_csv(found)
         else:
             sys.stdout.writelines(json_lines(found))
-        sys.stdout.flush()
-    except OSError as error:
-        # Else Python would write again when it ends, and report that error too.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        print(f"neighbours: stdout can't be written: {error.strerror}", file=sys.stderr)
-        return 1
     return 0
 
 

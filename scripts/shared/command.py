@@ -11,7 +11,8 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Never
@@ -24,6 +25,9 @@ ROOT = SCRIPTS_DIR.parent
 INFERENCE_DIR = ROOT / "inference"
 
 STOPPED = "\nStopped.\n"
+
+if sys.stdout is None:  # the shell's `>&-` closes it
+    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 (until the process ends)
 
 if str(INFERENCE_DIR) not in sys.path:
     sys.path.insert(0, str(INFERENCE_DIR))
@@ -64,6 +68,19 @@ def run(main: Callable[[], int]) -> None:
     if _RUNS_A_COMMAND:
         signal.signal(signal.SIGINT, _end)
     sys.exit(code)
+
+
+@contextmanager
+def writing_stdout(command: str) -> Iterator[None]:
+    """Exits with 1 and one line if stdout can't be written: its disk is full, or its reader, e.g. `head`, has ended."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        # Else Python would write again when it ends, and report that error too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"{command}: stdout can't be written: {error.strerror}", file=sys.stderr)
+        sys.exit(1)
 
 
 def argument_parser(docstring: str | None, *, prog: str | None = None) -> argparse.ArgumentParser:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -581,3 +582,36 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_the_state_that_was_there(
     assert str(out if kind == "the state itself" else cache_dir / "vectors.sqlite") in lines[0]
     assert out.read_bytes() == b"an old state"
     assert list(out.parent.iterdir()) == [out]
+
+
+# A state.csv needs neither model nor torch, so these are quick.
+
+
+@pytest.fixture
+def state_csv(tmp_path: Path) -> Path:
+    path = tmp_path / "state.csv"
+    path.write_text('incident_id,count,mean\n1,1,"[1, 2]"\n')
+    return path
+
+
+def test_a_folder_in_place_of_the_state_is_told_before_the_build(
+    state_csv: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main([str(state_csv), "--out", str(out.parent)])
+    assert exit_.value.code == 2
+    assert f"{out.parent} is a folder; --out is a file" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_what_can_not_be_printed_is_told_in_one_line(unbuffered: str, state_csv: Path, out: Path) -> None:
+    command: Command = [sys.executable, SCRIPT, state_csv, "--out", out]
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment, timeout=PATIENCE_S
+        )
+    assert ended.returncode == 1
+    assert ended.stderr == "build_state: stdout can't be written: No space left on device\n"
+    assert len(IncidentState.load(out)) == 1

@@ -122,3 +122,11 @@ def test_a_full_disk_is_told_in_one_line(form: str, state_path: Path) -> None:
     assert ended.stderr.splitlines()[-1] == "neighbours: stdout can't be written: No space left on device"
     assert "Traceback" not in ended.stderr
     assert "Exception" not in ended.stderr
+
+
+def test_a_closed_stdout_is_no_error(state_path: Path) -> None:
+    script = ROOT / "scripts" / "neighbours.py"
+    command: list[str | Path] = ["sh", "-c", 'exec "$0" "$@" >&-', sys.executable, script, "--state", state_path]
+    ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 0
+    assert "Traceback" not in ended.stderr
