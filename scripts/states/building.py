@@ -75,7 +75,8 @@ class Result:
 def is_current(state: IncidentState, snapshot_name: str, options: Options) -> bool:
     """Whether these options would make this state again of the snapshot of that name. Raises ModelError."""
     vectors, model = state.options.get("vectors"), options.model
-    if state.source.get("name") != snapshot_name or state.options.get("responses") != options.responses:
+    source = state.source.get("kind"), state.source.get("name")
+    if source != ("aiid-snapshot", snapshot_name) or state.options.get("responses") != options.responses:
         return False
     if vectors == "published":
         wanted = options.vectors == "published" or (options.vectors == "auto" and not model)

@@ -208,7 +208,7 @@ def _require_aiids_model(database: Database, prepared: Sequence[Sequence[_Prepar
     ours = computer.computed(texts)
     for _, number, text, theirs in sample:
         difference = float(np.abs(ours[text] - theirs).max())
-        if difference > LARGEST_DIFFERENCE:
+        if not difference <= LARGEST_DIFFERENCE:  # NaN isn't
             raise SourceError(
                 f"the model{_in_precision(computer)} doesn't make AIID's vectors: that of report {number} differs by "
                 f"{difference:.3f}; at most {LARGEST_DIFFERENCE} is allowed. {remedy}"

@@ -43,6 +43,7 @@ def test_a_state_of_these_options_is_current(state: IncidentState, options: Opti
 
 OTHER_STATES: dict[str, dict[str, object]] = {
     "source": {"source": {"kind": "aiid-snapshot", "name": "backup-20261116100000.tar.bz2", "date": ""}},
+    "a folder of that name": {"source": {"kind": "records", "name": NAME, "date": ""}},
     "no source": {"source": {}},
     "no options": {"options": {}},
     "responses": {"options": {"vectors": "auto", "responses": "exclude"}},

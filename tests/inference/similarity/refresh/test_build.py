@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pytest
 
-from databases import SNAPSHOT, computer, database
+from databases import IN_MEMORY, SNAPSHOT, computer, database
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.refresh.build import Built, VectorsFrom, build_state, has_published, token_limit
+from similarity.refresh.compute import Computer
+from similarity.refresh.vector_store import StoreError, VectorStore
 from similarity.settings import AIID_MAX_TOKENS, DEFAULT_MODEL_URI
 from similarity.sources.database import Database
 from similarity.sources.problems import SourceError
@@ -128,7 +130,7 @@ def test_a_small_difference_is_rounding(difference: float, tiny_encoder: TorchEn
     assert built(tiny_encoder, database(TEXTS, published)).reports["published"] == 2
 
 
-@pytest.mark.parametrize("difference", [0.011, -0.011, 3])
+@pytest.mark.parametrize("difference", [0.011, -0.011, 3, float("nan")])
 def test_one_other_number_in_a_vector_stops_the_build(difference: float, tiny_encoder: TorchEncoder) -> None:
     published = near(vectors_of(tiny_encoder, [A, C]), difference)
     with pytest.raises(SourceError) as error:
@@ -166,6 +168,18 @@ def test_a_build_without_changes_computes_no_sample_again(tiny_encoder: TorchEnc
             found = build_state(data, vectors="auto", responses="include", max_tokens=TINY_MAX_TOKENS, computer=by)
             assert found.reports == expected
     assert encoded == []
+
+
+@pytest.mark.parametrize("published", [[], [A]], ids=["", "a sample"])
+def test_a_vector_that_got_lost_does_not_leave_a_report_out(published: list[str], tiny_encoder: TorchEncoder) -> None:
+    def lose_one(texts: Sequence[str]) -> Iterator[Mapping[str, Vector]]:
+        yield vectors_of(tiny_encoder, texts[1:])
+
+    data = database(TEXTS, vectors_of(tiny_encoder, published))
+    with VectorStore(IN_MEMORY) as store:
+        by = Computer(tiny_encoder, store, lose_one)
+        with pytest.raises(StoreError, match="it has lost 1 vectors"):
+            build_state(data, vectors="auto", responses="include", max_tokens=TINY_MAX_TOKENS, computer=by)
 
 
 # Where texts are cut.
