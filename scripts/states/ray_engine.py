@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import re
 import socket
 import subprocess
 import sys
@@ -131,7 +132,7 @@ def ray_compute(
         try:
             ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError) as error:
-            raise ClusterError(f"Ray can't be started or joined: {one_line(str(error))}") from error
+            raise ClusterError(f"Ray can't be started or joined: {_reason(error)}") from error
         ray.data.DataContext.get_current().enable_progress_bars = False
         # What goes wrong is said in the ClusterError.
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
@@ -194,11 +195,18 @@ def _embed(
         num_cpus=cpus,
     )
     try:
-        for row in done.iter_rows():
-            if row["problem"]:
-                raise ClusterError(row["problem"])
-            texts = todo[row["number"]]
-            vectors = np.frombuffer(row["vectors"], dtype=np.float32).reshape(len(texts), -1)
-            yield dict(zip(texts, vectors, strict=True))
+        # Without prefetching, a part comes as soon as it is done, not when the next one is.
+        for block in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            for row in block.to_pylist():
+                if row["problem"]:
+                    raise ClusterError(row["problem"])
+                texts = todo[row["number"]]
+                vectors = np.frombuffer(row["vectors"], dtype=np.float32).reshape(len(texts), -1)
+                yield dict(zip(texts, vectors, strict=True))
     except ray.exceptions.RayError as error:
-        raise ClusterError(f"the workers of the Ray cluster failed: {one_line(str(error))}") from error
+        raise ClusterError(f"the workers of the Ray cluster failed: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """The last line of an error of Ray's: the lines above are traces of other machines, with colours."""
+    return one_line((re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines() or [type(error).__name__])[-1])

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, closing
 from functools import partial
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from processes import PATIENCE_S
+from processes import PATIENCE_S, wait_until
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.refresh.compute import Compute, Computer, in_this_process, parts
 from similarity.refresh.vector_store import VectorStore
@@ -132,18 +133,39 @@ def test_a_stopped_build_goes_on_from_the_store(
 
 
 @pytest.mark.slow
-def test_a_machine_that_is_lost_is_replaced_and_the_cluster_stays(
-    ray: Any, on_ray: Any, tiny_encoder: TorchEncoder
+def test_all_vectors_come_though_a_machine_is_lost_at_work(
+    ray: Any, on_ray: Any, tiny_encoder: TorchEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ray.cluster_utils import Cluster
 
+    at_work, lost = tmp_path / "at work", tmp_path / "lost"
+    at_work.mkdir()
+
+    class Waits(Embedder):
+        """Does one part, and goes on with the next when the machine is lost."""
+
+        parts = 0
+
+        def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
+            self.parts += 1
+            if self.parts > 1:
+                (at_work / str(os.getpid())).touch()
+                # Workers can't import the tests' own way of waiting.
+                while not lost.exists():
+                    time.sleep(0.01)
+            return super().__call__(batch)
+
+    monkeypatch.setattr(ray_engine, "Embedder", Waits)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
+        # A worker needs the whole of a machine here.
         other = cluster.add_node(num_cpus=1)
         with on_ray(address=cluster.address, cpus=1) as compute:
             coming = compute(TEXTS)
             found = [next(coming)]
+            wait_until(lambda: len(list(at_work.iterdir())) == 2, "work on both machines")
             cluster.remove_node(other, allow_graceful=False)
+            lost.touch()
             found += coming
         require_local_vectors(found, tiny_encoder)
         assert [node.remaining_processes_alive() for node in cluster.list_all_nodes()] == [True]
