@@ -5,6 +5,7 @@ Each test with Ray starts a cluster on this machine and ends it.
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -57,6 +58,8 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
             module.shutdown()
+            # What Ray leaves open would be complained about in a later test.
+            gc.collect()
 
 
 @pytest.fixture
