@@ -7,6 +7,8 @@
     build       tokens a second while a state is built, ours and transformers', for batches of texts as long as AIID's
     coldstart   seconds from the start of a process to its first vector or first answer
     ranking     milliseconds to find the three most similar incidents, and to read the vectors once
+    state       seconds to save and load a state, also with torch.load, and to answer the first query with a metric;
+                peak memory of the process that loads, and of the one that answers
     memory      peak memory of a process, in MiB, after it has encoded a text of each length
 
 Backends: `torch` and `onnx` are our engines, also in other precisions. `openvino` runs our graph. `transformers` runs
@@ -188,6 +190,28 @@ def benchmark_ranking(incidents: int, rounds: int) -> list[Row]:
     return [{"incidents": incidents, **{f"{way} ms": 1e3 * median for way, median in medians.items()}, **ratios}]
 
 
+def benchmark_state(incidents: int, rounds: int) -> list[Row]:
+    """Median seconds and peak MiB of what is done with a state of `incidents` vectors (768,)."""
+
+    def alone(name: str, subject: object, request: object = None) -> tuple[float, float]:
+        # One process at a time: a large state takes several GB.
+        with Worker(name, subject) as worker:
+            found = [worker.ask(request) for _ in range(rounds)]
+        return statistics.median(each.seconds for each in found), found[-1].peak_mib
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "state.pt"
+        save_s, _ = alone("save state", incidents, path)
+        load_s, load_mib = alone("load state", path)
+        torch_s, _ = alone("load state torch", path)
+        cosine_s, query_mib = alone("query first", path, "cosine")
+        centered_s, _ = alone("query first", path, "centered")
+        row = {"incidents": float(incidents), "file MB": path.stat().st_size / 1e6}
+    row |= {"save s": save_s, "load s": load_s, "torch load s": torch_s, "torch load / load": torch_s / load_s}
+    row |= {"load peak MiB": load_mib, "first cosine s": cosine_s, "first centered s": centered_s}
+    return [row | {"query peak MiB": query_mib}]
+
+
 def benchmark_memory(model_dir: Path, lengths: list[int], backends: list[str]) -> list[Row]:
     """Peak MiB after a text of each length, shortest first. Each backend has its own process."""
     rows = [{"tokens": float(tokens)} for tokens in sorted(lengths)]
@@ -241,7 +265,7 @@ def _is_installed(backend: str) -> bool:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argument_parser(__doc__)
-    parser.add_argument("what", choices=("encoder", "build", "coldstart", "ranking", "memory"))
+    parser.add_argument("what", choices=("encoder", "build", "coldstart", "ranking", "state", "memory"))
     parser.add_argument("--model", type=Path, help="model folder (default: random weights of --size)")
     parser.add_argument(
         "--size", choices=("base", "small"), default="base", help="size of a model with random weights (default base)"
@@ -256,7 +280,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--texts", type=int, default=32, help="number of texts for build (default 32)")
     parser.add_argument(
-        "--incidents", type=int, nargs="+", default=[1400, 100_000], help="numbers of incidents for ranking"
+        "--incidents", type=int, nargs="+", default=[1400, 100_000], help="numbers of incidents for ranking and state"
     )
     parser.add_argument("--rounds", type=int, default=5, help="number of runs; medians are printed (default 5)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -287,6 +311,8 @@ def _measure(args: Any) -> list[Row]:
 
     if args.what == "ranking":
         return [row for count in args.incidents for row in benchmark_ranking(count, args.rounds)]
+    if args.what == "state":
+        return [row for count in args.incidents for row in benchmark_state(count, args.rounds)]
     with ExitStack() as stack:
         model_dir = args.model or stack.enter_context(random_model(args.size))
         load_encoder(model_dir, engine="torch")

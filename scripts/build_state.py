@@ -29,6 +29,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -56,18 +57,21 @@ _NAMED = 10
 
 
 class Bar:
-    """A progress bar that appears with the first call."""
+    """A progress bar that appears with the first call, and ends with the `with` block."""
 
     def __init__(self, unit: str) -> None:
         self._unit = unit
         self._bar: tqdm[Never] | None = None
+
+    def __enter__(self) -> Bar:
+        return self
 
     def __call__(self, done: int, total: int | None) -> None:
         self._bar = self._bar or progress_bar(total, self._unit)
         self._bar.total = total
         self._bar.update(done - self._bar.n)
 
-    def close(self) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar:
             self._bar.close()
 
@@ -79,11 +83,8 @@ def latest(options: Options) -> Path | None:
     if before and is_current(before, snapshot.name, options):
         print(f"{options.out}: already made of {snapshot.name}, the newest snapshot; nothing to do")
         return None
-    bar = Bar("B")
-    try:
-        return download(snapshot, options.cache / "snapshots", bar)
-    finally:
-        bar.close()
+    with Bar("B") as bar:
+        return download(snapshot, options.snapshots, bar)
 
 
 def _state_before(path: Path) -> IncidentState | None:
@@ -137,7 +138,7 @@ def _listed(ids: Sequence[int]) -> str:
 def _number(least: int) -> Callable[[str], int]:
     def parse(value: str) -> int:
         if not value.isascii() or not value.isdigit() or int(value) < least:
-            raise argparse.ArgumentTypeError(f"must be a whole number from {least}, not {value!r}")
+            raise argparse.ArgumentTypeError(f"or MAX_TOKENS must be a whole number from {least}, not {value!r}")
         return int(value)
 
     return parse
@@ -200,6 +201,8 @@ def _checked(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Optio
     """Exits with 2 if the arguments can't be used."""
     if bool(args.source) == args.latest:
         parser.error("give a source or --latest" if not args.source else "give a source or --latest, not both")
+    if args.latest and args.titles:
+        parser.error("--titles is for a state or a state.csv, not for --latest, which has titles")
     for path in (args.source, args.titles):
         if path and not path.exists():
             parser.error(f"there is no file or folder {path}")
@@ -220,7 +223,6 @@ def _checked(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Optio
         precision=args.precision,
         engine=args.engine,
         address=args.address,
-        progress=Bar("chars"),
     )
 
 
@@ -234,7 +236,8 @@ def main(argv: list[str] | None = None) -> int:
         if source is None:
             return 0
         before = _state_before(options.out)
-        result = build(source, options, problems)
+        with Bar("chars") as bar:
+            result = build(source, replace(options, progress=bar), problems)
     except KeyboardInterrupt:
         print("\nbuild_state: stopped; give the same command again to resume.", file=sys.stderr)
         return 1

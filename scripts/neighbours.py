@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Find the incidents most like each incident, for all incidents of a state at once.
 
-Writes to stdout, in ascending order of incident_id. Left out are the incident itself, those that were merged with it,
-and those that people marked as dissimilar. No model is needed.
+The result goes to stdout, in ascending order of incident_id. An incident isn't matched with itself, with incidents that
+were merged with it, or with incidents that people marked as dissimilar. No model is needed.
 
-jsonl, one line an incident, is the form in which the AI Incident Database stores them:
+jsonl has one line an incident, in the form that the AI Incident Database stores:
     {"incident_id": 23, "nlp_similar_incidents": [{"incident_id": 297, "similarity": 0.91}, ...]}
 csv has one line a pair: incident_id, rank, similar_incident_id, similarity.
 
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         default=INFERENCE_DIR / DEFAULT_MODEL_DIR / DEFAULT_INCIDENTS_FILENAME,
         help="incident state (default inference/model/incident_cls.pt)",
     )
-    parser.add_argument("--num", type=int, default=3, help="how many for each incident (default 3)")
+    parser.add_argument("--num", type=int, default=3, help="matches for each incident (default 3)")
     parser.add_argument("--metric", choices=METRICS, default=METRICS[0], help="as in the API (default cosine)")
     parser.add_argument("--format", choices=("jsonl", "csv"), default="jsonl", help="default jsonl")
     args = parser.parse_args(argv)
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
             sys.stdout.writelines(json_lines(found))
         sys.stdout.flush()
     except OSError as error:
-        # Python would try again at its end, and report that.
+        # Else Python would write again when it ends, and report that error too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         print(f"neighbours: stdout can't be written: {error.strerror}", file=sys.stderr)
         return 1

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
+import torch
 
+import build_state
 from hub_server import Hub, running_hub
 from lambdas import Image, PassTime
 from similarity.encoder.loading import load_encoder
+from similarity.encoder.text_encoder import Encoding
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.incidents.state import IncidentState
 from similarity.service import service
+from snapshot_server import Host, running_host
 from tiny import TINY_TEXTS, VARIABLES, Deployed, state_of_texts, write_tiny_longformer
 
 # The same examples in every run, on any machine, and however slow it is.
@@ -105,6 +110,56 @@ def loaded_from(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     monkeypatch.setattr("similarity.service.load_encoder", load_and_note)
     return folders
+
+
+@pytest.fixture
+def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What build_state keeps between builds; the project's own cache stays as it is."""
+    monkeypatch.setattr(build_state, "CACHE_DIR", tmp_path / "cache")
+    for name in ("MAX_TOKENS", "SNAPSHOTS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Where to write, in a folder of its own so that leftovers show."""
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out" / "incident_cls.pt"
+
+
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Several threads are slower on a tiny model, by far where other processes are busy too."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The texts that this process encodes with torch."""
+    texts: list[str] = []
+    encode_batch = TorchEncoder.encode_batch
+
+    def encode_and_note(encoder: TorchEncoder, batch: Sequence[str]) -> list[Encoding]:
+        texts.extend(batch)
+        return encode_batch(encoder, batch)
+
+    monkeypatch.setattr(TorchEncoder, "encode_batch", encode_and_note)
+    return texts
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    """A host of snapshots on this machine, which no proxy stands before."""
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    with running_host() as host:
+        yield host
 
 
 @pytest.fixture

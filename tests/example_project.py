@@ -117,6 +117,8 @@ def copy_project(folder: Path, model_dir: Path, encoder: TextEncoder) -> None:
     repeated = f'1,2015-05-19,"[1]","[]","[]","[]",{SERVED_TEXTS[1]},{SERVED_TEXTS[1]}\n'
     first, *others = incidents.splitlines(keepends=True)
     (folder / "incidents.csv").write_text(first + repeated + "".join(others[1:]), encoding="utf-8")
+    vector = [0.5] * encoder.dimension
+    (folder / "state.csv").write_text(f'incident_id,count,mean\n1,2,"{vector}"\n', encoding="utf-8")
     quick_start = folder / ".quickstart" / "model"
     options = Options(quick_start, folder / "descriptions.pt", folder / ".cache", text="description")
     build(folder / "incidents.csv", options, Problems())

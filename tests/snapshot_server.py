@@ -1,4 +1,4 @@
-"""AIID's page and the host of its files, on this machine: they misbehave as they are told."""
+"""A server for AIID's page and files on this machine. Tests tell it how to misbehave."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ Headers = dict[str, str]
 
 @dataclass
 class Host:
-    """What is there, by path, and how it is given."""
+    """The pages and files, by path, and the way in which they are sent."""
 
     pages: dict[str, str] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
     redirects: dict[str, str] = field(default_factory=dict)
-    # Status codes that the next requests for files get instead of an answer.
+    # The next requests for files get these status codes.
     refusals: list[int] = field(default_factory=list)
     # Bytes of a body after which the next connections are cut.
     cuts: list[int] = field(default_factory=list)
-    # What the server calls the version of its files: ETag or Last-Modified.
+    # The header with the version of the files: ETag or Last-Modified.
     version: Headers = field(default_factory=lambda: {"ETag": '"1"'})
-    # Changes the headers of an answer that has a file.
+    # Changes the headers of an answer.
     change_headers: Callable[[Headers], Headers] = lambda headers: headers
     knows_ranges: bool = True
     checks_if_range: bool = True
@@ -36,7 +36,7 @@ class Host:
 
     @property
     def ranges(self) -> list[str | None]:
-        """What each request for a file asked for."""
+        """The Range of each request for a file."""
         return [headers.get("Range") for path, headers in self.asked if path in self.files]
 
 
@@ -85,14 +85,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         given = body if cut is None else body[:cut]
-        # A client that has had enough doesn't take it all.
+        # A client may close the connection early.
         with contextlib.suppress(ConnectionError):
             for start in range(0, len(given), 4096) if chunked else [0]:
                 piece = given[start : start + 4096] if chunked else given
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
             if chunked and cut is None:
                 self.wfile.write(b"0\r\n\r\n")
-        # Of an answer without a length, only the end of the connection says that it is whole.
+        # An answer without a length ends with the connection.
         self.close_connection = True
 
 

@@ -1,6 +1,6 @@
-"""Synthetic snapshots in AIID's layout: its dumps, its tables as its two writers write them, and what mustn't be read.
+"""Makes synthetic snapshots in AIID's layout: dumps, tables of its two writers, and files that mustn't be read.
 
-`python tests/snapshots.py FOLDER` writes one of AIID's size there: 1,400 incidents, 7,000 reports, each with a vector.
+`python tests/snapshots.py FOLDER` writes one of AIID's size: 1,400 incidents and 7,000 reports, each with a vector.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Document = dict[str, Any]
 
 FOLDER = "mongodump_full_snapshot"
 NAME = "backup-20261123100000.tar.bz2"
-# Nobody has reviewed these; none of them may get into a state.
+# Nobody has reviewed these collections. They mustn't get into a state.
 UNREVIEWED = ("submissions", "candidates", "quickadd")
 
 _PACKERS: dict[str, Callable[[bytes], bytes]] = {
@@ -41,17 +41,17 @@ _PACKERS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def form_hash(plain: str) -> str:
-    """What AIID's submission form stores as `from_text_hash`."""
+    """The `from_text_hash` that AIID's submission form stores."""
     return hashlib.sha1(unidecode(plain).encode()).hexdigest()
 
 
 def job_hash(text: str) -> str:
-    """What AIID's daily job stored."""
+    """The `from_text_hash` that AIID's daily job stored."""
     return hashlib.sha1(text.encode()).hexdigest()
 
 
 def report(number: int, plain_text: str, **fields: Any) -> Document:
-    """A report as AIID's database has it; `fields` replace what is made up here."""
+    """A report as in AIID's database. fields: replace the fields that are made up here."""
     return {
         "_id": bson.ObjectId(f"{number:024x}"),
         "report_number": bson.Int64(number),
@@ -68,7 +68,7 @@ def report(number: int, plain_text: str, **fields: Any) -> Document:
 
 
 def embedding(vector: Sequence[float], from_text_hash: str) -> Document:
-    """What stands in a report's field of that name."""
+    """The value of a report's field `embedding`."""
     return {"vector": [float(number) for number in vector], "from_text_hash": from_text_hash}
 
 
@@ -98,10 +98,10 @@ def duplicate(merged: int, became: int) -> Document:
 
 @dataclass
 class Snapshot:
-    """What AIID's database has.
+    """The content of AIID's database.
 
-    translations: documents by language. changed: content of files, by their names in the folder, in place of what is
-    made here; None takes a file away.
+    translations: documents by language. changed: content of files, by their names in the folder, that replaces the
+    content made here; None removes a file.
     """
 
     incidents: Sequence[Document]
@@ -111,10 +111,10 @@ class Snapshot:
     changed: Mapping[str, bytes | None] = field(default_factory=dict)
 
     def files(self, *, dumps: bool = True, tables: bool = True) -> dict[str, bytes]:
-        """The content of the files by their names in the folder."""
+        """Name in the folder -> content of the file."""
         files: dict[str, bytes] = {}
         if dumps:
-            # Each would make an incident of its own, or take an incident's place, if it was read.
+            # If it was read, it would make an incident, or replace one.
             trap = [{**report(1, "Nobody has reviewed this."), **incident(1, [1])}]
             collections = {"incidents": self.incidents, "reports": self.reports, "duplicates": self.duplicates}
             for name, documents in {**collections, **dict.fromkeys(UNREVIEWED, trap)}.items():
@@ -133,7 +133,7 @@ class Snapshot:
         return {name: content for name, content in files.items() if self.changed.get(name, b"") is not None}
 
     def write(self, path: Path, *, dumps: bool = True, tables: bool = True) -> Path:
-        """Packs it as the ending of `path` says, the files in the order in which they are made: the dumps first."""
+        """Packs the files, dumps first. The ending of `path` names the compression."""
         return pack(path, {f"{FOLDER}/{name}": c for name, c in self.files(dumps=dumps, tables=tables).items()})
 
 
@@ -151,19 +151,19 @@ def pack(path: Path, files: Mapping[str, bytes], links: Iterable[tarfile.TarInfo
 
 
 def dump(documents: Iterable[Document]) -> bytes:
-    """As mongodump writes them: one behind the other."""
+    """One behind the other, as mongodump writes them."""
     return b"".join(map(bson.encode, documents))
 
 
 def incidents_csv(incidents: Iterable[Document]) -> bytes:
-    """As mongoexport writes it: with no quotes in the header, and an ObjectId as a call."""
+    """The table as mongoexport writes it: the header isn't quoted, and an ObjectId is a call."""
     columns = ("incident_id", "date", "reports", "description", "title")
     rows = ([f"ObjectId({each['_id']})", *(_exported(each.get(c)) for c in columns)] for each in incidents)
     return _csv([["_id", *columns], *rows])
 
 
 def reports_csv(reports: Iterable[Document]) -> bytes:
-    """As AIID's job has written it since March 2025: everything quoted, each backslash twice, lists with commas."""
+    """The table as AIID's job writes it since March 2025: all fields quoted, backslashes doubled, lists with commas."""
     columns = ("language", "report_number", "text", "title", "url", "tags")
     rows = (
         [str(each["_id"]), *(", ".join(v) if isinstance(v := each.get(c, ""), list) else v for c in columns)]
@@ -188,7 +188,7 @@ def _csv(rows: Iterable[Sequence[object]], **options: Any) -> bytes:
 
 
 def large(incidents: int = 1400, reports: int = 7000, dimension: int = 768, chars: int = 8000) -> Snapshot:
-    """One of AIID's size: texts of some `chars` characters, half of the vectors hashed by the form, half by the job."""
+    """A snapshot of AIID's size, with texts of about `chars` characters. Half of the vectors have the form's hash."""
     chosen = random.Random(0)
     words = ["robot", "the", "“quoted”", "said", "a", "car", "system_error", "harm", "in", "2026", "Ångström", "of"]
 

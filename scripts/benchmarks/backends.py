@@ -19,7 +19,8 @@ import numpy as np
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.model_folder import ModelFiles
 from similarity.encoder.text_encoder import TextEncoder
-from similarity.incidents.ranking import Index
+from similarity.incidents.ranking import Index, Metric, Ranking
+from similarity.incidents.state import IncidentState
 from similarity.settings import Engine, Precision
 from similarity.vectors import Vector
 
@@ -111,22 +112,17 @@ def encode_by_transformers(model_dir: Path) -> Encode:
     return encode
 
 
-# The most tokens in a batch of our build, and the texts in a batch of transformers.
-BATCH_TOKENS, BATCH_TEXTS = 4096, 8
+# Texts in a batch of transformers.
+BATCH_TEXTS = 8
 
 
 def build_ours(precision: Precision, model_dir: Path) -> EncodeAll:
-    """Batches as in `build_state.py`: longest texts first, one text or at most BATCH_TOKENS tokens in a batch."""
+    """One text after the other, as `similarity.refresh.compute` does."""
     encoder = _ours("torch", precision, model_dir)
 
     def encode_all(texts: list[list[int]]) -> None:
-        batch: list[list[int]] = []
-        for ids in sorted(texts, key=len, reverse=True):
-            if batch and sum(map(len, batch)) + len(ids) > BATCH_TOKENS:
-                encoder.vectors(batch)
-                batch = []
-            batch.append(ids)
-        encoder.vectors(batch)
+        for ids in texts:
+            encoder.vectors([ids])
 
     return encode_all
 
@@ -239,6 +235,38 @@ def read_once(incidents: int) -> Answer:
     return lambda _: means.sum().item()
 
 
+def save_state(incidents: int) -> Answer:
+    """path -> nothing: saves a state whose titles are as long as AIID's, with dates."""
+    ids = np.arange(1, incidents + 1)
+    titles = [f"Incident {incident_id}: a machine did what nobody had asked it to do" for incident_id in ids]
+    dates = [f"20{day % 26:02}-{day % 12 + 1:02}-{day % 28 + 1:02}" for day in range(incidents)]
+    state = IncidentState(ids, np.ones_like(ids), _vectors(incidents)[0], titles, dates=dates)
+    return state.save
+
+
+def load_state(path: Path) -> Answer:
+    """The number of incidents in the state, by `similarity.incidents.state`."""
+    return lambda _: len(IncidentState.load(path))
+
+
+def load_state_by_torch(path: Path) -> Answer:
+    """The same by torch.load, which checks nothing."""
+    import torch
+
+    return lambda _: len(torch.load(path, weights_only=True)["titles"])
+
+
+def query_first(path: Path) -> Answer:
+    """metric -> the id of the incident most like the first one. Each request makes the metric's index anew."""
+    state = IncidentState.load(path)
+
+    def query(metric: Metric) -> int:
+        [best] = Ranking(state).most_similar(state.means[0], 1, metric)
+        return best.incident_id
+
+    return query
+
+
 BACKENDS: dict[str, Callable[[Any], Answer]] = {
     "torch": partial(encode_ours, "torch", "float32"),
     "torch bfloat16": partial(encode_ours, "torch", "bfloat16"),
@@ -256,4 +284,8 @@ BACKENDS: dict[str, Callable[[Any], Answer]] = {
     "rank original": rank_as_original,
     "rank numpy": rank_by_numpy,
     "read once": read_once,
+    "save state": save_state,
+    "load state": load_state,
+    "load state torch": load_state_by_torch,
+    "query first": query_first,
 }

@@ -39,6 +39,7 @@ from similarity.encoder.loading import load_encoder
 from similarity.encoder.model_folder import HOW_TO_GET_ONE, ModelFiles
 from similarity.errors import ModelError, StateError
 from similarity.incidents.state import IncidentState
+from similarity.refresh.vector_store import StoreError
 from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_URI
 from similarity.sources.problems import Problems, SourceError
 
@@ -64,7 +65,10 @@ def quick_start_model() -> Path:
 
 
 def sample_state(model_dir: Path) -> Path:
-    """The state of the sample snapshot for a model, built if it is not there. Raises ModelError or OSError."""
+    """The state of the sample snapshot for a model, built if it is not there.
+
+    Raises ModelError, StoreError or OSError.
+    """
     digest = hashlib.sha256(ModelFiles(model_dir).fingerprint().encode())
     for table in sorted(SAMPLE_DIR.glob("*.csv")):
         digest.update(table.read_bytes())
@@ -164,7 +168,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ModelError, StateError) as error:
         print(f"scripts/serve: {error.detail}", file=sys.stderr)
         return 1
-    except (SourceError, HandlerFileError, OSError) as error:
+    except (SourceError, StoreError, HandlerFileError, OSError) as error:
         print(f"scripts/serve: {error}", file=sys.stderr)
         return 1
     host, port = listener.getsockname()[:2]

@@ -52,6 +52,11 @@ class Options:
     progress: Callable[[int, int], None] | None = None
 
     @property
+    def snapshots(self) -> Path:
+        """The folder of the snapshots that --latest has downloaded."""
+        return self.cache / "snapshots"
+
+    @property
     def model(self) -> ModelFiles | None:
         """The model's files; None if the folder has none of them."""
         files = ModelFiles(self.model_dir)
@@ -75,9 +80,10 @@ def is_current(state: IncidentState, snapshot_name: str, options: Options) -> bo
     if vectors == "published":
         wanted = options.vectors == "published" or (options.vectors == "auto" and not model)
         return wanted and state.max_tokens == (options.max_tokens or AIID_MAX_TOKENS)
-    if not model or (vectors != options.vectors and (vectors, options.vectors) != ("computed", "auto")):
+    # "auto" makes a state of computed vectors only if the snapshot has no others, which nobody knows before it is read.
+    if not model or vectors != options.vectors:
         return False
-    limit = token_limit("computed" if vectors == "computed" else "auto", options.max_tokens, model.config().max_tokens)
+    limit = token_limit(options.vectors, options.max_tokens, model.config().max_tokens)
     made_with = (state.model_fingerprint, state.precision, state.max_tokens)
     return made_with == (model.fingerprint(), options.precision, limit)
 
@@ -91,7 +97,7 @@ def build(source: Path, options: Options, problems: Problems) -> Result:
     elif options.titles:
         raise SourceError("--titles adds titles to a state or a state.csv; this source has titles of its own.")
     else:
-        database = read_database(source, problems, text=options.text, responses=options.responses)
+        database = _read(source, options, problems)
         built = _build(database, options)
         result = Result(built.state, database, built)
     state = result.state
@@ -104,13 +110,24 @@ def build(source: Path, options: Options, problems: Problems) -> Result:
     return replace(result, state=state)
 
 
+def _read(source: Path, options: Options, problems: Problems) -> Database:
+    try:
+        return read_database(source, problems, text=options.text, responses=options.responses)
+    except SourceError as error:
+        if source.parent != options.snapshots:
+            raise
+        raise SourceError(f"{error} Delete {source}: the next run with --latest downloads it again.") from error
+
+
 def _build(database: Database, options: Options) -> Built:
     vectors, model = options.vectors, options.model
     if vectors == "auto" and not has_published(database):
         vectors = "computed"
     if vectors == "auto" and not model:
         vectors = "published"
-    limit = token_limit(vectors, options.max_tokens, model.config().max_tokens if model else None)
+    # Published vectors alone need no model, so one that is there may be broken.
+    longest_input = model.config().max_tokens if model and vectors != "published" else None
+    limit = token_limit(vectors, options.max_tokens, longest_input)
     with ExitStack() as stack:
         computer = None
         # AIID's vectors of texts of another limit need the model's tokenizer.

@@ -34,7 +34,8 @@ def context(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     use_base(folder, base_image())
     model = folder / "model"
     assert convert_encoder.main(["--quick-start", "--out", str(model)]) == 0
-    assert build_state.main([str(SAMPLE_DIR), "--model", str(model), "--out", str(model / "incident_cls.pt")]) == 0
+    paths = ["--model", str(model), "--out", str(model / "incident_cls.pt"), "--cache", str(folder.parent / "cache")]
+    assert build_state.main([str(SAMPLE_DIR), *paths]) == 0
     return folder
 
 

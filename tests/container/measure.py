@@ -60,7 +60,8 @@ def make_context(folder: Path, size: str) -> Path:
         export(model)
     else:
         convert_encoder.main(["--quick-start", "--out", str(model)])
-    build_state.main([str(SAMPLE_DIR), "--model", str(model), "--out", str(model / "incident_cls.pt")])
+    paths = ["--model", str(model), "--out", str(model / "incident_cls.pt"), "--cache", str(folder / "cache")]
+    build_state.main([str(SAMPLE_DIR), *paths])
     return context
 
 

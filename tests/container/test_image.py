@@ -99,7 +99,8 @@ def with_a_new_state(context: Path) -> None:
     (reports / "reports.csv").write_text("".join(rows).replace("driver", "motorist"))
     state = context / "model" / "incident_cls.pt"
     state.unlink()
-    assert build_state.main([str(reports), "--model", str(state.parent), "--out", str(state)]) == 0
+    paths = ["--model", str(state.parent), "--out", str(state), "--cache", str(context.parent / "cache")]
+    assert build_state.main([str(reports), *paths]) == 0
 
 
 def with_a_new_handler(context: Path) -> None:

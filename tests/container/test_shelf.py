@@ -56,7 +56,8 @@ def newer(context: Path, best: int, tmp_path_factory: pytest.TempPathFactory) ->
     table, new = folder / "incidents.csv", folder / "incident_cls.pt"
     lines = (SAMPLE_DIR / "incidents.csv").read_text().splitlines(keepends=True)
     table.write_text("".join(line for line in lines if not line.startswith(f"{best},")))
-    assert build_state.main([str(table), "--model", str(context / "model"), "--out", str(new)]) == 0
+    paths = ["--model", str(context / "model"), "--out", str(new), "--cache", str(folder / "cache")]
+    assert build_state.main([str(table), *paths]) == 0
     new.chmod(0o644)
     return new
 

@@ -119,6 +119,20 @@ def test_ranking_compares_with_the_original_and_with_numpy(capsys: pytest.Captur
 
 
 @pytest.mark.slow
+def test_state_compares_with_torch(capsys: pytest.CaptureFixture[str]) -> None:
+    small, large = run(capsys, "state", "--incidents", "20", "20000")
+    assert small["torch load / load"] == pytest.approx(small["torch load s"] / small["load s"])
+    vectors_mb = 20_000 * 768 * 4 / 1e6
+    assert vectors_mb < large["file MB"] < 1.1 * vectors_mb
+    # The process that answers has the vectors twice: as they were loaded, and as unit vectors.
+    vectors_mib = vectors_mb * 1e6 / 2**20
+    assert large["load peak MiB"] - small["load peak MiB"] > 0.9 * vectors_mib
+    assert large["query peak MiB"] - small["query peak MiB"] > 1.9 * vectors_mib
+    for row in (small, large):
+        assert min(row["save s"], row["first cosine s"], row["first centered s"]) > 0
+
+
+@pytest.mark.slow
 def test_the_table_has_every_column(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ranking", "--incidents", "10001", "20", "--rounds", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -11,8 +11,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,14 +20,15 @@ import numpy as np
 import pytest
 import torch
 
-from build_state import BATCH_CHARS, batches, main
+from build_state import main
 from processes import PATIENCE_S, Command, run_where_files_stay_small, running
-from similarity.encoder.text_encoder import Encoding
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.incidents.state import IncidentState
+from similarity.refresh.vector_store import MadeWith, VectorStore
 from similarity.vectors import Vector
-from states.vector_store import VectorStore
-from tiny import ROOT, sample_texts, write_tiny_longformer
+from tiny import ROOT, TINY_MAX_TOKENS, sample_texts, write_tiny_longformer
+
+pytestmark = pytest.mark.usefixtures("cache_dir", "one_thread")
 
 SCRIPT = ROOT / "scripts" / "build_state.py"
 RESUME_HINT = "build_state: stopped; give the same command again to resume."
@@ -64,26 +64,9 @@ def write_snapshot(folder: Path, texts: dict[int, list[str]], titles: dict[int, 
     return folder
 
 
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Several threads are slower on a tiny model, by far where other processes are busy too."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def snapshot(tmp_path: Path) -> Path:
     return write_snapshot(tmp_path / "mongodump_full_snapshot", TEXTS, TITLES)
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    """Where to write, in a folder of its own so that leftovers show."""
-    (tmp_path / "out").mkdir()
-    return tmp_path / "out" / "incident_cls.pt"
 
 
 def mean_of(encoder: TorchEncoder, texts: list[str]) -> Vector:
@@ -132,8 +115,11 @@ def test_a_snapshot_gives_the_means_of_its_reports_however_it_is_packed(
             archive.add(snapshot, snapshot.name)
     assert main([str(source), "--model", str(tiny_model_dir), "--out", str(out)]) == 0
     assert_is_the_state_of_the_snapshot(out, tiny_encoder)
-    assert list(out.parent.iterdir()) == [out], "the vectors of the build are gone"
-    assert capsys.readouterr().out == f"{out}: 3 incidents, 6 reports, 32 dimensions, model tiny\n"
+    assert list(out.parent.iterdir()) == [out]
+    assert capsys.readouterr().out.splitlines() == [
+        f"{out}: 3 incidents, 6 reports, 32 dimensions, model tiny",
+        "Vectors: 0 published by AIID, 0 from earlier builds, 6 computed now; 0.0% of the work was saved",
+    ]
 
 
 def test_the_state_goes_into_the_model_folder_unless_told_otherwise(
@@ -214,7 +200,7 @@ def test_a_model_whose_vectors_make_no_state_is_refused_in_words(
     vectors = TorchEncoder.vectors
     monkeypatch.setattr(TorchEncoder, "vectors", lambda self, texts: vectors(self, texts) * np.float32(1e8))
     assert main([str(snapshot), "--model", str(tiny_model_dir), "--out", str(out)]) == 1
-    assert "build_state: the vectors of this model don't make a usable state: " in capsys.readouterr().err
+    assert "build_state: the vectors don't make a usable state: " in capsys.readouterr().err
     assert not out.exists()
 
 
@@ -252,7 +238,7 @@ def test_skipped_rows_are_told_and_fail_a_strict_build(
         "reports.csv, line 8: not valid UTF-8; skipped",
         "incidents.csv, line 5: incident_id isn't a whole number above 0; skipped",
         "incidents.csv, line 6: incident 41 has missing or unusable reports: 999; skipped",
-        "build_state: rows skipped: 3; the lines above say why.",
+        "build_state: skipped: 3; the lines above say why.",
     ):
         assert line in said.splitlines()
 
@@ -323,10 +309,17 @@ def test_paths_that_are_not_there_exit_with_2(
 def test_where_there_is_no_model_folder_the_next_command_is_named(
     snapshot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    arguments = [str(snapshot), "--model", str(tmp_path / "no model")]
     with pytest.raises(SystemExit) as exit_:
-        main([str(snapshot), "--model", str(tmp_path / "no model")])
+        main([*arguments, "--vectors", "computed"])
     assert exit_.value.code == 2
     assert "scripts/fetch_model.py fetches one" in capsys.readouterr().err.splitlines()[-1]
+    # Another source may have AIID's vectors.
+    assert main(arguments) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("build_state: the model can't be loaded: ")
+    assert "scripts/fetch_model.py fetches one" in line
+    assert not (tmp_path / "no model").exists()
 
 
 def test_a_model_that_is_not_there_is_told_in_one_line(
@@ -352,50 +345,34 @@ def test_a_model_that_was_changed_is_told_in_one_line(
     assert not list(out.parent.iterdir())
 
 
-def test_a_file_in_place_of_the_partial_build_is_told_in_one_line(
-    snapshot: Path, out: Path, tiny_model_dir: Path, capsys: pytest.CaptureFixture[str]
+def test_a_file_in_place_of_the_store_of_vectors_is_told_in_one_line(
+    snapshot: Path, out: Path, cache_dir: Path, tiny_model_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    partial = out.with_name(out.name + ".partial")
-    partial.write_bytes(b"my notes" * 1000)
+    cache_dir.mkdir()
+    store = cache_dir / "vectors.sqlite"
+    store.write_bytes(b"my notes" * 1000)
+    out.write_bytes(b"an old state")
     assert main([str(snapshot), "--model", str(tiny_model_dir), "--out", str(out)]) == 1
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"build_state: {partial}: ")
-    assert "delete it" in line
-    assert partial.read_bytes() == b"my notes" * 1000
+    assert line.startswith(f"build_state: the store of vectors {store} can't be used: ")
+    assert "deleted" in line
+    assert store.read_bytes() == b"my notes" * 1000
+    assert out.read_bytes() == b"an old state"
 
 
 # Stopping and resuming.
 
 
-@dataclass
-class Counter:
-    """How many texts this process has encoded."""
-
-    encoded: int = 0
-
-
-@pytest.fixture
-def counter(monkeypatch: pytest.MonkeyPatch) -> Counter:
-    counter, encode_batch = Counter(), TorchEncoder.encode_batch
-
-    def counting(encoder: TorchEncoder, texts: Sequence[str]) -> list[Encoding]:
-        counter.encoded += len(texts)
-        return encode_batch(encoder, texts)
-
-    monkeypatch.setattr(TorchEncoder, "encode_batch", counting)
-    return counter
-
-
-def vectors_in(partial: Path) -> int:
+def vectors_in(cache_dir: Path) -> int:
     """How many vectors are in a store that no process has open any more."""
     # Not read-only: SQLite first has to undo what a killed writer left half-done.
-    with closing(sqlite3.connect(partial)) as connection:
+    with closing(sqlite3.connect(cache_dir / "vectors.sqlite")) as connection:
         return int(connection.execute("SELECT count(*) FROM vectors").fetchone()[0])
 
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A snapshot of several batches: 50 incidents with 4 texts each, no two alike."""
+    """A snapshot of several parts: 50 incidents with 4 texts each, no two alike."""
     samples = sample_texts()
     texts = {
         incident_id: [f"{incident_id} {part} {samples[(4 * incident_id + part) % len(samples)]}" for part in range(4)]
@@ -404,74 +381,82 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_snapshot(tmp_path_factory.mktemp("many"), texts, {number: f"Title {number}" for number in texts})
 
 
-# Runs the script, but stays where it has kept 15 vectors or more, until a signal comes.
+# Runs the script, but stays where it has kept so many vectors or more, until a signal or a line comes.
 HELD_IN_THE_MIDDLE = """
-import runpy, sys, time
+import runpy, sys
 
-sys.argv = sys.argv[1:]
+least = int(sys.argv[1])
+sys.argv = sys.argv[2:]
 sys.path[0] = sys.argv[0].rpartition("/")[0]
 from shared import command
-from states.vector_store import VectorStore
+from similarity.refresh.vector_store import VectorStore
 
 put, kept = VectorStore.put, 0
 
-def put_and_wait(store, vectors):
+def put_and_wait(store, vectors, made_with):
     global kept
-    put(store, vectors)
-    kept += len(vectors)
-    if kept >= 15:
-        print("held", flush=True)
-        while True:
-            time.sleep(0.05)
+    put(store, vectors, made_with)
+    before, kept = kept, kept + len(vectors)
+    if before < least <= kept:
+        print("held", kept, flush=True)
+        sys.stdin.readline()
 
 VectorStore.put = put_and_wait
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def stop_in_the_middle(source: Path, model_dir: Path, out: Path, with_signal: signal.Signals) -> tuple[int, str]:
-    """Starts a build, stops it once some vectors are there; gives its exit code and what it said on stderr."""
-    command: Command = [sys.executable, "-c", HELD_IN_THE_MIDDLE, SCRIPT, source, "--model", model_dir, "--out", out]
-    with running(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
+def held(code: str, least: int, *arguments: str | Path) -> AbstractContextManager[subprocess.Popen[str]]:
+    """A build that stays where it has kept at least so many vectors."""
+    command: Command = [sys.executable, "-c", code, str(least), SCRIPT, *arguments]
+    return running(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def kept_by(process: subprocess.Popen[str]) -> int:
+    """How many vectors a build has kept that is held."""
+    assert process.stdout is not None
+    word, number = process.stdout.readline().split()
+    assert word == "held"
+    return int(number)
+
+
+def stop_in_the_middle(with_signal: signal.Signals, *arguments: str | Path) -> tuple[int, int, str]:
+    """Starts a build, stops it once it has kept some vectors; gives their number, its exit code and its stderr."""
+    with held(HELD_IN_THE_MIDDLE, 15, *arguments) as process:
+        kept = kept_by(process)
         process.send_signal(with_signal)
         _, stderr = process.communicate(timeout=PATIENCE_S)
-    return process.returncode, stderr
+    return kept, process.returncode, stderr
 
 
 @pytest.mark.slow
 def test_a_build_that_was_stopped_or_killed_resumes_and_ends_as_if_it_had_not_been(
-    many: Path, out: Path, tmp_path: Path, tiny_model_dir: Path, counter: Counter
+    many: Path, out: Path, cache_dir: Path, tmp_path: Path, tiny_model_dir: Path, encoded: list[str]
 ) -> None:
-    partial = out.with_name(out.name + ".partial")
+    arguments: Command = [many, "--model", tiny_model_dir, "--out", out, "--cache", cache_dir]
     out.write_bytes(b"an old state")
-    code, stderr = stop_in_the_middle(many, tiny_model_dir, out, signal.SIGINT)
+    first, code, stderr = stop_in_the_middle(signal.SIGINT, *arguments)
     assert code == 1
     assert stderr.splitlines()[-1] == RESUME_HINT
     assert "Traceback" not in stderr
-    after_first = vectors_in(partial)
-    assert 15 <= after_first < 200
+    assert 15 <= vectors_in(cache_dir) == first < 200
     assert out.read_bytes() == b"an old state"
 
-    # Give the second run something to do before it is killed.
-    with closing(sqlite3.connect(partial)) as connection, connection:
-        connection.execute("DELETE FROM vectors WHERE rowid > 5")
-    code, _ = stop_in_the_middle(many, tiny_model_dir, out, signal.SIGKILL)
+    second, code, _ = stop_in_the_middle(signal.SIGKILL, *arguments)
     assert code == -signal.SIGKILL
-    kept = vectors_in(partial)
-    assert 15 <= kept < 200
+    kept = vectors_in(cache_dir)
+    assert kept == first + second < 200, "all parts that were done before the signal"
     assert out.read_bytes() == b"an old state"
 
-    arguments = [str(many), "--model", str(tiny_model_dir)]
-    assert main([*arguments, "--out", str(out)]) == 0
-    assert counter.encoded == 200 - kept
+    assert main([*map(str, arguments)]) == 0
+    assert len(encoded) == 200 - kept
     assert list(out.parent.iterdir()) == [out]
 
     whole = tmp_path / "whole.pt"
-    counter.encoded = 0
-    assert main([*arguments, "--out", str(whole)]) == 0
-    assert counter.encoded == 200
+    encoded.clear()
+    paths = ["--out", str(whole), "--cache", str(tmp_path / "another cache")]
+    assert main([str(many), "--model", str(tiny_model_dir), *paths]) == 0
+    assert len(encoded) == 200
     resumed, uninterrupted = IncidentState.load(out), IncidentState.load(whole)
     assert resumed.means.tobytes() == uninterrupted.means.tobytes()
     assert np.array_equal(resumed.incident_ids, uninterrupted.incident_ids)
@@ -479,42 +464,107 @@ def test_a_build_that_was_stopped_or_killed_resumes_and_ends_as_if_it_had_not_be
     assert list(resumed.titles) == list(uninterrupted.titles)
 
 
+# Keeps one vector. Then it writes others, more than SQLite holds in memory, and is held in the middle of that.
+HELD_IN_A_WRITE = HELD_IN_THE_MIDDLE.replace(
+    "    put(store, vectors, made_with)\n",
+    """
+    put(store, dict([vectors.popitem()]), made_with)
+    store._connection.execute("PRAGMA cache_size = 1")
+    store._connection.execute("BEGIN IMMEDIATE")
+    rows = [(f"key {number}", bytes(5000)) for number in range(100)]
+    store._connection.executemany("INSERT INTO vectors VALUES (?, ?, '2026-11-26')", rows)
+""",
+)
+assert HELD_IN_A_WRITE != HELD_IN_THE_MIDDLE
+
+
+@pytest.mark.slow
+def test_a_build_that_was_killed_while_it_wrote_a_part_loses_that_part_only(
+    snapshot: Path, out: Path, cache_dir: Path, tiny_model_dir: Path, tiny_encoder: TorchEncoder, encoded: list[str]
+) -> None:
+    arguments: Command = [snapshot, "--model", tiny_model_dir, "--out", out, "--cache", cache_dir]
+    with held(HELD_IN_A_WRITE, 1, *arguments) as process:
+        kept_by(process)
+        assert (cache_dir / "vectors.sqlite").stat().st_size > 100_000, "halves of the part are in the file"
+        process.kill()
+        process.communicate(timeout=PATIENCE_S)
+    assert vectors_in(cache_dir) == 1
+    assert main([*map(str, arguments)]) == 0
+    assert len(encoded) == 5
+    assert_is_the_state_of_the_snapshot(out, tiny_encoder)
+
+
+@pytest.mark.slow
+def test_two_builds_at_once_use_one_store(
+    many: Path, tmp_path: Path, cache_dir: Path, tiny_model_dir: Path, encoded: list[str]
+) -> None:
+    outs = [tmp_path / "first.pt", tmp_path / "second.pt", tmp_path / "third.pt"]
+
+    def build(out: Path) -> AbstractContextManager[subprocess.Popen[str]]:
+        return held(HELD_IN_THE_MIDDLE, 1, many, "--model", tiny_model_dir, "--out", out, "--cache", cache_dir)
+
+    with build(outs[0]) as first, build(outs[1]) as second:
+        # Both have the store open, and neither has kept all vectors.
+        for process in (first, second):
+            assert kept_by(process) < 200
+        for process in (first, second):
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+        said = [process.communicate(timeout=PATIENCE_S) for process in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0), said
+    assert vectors_in(cache_dir) == 200
+    assert main([str(many), "--model", str(tiny_model_dir), "--out", str(outs[2])]) == 0
+    assert encoded == []
+    assert len({IncidentState.load(path).means.tobytes() for path in outs}) == 1
+
+
 def test_a_text_that_stands_in_two_incidents_is_encoded_once(
-    tmp_path: Path, out: Path, tiny_model_dir: Path, counter: Counter
+    tmp_path: Path, out: Path, tiny_model_dir: Path, encoded: list[str]
 ) -> None:
     source = write_snapshot(tmp_path / "snapshot", {1: ["The same."], 2: ["The same.", "Another."]}, {1: "a", 2: "b"})
     assert main([str(source), "--model", str(tiny_model_dir), "--out", str(out)]) == 0
-    assert counter.encoded == 2
+    assert len(encoded) == 2
 
 
-def fill_partial(out: Path, fingerprint: str) -> None:
-    """The vectors of a build that was stopped just before its end: ones, which no model gives."""
-    with closing(VectorStore(out.with_name(out.name + ".partial"), f"{fingerprint} float32")) as store:
+def fill_store(cache_dir: Path, fingerprint: str) -> None:
+    """The vectors of an earlier build: ones, which no model gives."""
+    with VectorStore(cache_dir / "vectors.sqlite") as store:
+        made_with = MadeWith(fingerprint, "torch", "float32", TINY_MAX_TOKENS)
         for texts in TEXTS.values():
-            store.put({text: np.ones(32, dtype=np.float32) for text in texts})
+            store.put({text: np.ones(32, dtype=np.float32) for text in texts}, made_with)
 
 
 def test_vectors_of_another_model_are_not_used(
-    snapshot: Path, out: Path, tmp_path: Path, tiny_model_dir: Path, tiny_encoder: TorchEncoder
+    snapshot: Path, out: Path, cache_dir: Path, tmp_path: Path, tiny_model_dir: Path, tiny_encoder: TorchEncoder
 ) -> None:
     other = TorchEncoder.load(write_tiny_longformer(tmp_path / "other", seed=1))
-    fill_partial(out, other.fingerprint)
+    fill_store(cache_dir, other.fingerprint)
     assert main([str(snapshot), "--model", str(tiny_model_dir), "--out", str(out)]) == 0
     assert_is_the_state_of_the_snapshot(out, tiny_encoder)
 
 
 def test_vectors_of_the_same_model_are_used(
-    snapshot: Path, out: Path, tiny_model_dir: Path, tiny_encoder: TorchEncoder
+    snapshot: Path, out: Path, cache_dir: Path, tiny_model_dir: Path, tiny_encoder: TorchEncoder
 ) -> None:
-    fill_partial(out, tiny_encoder.fingerprint)
+    fill_store(cache_dir, tiny_encoder.fingerprint)
     assert main([str(snapshot), "--model", str(tiny_model_dir), "--out", str(out)]) == 0
     assert np.array_equal(IncidentState.load(out).means, np.ones((3, 32)))
+
+
+def test_vectors_of_another_precision_or_limit_are_not_used(
+    snapshot: Path, out: Path, tiny_model_dir: Path, encoded: list[str]
+) -> None:
+    arguments = [str(snapshot), "--model", str(tiny_model_dir), "--out", str(out)]
+    for options in (["--precision", "bfloat16"], [], ["--max-tokens", "9"], ["--precision", "bfloat16"], []):
+        assert main([*arguments, *options]) == 0
+    assert len(encoded) == 3 * 6
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["vectors of a build", "the state itself"])
 def test_a_full_disk_is_told_in_one_line_and_leaves_the_state_that_was_there(
-    kind: str, snapshot: Path, out: Path, tiny_model_dir: Path
+    kind: str, snapshot: Path, out: Path, cache_dir: Path, tiny_model_dir: Path
 ) -> None:
     out.write_bytes(b"an old state")
     source = snapshot
@@ -522,24 +572,12 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_the_state_that_was_there(
         source = snapshot / "state.csv"
         rows = "".join(f'{number},1,"{list(range(64))}"\n' for number in range(100))
         source.write_text("incident_id,count,mean\n" + rows)
-    ran = run_where_files_stay_small(16, [SCRIPT, source, "--model", tiny_model_dir, "--out", out])
+    paths: Command = ["--model", tiny_model_dir, "--out", out, "--cache", cache_dir]
+    ran = run_where_files_stay_small(16, [SCRIPT, source, *paths])
     assert ran.returncode == 1
     assert "Traceback" not in ran.stderr
     lines = [line for line in ran.stderr.splitlines() if line.startswith("build_state: ")]
     assert lines == ran.stderr.splitlines()[-1:]
-    assert str(out) in lines[0]
+    assert str(out if kind == "the state itself" else cache_dir / "vectors.sqlite") in lines[0]
     assert out.read_bytes() == b"an old state"
-    assert {path.name for path in out.parent.iterdir()} - {f"{out.name}.partial"} == {out.name}
-
-
-def test_batches_hold_each_text_once_longest_first_and_have_a_limit() -> None:
-    texts = ["b" * 5000, "a" * 5000, "b" * 5000, "c" * 40_000, "d" * 7000, *(f"short {number}" for number in range(9))]
-    made = list(batches(texts))
-    assert [text for batch in made for text in batch] == sorted(set(texts), key=lambda text: (-len(text), text))
-    assert [len(batch) for batch in made] == [1, 2, 10]
-    assert all(len(batch) == 1 or sum(map(len, batch)) <= BATCH_CHARS for batch in made)
-    assert list(batches(reversed(texts))) == made
-
-
-def test_no_texts_make_no_batches() -> None:
-    assert list(batches([])) == []
+    assert list(out.parent.iterdir()) == [out]

@@ -143,7 +143,7 @@ def build(folder: Path, model_dir: Path, mode: str, precision: str = "float32") 
     """A table of incidents, and the state that build_state.py makes of it."""
     incidents, state = write_incidents(folder / "incidents.csv", TITLES), folder / "state.pt"
     arguments = [str(incidents), "--model", str(model_dir), "--out", str(state), "--text", mode]
-    assert build_state.main([*arguments, "--precision", precision]) == 0
+    assert build_state.main([*arguments, "--precision", precision, "--cache", str(folder / "cache")]) == 0
     return incidents, state
 
 

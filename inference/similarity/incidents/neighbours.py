@@ -1,6 +1,6 @@
-"""The incidents most like each incident, for all of them at once: what AIID stores as `nlp_similar_incidents`.
+"""Finds the incidents most like each incident, for all incidents at once. AIID stores them as `nlp_similar_incidents`.
 
-One text or vector at a time is the job of `similarity.incidents.ranking`, which also says what a metric is.
+`similarity.incidents.ranking` compares one vector with all incidents, and explains the metrics.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ from similarity.incidents.ranking import Match, Metric, largest, origin_of
 from similarity.incidents.state import IncidentState
 from similarity.vectors import exact_unit
 
-# Similarities in memory at a time: 64 MiB.
+# So many similarities are in memory at a time: 64 MiB.
 _BLOCK = 8 << 20
 
 
 def neighbours(state: IncidentState, num: int, metric: Metric = "cosine") -> Iterator[tuple[int, list[Match]]]:
-    """Each incident's id, ascending, with the `num` others most like it, best first, ties by id; all if num < 0.
+    """Yields the id of each incident, in ascending order, and the `num` incidents most like it.
 
-    Left out are the incident itself, those that were merged with it, and those that people marked as dissimilar. So
-    there may be fewer than `num`.
+    The best match comes first, of equal ones the smaller id. A negative `num` means all. An incident isn't matched with
+    itself, with incidents that were merged with it, or with incidents that people marked as dissimilar. So there may be
+    fewer than `num`.
     """
-    # Several incidents may be so alike that float32 can't tell which is nearer.
+    # Cosines may differ by less than the precision of float32.
     exact = exact_unit(state.means - origin_of(state.means, metric))  # (incidents, hidden)
-    # Rounding moves a sum of so many products of unit vectors by less.
+    # A sum of so many products has a smaller rounding error.
     margin = 4 * exact.shape[1] * np.finfo(np.float64).eps
     left_out = _left_out(state)
     rows_at_once = max(_BLOCK // len(state), 1)
@@ -38,7 +39,7 @@ def neighbours(state: IncidentState, num: int, metric: Metric = "cosine") -> Ite
             count = others if num < 0 else min(num, others)
             least = similarities[largest(similarities, count)].min(initial=np.inf)
             candidates = np.flatnonzero(similarities >= least - margin)
-            # Row by row: a product of matrices may give equal rows different last digits.
+            # A product of matrices may give equal rows different last digits, so these are computed row by row.
             found = np.clip(np.vecdot(exact[candidates], exact[row]), -1, 1)
             best = largest(found, count)
             yield (
@@ -51,7 +52,7 @@ def neighbours(state: IncidentState, num: int, metric: Metric = "cosine") -> Ite
 
 
 def _left_out(state: IncidentState) -> list[list[int]]:
-    """For each row the rows that aren't its neighbours: itself, those merged with it, those marked as dissimilar."""
+    """For each row, the rows that aren't its neighbours: itself, merged incidents, and dissimilar incidents."""
     ids: list[int] = state.incident_ids.tolist()
     became: dict[int, int] = dict(state.duplicates.tolist())
     merged = defaultdict(list)

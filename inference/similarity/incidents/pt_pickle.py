@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-# torch's storages and numpy's names for what they hold.
+# torch's kind of storage -> numpy's name for the type of its numbers.
 DTYPES = {
     "FloatStorage": "f4",
     "DoubleStorage": "f8",
@@ -234,7 +234,7 @@ class PickleMachine:
 
 
 def expect(value: Any, kind: type) -> Any:
-    """`value`, whose type must be exactly `kind`; True isn't an int here. Raises PtFileError."""
+    """Returns `value` if its type is exactly `kind`; True isn't an int here. Otherwise raises PtFileError."""
     if type(value) is not kind:
         raise PtFileError(f"it has a value of type {type(value).__name__} where one of type {kind.__name__} is needed")
     return value

@@ -1,8 +1,8 @@
-"""Writes a dict of arrays and plain values as torch.save does, without torch: `torch.load(weights_only=True)` reads it.
+"""Writes a dict of arrays and plain values as torch.save does, without torch. `torch.load(weights_only=True)` reads it.
 
-The file is a zip without compression. `data.pkl` is a pickle of protocol 2; `data/0`, `data/1` … are the arrays' bytes.
-The format: https://docs.pytorch.org/docs/stable/notes/serialization.html. The same content gives the same bytes.
-Reading is left to `similarity.incidents.pt_file`.
+The file is a zip without compression. `data.pkl` is a pickle of protocol 2. `data/0`, `data/1` … are the arrays' bytes.
+The same content gives the same bytes. The format: https://docs.pytorch.org/docs/stable/notes/serialization.html
+`similarity.incidents.pt_file` reads the file.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from similarity.incidents.pt_pickle import DTYPES
 
 _KINDS = {np.dtype(code): name for name, code in DTYPES.items()}
-# torch can map a storage into memory where it begins at a multiple of this.
+# torch can map a storage into memory if it begins at a multiple of this.
 _ALIGNMENT = 64
 _FOLDER = "archive"
-# What zipfile adds to each member's header, which then holds sizes beyond 4 GB.
+# zipfile adds these to the header of each member, for sizes beyond 4 GB.
 _ZIP64_BYTES = 20
 
-# torch.save also writes `.format_version`. It promises gaps between the members that zipfile doesn't make; without it,
-# torch.load looks them up.
+# torch.save also writes `.format_version`, which promises certain gaps between the members. zipfile doesn't make them.
+# Without `.format_version`, torch.load doesn't expect them.
 _RECORDS = {"byteorder": b"little", "version": b"3\n"}
 
 _START, _STOP = b"\x80\x02", b"."
@@ -38,8 +38,8 @@ _REBUILD_TENSOR, _NO_HOOKS = b"ctorch._utils\n_rebuild_tensor_v2\n", b"ccollecti
 def write_pt(content: Mapping[str, Any], file: IO[bytes]) -> None:
     """Writes `content` into an open binary file that can seek. Arrays become tensors.
 
-    Other values are strings, numbers, bools, None, and lists, tuples and dicts of these. Raises TypeError for another
-    kind of value or array, OSError where the file can't be written.
+    Other values may be strings, numbers, bools, None, and lists, tuples and dicts of these. Raises TypeError for
+    another kind of value or array, OSError if the file can't be written.
     """
     arrays: list[NDArray[Any]] = []
     parts = [_START, _EMPTY_DICT, _MARK]
@@ -65,16 +65,16 @@ def _write_member(archive: zipfile.ZipFile, name: str, content: Any, at: int) ->
 
 
 def _padding(begins_at: int) -> bytes:
-    """An extra field, of the kind that torch uses, that moves what begins at `begins_at` to a multiple of _ALIGNMENT.
+    """torch's extra field of a zip. It moves the content that begins at `begins_at` to a multiple of _ALIGNMENT.
 
-    Its own header has 4 bytes. The zip's format: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, 4.5.
+    The field's own header has 4 bytes. The format: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, 4.5.
     """
     size = -(begins_at + 4) % _ALIGNMENT
     return b"FB" + size.to_bytes(2, "little") + b"Z" * size
 
 
 def _tensor(array: NDArray[Any], number: int) -> bytes:
-    """The instructions that make a tensor of the storage `data/<number>`."""
+    """The pickle's instructions for a tensor with the storage `data/<number>`."""
     if array.dtype.newbyteorder("=") not in _KINDS:
         raise TypeError(f"torch.save has no tensor of {array.dtype}")
     kind = _KINDS[array.dtype.newbyteorder("=")]
@@ -88,14 +88,17 @@ def _tensor(array: NDArray[Any], number: int) -> bytes:
 
 
 class _PlainPickler(pickle.Pickler):
-    """Refuses what would have to be called to be read again."""
+    """Refuses objects that a reader would have to build with a call."""
 
     def reducer_override(self, value: object) -> Any:
         raise TypeError(f"a file of this kind holds no {type(value).__name__}")
 
 
 def _plain(value: object) -> bytes:
-    """The instructions that make `value`."""
+    """The pickle's instructions for a plain value. Raises TypeError for another object."""
     stream = io.BytesIO()
-    _PlainPickler(stream, protocol=2).dump(value)
+    pickler = _PlainPickler(stream, protocol=2)
+    # Without numbering values for later reference. Reading many strings then takes about half as long.
+    pickler.fast = True
+    pickler.dump(value)
     return stream.getvalue()[len(_START) : -len(_STOP)]

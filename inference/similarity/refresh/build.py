@@ -82,11 +82,11 @@ def token_limit(vectors: VectorsFrom, max_tokens: int, longest_input: int | None
     """The limit at which the texts of a state are cut.
 
     max_tokens: the limit that the user wants. 0: AIID's if published vectors may be used, else the model's maximum.
-    longest_input: the most tokens that the model takes, None without a model.
+    longest_input: the most tokens that the model takes, None without a model. Published vectors don't come from it.
     """
     if max_tokens:
         return max_tokens
-    if longest_input is None:
+    if longest_input is None or vectors == "published":
         return AIID_MAX_TOKENS
     return longest_input if vectors == "computed" else min(AIID_MAX_TOKENS, longest_input)
 
@@ -210,9 +210,15 @@ def _require_aiids_model(database: Database, prepared: Sequence[Sequence[_Prepar
         difference = float(np.abs(ours[text] - theirs).max())
         if difference > LARGEST_DIFFERENCE:
             raise SourceError(
-                f"the model doesn't make AIID's vectors: that of report {number} differs by {difference:.3f}; at most "
-                f"{LARGEST_DIFFERENCE} is allowed. {remedy}"
+                f"the model{_in_precision(computer)} doesn't make AIID's vectors: that of report {number} differs by "
+                f"{difference:.3f}; at most {LARGEST_DIFFERENCE} is allowed. {remedy}"
             )
+
+
+def _in_precision(computer: Computer) -> str:
+    """Names a precision that may be the reason for other vectors."""
+    precision = computer.encoder.precision
+    return "" if precision == "float32" else f", in {precision},"
 
 
 def _state(

@@ -23,11 +23,7 @@ class Changes:
 
 def changes(before: IncidentState, now: IncidentState) -> Changes | None:
     """None if the states are of different models, precisions or limits of tokens: then all means differ."""
-
-    def made_with(state: IncidentState) -> tuple[object, ...]:
-        return state.dimension, state.model_fingerprint, state.model, state.precision, state.max_tokens
-
-    if made_with(before) != made_with(now):
+    if not _made_alike(before, now):
         return None
     common, rows_before, rows_now = np.intersect1d(before.incident_ids, now.incident_ids, return_indices=True)
     differs = np.array(
@@ -44,6 +40,14 @@ def changes(before: IncidentState, now: IncidentState) -> Changes | None:
         changed=tuple(common[differs].tolist()),
         removed=tuple(np.setdiff1d(before.incident_ids, now.incident_ids).tolist()),
     )
+
+
+def _made_alike(before: IncidentState, now: IncidentState) -> bool:
+    """A state of published vectors has no fingerprint, only the model's name."""
+    fingerprints = before.model_fingerprint, now.model_fingerprint
+    same_model = fingerprints[0] == fingerprints[1] if all(fingerprints) else before.model == now.model
+    first, second = ((state.dimension, state.precision, state.max_tokens) for state in (before, now))
+    return same_model and first == second
 
 
 def _date(state: IncidentState, row: int) -> str:

@@ -22,9 +22,9 @@ from similarity.vectors import Vector
 # Vectors that no build has used for so long are removed.
 KEPT_FOR = timedelta(days=180)
 
-# Changes with the table, so that a file of another version is refused.
+# Changes with the keys, so that a file of another version is refused.
 _VERSION = 1
-_TABLE = "CREATE TABLE IF NOT EXISTS vectors (key TEXT PRIMARY KEY, vector BLOB NOT NULL, used_on TEXT NOT NULL)"
+_TABLE = "CREATE TABLE vectors (key TEXT PRIMARY KEY, vector BLOB NOT NULL, used_on TEXT NOT NULL)"
 # Another build may be writing a part.
 _TIMEOUT_S = 60
 
@@ -64,18 +64,22 @@ class VectorStore:
                 raise
 
     def _prepare(self) -> None:
-        # The file shrinks when vectors are removed. This works only before the first table.
-        self._connection.execute("PRAGMA auto_vacuum = FULL")
+        if not self._tables():
+            # The file shrinks when vectors are removed. This works only before the first table.
+            self._connection.execute("PRAGMA auto_vacuum = FULL")
         with self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
-            version, tables = (
-                self._connection.execute(question).fetchone()[0]
-                for question in ("PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
-            )
-            if tables and version != _VERSION:
+            found = self._connection.execute("PRAGMA user_version").fetchone()[0], self._tables()
+            if found == (0, []):
+                self._connection.execute(_TABLE)
+                self._connection.execute(f"PRAGMA user_version = {_VERSION}")
+            elif found != (_VERSION, [_TABLE]):
                 raise sqlite3.DatabaseError("it isn't a store of vectors, or it is one of another version")
-            self._connection.execute(_TABLE)
-            self._connection.execute(f"PRAGMA user_version = {_VERSION}")
+
+    def _tables(self) -> list[str]:
+        """The statements that made the file's tables, and all else that it has."""
+        rows = self._connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")
+        return [sql for (sql,) in rows]
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -84,8 +88,7 @@ class VectorStore:
         except (sqlite3.Error, OSError) as error:
             reason = getattr(error, "strerror", None) or error
             raise StoreError(
-                f"the store of vectors {self._path} can't be used: {reason}. It can be deleted; then all vectors are "
-                "computed again"
+                f"the store of vectors {self._path} can't be used: {reason}; delete it to compute all vectors again"
             ) from error
 
     def __enter__(self) -> VectorStore:

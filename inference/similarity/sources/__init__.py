@@ -1,4 +1,4 @@
-"""Reads AIID's data, snapshots and tables, into incidents with their texts.
+"""Reads AIID's data, from snapshots and tables, into incidents with their texts.
 
-Nothing here runs a model.
+No model runs here.
 """

@@ -1,7 +1,7 @@
-"""The files of a snapshot, wherever they are: in a folder, a zip or a tar in any of its compressions.
+"""Finds the files of a snapshot in a folder, a zip, or a tar with any compression.
 
-A tar is read once, from its first byte to its last, and nothing is ever unpacked. So it doesn't matter where an archive
-says that its files belong. What the files hold is left to `tables` and `documents`.
+A tar is read once, from its first byte to its last. Nothing is unpacked to disk. `tables` and `documents` read the
+content of the files.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from similarity.sources.problems import SourceError, reading
 
 Content = AbstractContextManager[IO[bytes]]
 
-# AIID's largest file, reports.bson, has some 200 MB; a whole snapshot, unpacked, half a gigabyte.
+# AIID's largest file, reports.bson, has about 200 MB. A whole snapshot has about 500 MB when it is unpacked.
 MAX_FILE_BYTES = 2 * 1024**3
 MAX_UNPACKED_BYTES = 8 * 1024**3
-# A snapshot of AIID's has some 60.
+# AIID's snapshot has about 60.
 MAX_MEMBERS = 10_000
-# A name in a tar is at most a path long, but its header says how much memory it takes.
+# tarfile reads a header with a long name into memory whole, and believes the size that the header announces.
 MAX_HEADER_BYTES = 1024**2
 
 _LINK = (
@@ -51,9 +51,9 @@ _COMPRESSIONS: dict[bytes, Callable[[Path], Any]] = {
 class Member:
     """A file of a snapshot.
 
-    name: its path in the folder or archive, as that writes it.
-    open: opens it, until the next member is asked for. Raises SourceError for a file that is too large.
-    refused: why it isn't read, to follow its name in a sentence; "" where it is.
+    name: its path in the folder or archive.
+    open: opens it for reading. Close it before you ask for the next member. Raises SourceError if it is too large.
+    refused: the reason why it isn't read, as the end of a sentence that starts with its name. "" if it is read.
     """
 
     name: str
@@ -62,24 +62,26 @@ class Member:
 
     @property
     def parts(self) -> list[str]:
-        """Of its path. Some programs on Windows put backslashes between them."""
+        """The parts of its path. Some programs on Windows separate them with backslashes."""
         return self.name.replace("\\", "/").split("/")
 
     @property
     def leads_elsewhere(self) -> bool:
-        """Whether the path leads out of the folder that the archive would be unpacked in."""
+        """Whether a program that unpacks the archive might write the file outside the archive's folder."""
         return not self.parts[0] or ".." in self.parts or bool(re.match("[A-Za-z]:", self.name))
 
 
 def members(path: Path) -> Iterator[Member]:
     """The files of a folder or archive, and the links that aren't followed. Raises SourceError.
 
-    Symbolic links in a folder are followed; links in an archive aren't, since they may lead out of it.
+    Symbolic links in a folder are followed. Links in an archive aren't, because they may lead out of it.
     """
     with reading(path.name):
         if path.is_dir():
             yield from _in_folder(path)
-        elif zipfile.is_zipfile(path):
+        elif not path.exists():
+            raise SourceError(f"{path} doesn't exist.")
+        elif zipfile.is_zipfile(path) and not _is_plain_tar(path):
             yield from _in_zip(path)
         elif path.is_file():
             yield from _in_tar(path)
@@ -94,6 +96,12 @@ def _no_source(path: Path) -> SourceError:
 def _refuse_large(path: Path, name: str, size: int) -> None:
     if not 0 <= size <= MAX_FILE_BYTES:
         raise SourceError(f"{path} has a file {name!r} of {size:,} bytes; at most {MAX_FILE_BYTES:,} are read.")
+
+
+def _is_plain_tar(path: Path) -> bool:
+    """Whether the file is a tar without compression. If its last file is a zip (.xlsx), zipfile takes it for a zip."""
+    with path.open("rb") as file:
+        return file.read(262)[257:] == b"ustar"
 
 
 def _no_content() -> Content:
@@ -131,7 +139,7 @@ def _in_zip(path: Path) -> Iterator[Member]:
 
             if stat.S_ISLNK(info.external_attr >> 16):
                 yield Member(info.filename, _no_content, _LINK)
-            elif not info.is_dir():
+            elif info.filename and not info.is_dir():  # A damaged zip may have an empty name.
                 yield Member(info.filename, open_it)
 
 
@@ -145,10 +153,13 @@ def _in_tar(path: Path) -> Iterator[Member]:
         with archive:
             count = 0
             while (info := archive.next()) is not None:
-                archive.members.clear()  # It would keep the headers of all of them.
+                archive.members.clear()  # tarfile would keep all headers.
+                # tarfile looks for the next header block by block, even beyond the end of the file.
+                if archive.offset > MAX_UNPACKED_BYTES:
+                    raise _too_much(path)
                 count += 1
                 if count > MAX_MEMBERS:
-                    raise SourceError(f"{path} has more than {MAX_MEMBERS:,} files; a snapshot has some 60.")
+                    raise SourceError(f"{path} has more than {MAX_MEMBERS:,} files; a snapshot has about 60.")
 
                 def open_it(info: tarfile.TarInfo = info) -> Content:
                     _refuse_large(path, info.name, info.size)
@@ -158,17 +169,30 @@ def _in_tar(path: Path) -> Iterator[Member]:
                     yield Member(info.name, _no_content, _LINK)
                 elif info.isreg():
                     yield Member(info.name, open_it)
-            # A checksum stands at the very end, behind what tarfile reads by itself. tarfile takes a damaged header for
-            # the end; behind the true one there are zeros alone.
-            while rest := archive.fileobj.read(1 << 20):
-                if rest.count(0) != len(rest):
-                    raise SourceError(f"{path} is damaged: there is no readable header where a file should begin.")
+            _require_end(archive, path)
+
+
+def _require_end(archive: Any, path: Path) -> None:
+    """Reads the rest of a tar's bytes. Raises SourceError if the tar doesn't end as it must.
+
+    A tar ends with zeros. tarfile doesn't notice if a tar is cut off between two files, or if a header is damaged. The
+    compression may have a checksum behind the zeros, so all bytes are read.
+    """
+    if archive.fileobj.tell() < archive.offset + tarfile.BLOCKSIZE:
+        raise SourceError(f"{path} is cut off: a tar ends with zeros, but this one ends with a file.")
+    while rest := archive.fileobj.read(1 << 20):
+        if rest.count(0) != len(rest):
+            raise SourceError(f"{path} is damaged: there is no readable header where a file should begin.")
+
+
+def _too_much(path: Path) -> SourceError:
+    return SourceError(f"{path} has more than {MAX_UNPACKED_BYTES:,} bytes when it is unpacked.")
 
 
 def _unpacked(path: Path) -> Any:
-    """The bytes of a tar, as a stream.
+    """The bytes of a tar without its compression, as a stream.
 
-    tarfile could do this too; but it would skip gzip's checksum, and all but the first part of a bzip2 in parts.
+    tarfile can decompress too. But it skips gzip's checksum. Of a bzip2 file in several parts, it reads only the first.
     """
     with path.open("rb") as file:
         start = file.read(8)
@@ -179,11 +203,11 @@ def _unpacked(path: Path) -> Any:
 
 
 class _InTar(io.RawIOBase):
-    """A file in a stream: tarfile's own says nothing of whether it can seek, which text needs to know."""
+    """A file in a tar that is read as a stream. TextIOWrapper needs `seekable`, but tarfile's own object lacks it."""
 
     def __init__(self, archive: tarfile.TarFile, info: tarfile.TarInfo) -> None:
         file = archive.extractfile(info)
-        assert file is not None  # It is for what isn't a file.
+        assert file is not None  # It is None for a folder.
         self._file = file
 
     def readable(self) -> bool:
@@ -196,7 +220,7 @@ class _InTar(io.RawIOBase):
 
 
 class _Bounded:
-    """Reads a stream up to MAX_UNPACKED_BYTES. Where reading it has failed once, it fails again."""
+    """A stream that raises SourceError after MAX_UNPACKED_BYTES. After an error, each read raises that error again."""
 
     def __init__(self, stream: IO[bytes], path: Path) -> None:
         self._stream, self._path = stream, path
@@ -210,7 +234,7 @@ class _Bounded:
             content = self._stream.read(size)
             self._left -= len(content)
             if self._left < 0:
-                raise SourceError(f"{self._path} has more than {MAX_UNPACKED_BYTES:,} bytes when it is unpacked.")
+                raise _too_much(self._path)
         except Exception as error:
             self._error = error
             raise
@@ -218,7 +242,7 @@ class _Bounded:
 
 
 class _Header(tarfile.TarInfo):
-    """A header that may not be larger than MAX_HEADER_BYTES: tarfile reads it into memory whole."""
+    """A header of at most MAX_HEADER_BYTES."""
 
     _METADATA = (
         tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK

@@ -1,4 +1,8 @@
-"""The dumps of AIID's collections, incidents, reports, duplicates and English translations, read into parts."""
+"""Reads the dumps of AIID's collections into parts: incidents, reports, duplicates, English translations.
+
+`documents` splits a dump. Each reader here reports bad documents to `problems` and leaves them out. It raises
+SourceError if the file can't be read, or if too many documents are damaged.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +18,28 @@ from similarity.incidents.state import MAX_SIZE
 from similarity.sources.database import Report, Responses, is_english
 from similarity.sources.documents import Document, read_documents
 from similarity.sources.markdown import without_markdown
-from similarity.sources.parts import RESPONSE, FoundDuplicate, FoundIncident, FoundReports, day, whole_number
+from similarity.sources.parts import (
+    RESPONSE,
+    FoundDuplicate,
+    FoundIncident,
+    FoundReports,
+    day,
+    usual_size,
+    whole_number,
+)
 from similarity.sources.problems import Problems
 from similarity.vectors import Vector
 
-# Lists of incidents' ids, in an incident. The first holds what editors say, the second what readers say.
+# An incident's lists of ids. Editors fill the first, readers the second.
 _DISSIMILAR = ("editor_dissimilar_incidents", "flagged_dissimilar_incidents")
 
 
 @dataclass(frozen=True)
 class Text:
-    """A report's text in one language, and AIID's two kinds of hash of it."""
+    """A report's text.
+
+    language: AIID's code, e.g. "en"; "" if unknown. hashes: those of `text_hashes`.
+    """
 
     text: str
     language: str
@@ -33,7 +48,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Embedding:
-    """AIID's vector of some text, and the hash of that."""
+    """AIID's vector of a text: float32 (numbers,). hash: of that text, hex, as AIID stores it."""
 
     vector: Vector
     hash: str
@@ -41,14 +56,17 @@ class Embedding:
 
 @dataclass(frozen=True)
 class DumpedReports:
-    """The reports that count in their own languages, their vectors, and the reports that don't count."""
+    """Reports in their own languages.
+
+    texts, embeddings: of the reports that count, by report number. not_counted: the numbers of the other reports.
+    """
 
     texts: dict[int, Text]
     embeddings: dict[int, Embedding]
     not_counted: set[int]
 
     def translated(self, translations: Mapping[int, Text]) -> FoundReports:
-        """The reports in English where AIID has a translation, with the vectors that are of these very texts."""
+        """The reports in English; without a translation, in their own language. Vectors of other texts are left out."""
         found = FoundReports(not_counted=self.not_counted)
         for number, text in self.texts.items():
             if not is_english(text.language):
@@ -60,7 +78,7 @@ class DumpedReports:
 
 
 def read_bson_incidents(file: IO[bytes], name: str, problems: Problems) -> list[FoundIncident]:
-    """Raises SourceError."""
+    """The incidents, in the order of the dump. Raises SourceError."""
     incidents: dict[int, FoundIncident] = {}
     for number, document in read_documents(file, name, problems):
         incident_id = whole_number(document.get("incident_id"))
@@ -102,16 +120,17 @@ def _labels(document: Document, incident_id: int, name: str, number: int, proble
 
 
 def read_bson_reports(file: IO[bytes], name: str, problems: Problems, responses: Responses) -> DumpedReports:
-    """Raises SourceError."""
+    """The reports. If one vector has another length than most, it is left out. Raises SourceError."""
     found = DumpedReports({}, {}, set())
-    size = 0
+    # The number of each report's document that has a vector.
+    places: dict[int, int] = {}
     for number, report_number, document in _numbered(file, name, problems):
         if report_number in found.texts or report_number in found.not_counted:
             problems.report(name, number, f"an earlier document has report {report_number} too", "document")
             continue
         tags = document.get("tags")
         is_response = isinstance(tags, list) and RESPONSE in tags
-        # Reports of class "issue" stand in no incident, or should not.
+        # A report of class "issue" should not belong to an incident.
         if document.get("is_incident_report") is False or (is_response and responses == "exclude"):
             found.not_counted.add(report_number)
             continue
@@ -119,24 +138,34 @@ def read_bson_reports(file: IO[bytes], name: str, problems: Problems, responses:
         if text is None and _string(document, "title").strip():
             problems.report(name, number, f"report {report_number} is empty", "document")
         elif text is None:
-            found.not_counted.add(report_number)  # A variant: it has neither text nor title.
+            found.not_counted.add(report_number)  # A variant has neither text nor title.
         else:
             found.texts[report_number] = text
             embedding = document.get("embedding")
             if not isinstance(embedding, dict) or not embedding.get("vector"):
                 continue
-            vector = _vector(embedding["vector"], size)
+            vector = _vector(embedding["vector"])
             if vector is None:
-                reason = f"the vector of report {report_number} isn't a list of {f'{size} ' if size else ''}numbers"
-                problems.report(name, number, f"{reason} from -{MAX_SIZE:,.0f} to {MAX_SIZE:,.0f}", "document")
+                problems.report(name, number, _not_a_vector(report_number), "document")
             else:
-                size = len(vector)
+                places[report_number] = number
                 found.embeddings[report_number] = Embedding(vector, _string(embedding, "from_text_hash").lower())
+    size = usual_size(embedding.vector for embedding in found.embeddings.values())
+    for report_number, number in places.items():
+        if len(found.embeddings[report_number].vector) != size:
+            problems.report(name, number, _not_a_vector(report_number, f"{size} "), "document")
+            del found.embeddings[report_number]
     return found
 
 
+def _not_a_vector(report_number: int, size: str = "") -> str:
+    return (
+        f"the vector of report {report_number} isn't a list of {size}numbers from -{MAX_SIZE:,.0f} to {MAX_SIZE:,.0f}"
+    )
+
+
 def read_bson_translations(file: IO[bytes], name: str, problems: Problems) -> dict[int, Text]:
-    """The English texts of reports by the reports' numbers. Raises SourceError."""
+    """The English texts, by report number. Raises SourceError."""
     texts: dict[int, Text] = {}
     for _, report_number, document in _numbered(file, name, problems):
         text = _text(document, "en")
@@ -146,7 +175,7 @@ def read_bson_translations(file: IO[bytes], name: str, problems: Problems) -> di
 
 
 def read_bson_duplicates(file: IO[bytes], name: str, problems: Problems) -> list[FoundDuplicate]:
-    """Raises SourceError."""
+    """The merged incidents, in the order of the dump. Raises SourceError."""
     duplicates = []
     fields = ("duplicate_incident_number", "true_incident_number")
     for number, document in read_documents(file, name, problems):
@@ -168,7 +197,7 @@ def _numbered(file: IO[bytes], name: str, problems: Problems) -> Iterator[tuple[
 
 
 def _text(document: Document, language: str) -> Text | None:
-    """What AIID embeds: plain_text. It is empty in a few old reports; then `text` without its Markdown."""
+    """plain_text, which AIID embeds. If it is blank, `text` without its Markdown. None if both are blank."""
     raw = _string(document, "text")
     plain = _string(document, "plain_text")
     text = plain if plain.strip() else without_markdown(raw) if raw.strip() else ""
@@ -178,22 +207,26 @@ def _text(document: Document, language: str) -> Text | None:
 
 
 def text_hashes(plain: str, raw: str) -> frozenset[str]:
-    """What AIID may have stored as the hash of a text that it embedded: its form's kind, and its daily job's."""
+    """SHA-1 hashes of a text, hex. AIID stores one of them with its vector of the text.
+
+    plain: the text without Markdown. AIID's form hashes it after transliteration. raw: the text with Markdown. AIID's
+    daily job hashed it.
+    """
     return frozenset(
         hashlib.sha1(each.encode(), usedforsecurity=False).hexdigest() for each in (transliterate(plain), raw)
     )
 
 
-def _vector(value: object, size: int) -> Vector | None:
-    """(size,), or of any length where `size` is 0. None where it isn't one that can be compared."""
+def _vector(value: object) -> Vector | None:
+    """(numbers,), float32. None if `value` isn't a list of numbers that can be compared."""
     try:
         vector = np.array(value)
-    except ValueError:  # Lists of several lengths.
+    except ValueError:  # a list of lists of several lengths
         return None
-    if vector.ndim != 1 or vector.dtype.kind not in "fi" or (size and len(vector) != size):
+    if vector.ndim != 1 or vector.dtype.kind not in "fi":
         return None
-    # NaN is not up to MAX_SIZE either.
-    return vector.astype(np.float32) if (np.abs(vector) <= MAX_SIZE).all() else None
+    # A comparison with NaN is false. The smallest int64 has no absolute value.
+    return vector.astype(np.float32) if ((vector >= -MAX_SIZE) & (vector <= MAX_SIZE)).all() else None
 
 
 def _string(document: Mapping[str, Any], field: str) -> str:

@@ -1,6 +1,8 @@
-"""AIID's tables, incidents.csv, reports.csv and duplicates.csv, read into parts.
+"""Reads AIID's tables into parts: incidents.csv, reports.csv, duplicates.csv.
 
-A table has a report's text in Markdown as AIID's database has it, and none of the translations, vectors and labels.
+The text of a report is Markdown, as in AIID's database. Tables don't have translations, vectors and people's labels.
+Each reader here reports bad rows to `problems` and leaves them out. It raises SourceError if the file can't be read, or
+if it lacks a column.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from similarity.sources.tables import Row, read_rows
 
 
 def read_csv_incidents(open_it: Callable[[], Content], name: str, problems: Problems) -> list[FoundIncident]:
-    """Raises SourceError."""
+    """The incidents, in the order of the table. Raises SourceError."""
     incidents: dict[int, FoundIncident] = {}
     for line, row in read_rows(open_it, name, ("incident_id", "title", "reports"), problems, ("date",)):
         incident_id = _incident_id(row, name, line, incidents, problems)
@@ -38,7 +40,7 @@ def read_csv_incidents(open_it: Callable[[], Content], name: str, problems: Prob
 def read_csv_reports(
     open_it: Callable[[], Content], name: str, problems: Problems, responses: Responses
 ) -> FoundReports:
-    """Raises SourceError."""
+    """The reports. The table needs tags only if responses are excluded. Raises SourceError."""
     reports = FoundReports()
     required = ("report_number", "text", *(["tags"] if responses == "exclude" else []))
     for line, row in read_rows(open_it, name, required, problems, ("language", "title")):
@@ -54,12 +56,12 @@ def read_csv_reports(
         elif row.get("title", "-").strip():
             problems.report(name, line, f"report {number} is empty")
         else:
-            reports.not_counted.add(number)  # A variant: it has neither text nor title.
+            reports.not_counted.add(number)  # A variant has neither text nor title.
     return reports
 
 
 def read_csv_duplicates(open_it: Callable[[], Content], name: str, problems: Problems) -> list[FoundDuplicate]:
-    """Raises SourceError."""
+    """The merged incidents, in the order of the table. Raises SourceError."""
     duplicates = []
     columns = ("duplicate_incident_number", "true_incident_number")
     for line, row in read_rows(open_it, name, columns, problems):
@@ -74,7 +76,7 @@ def read_csv_duplicates(open_it: Callable[[], Content], name: str, problems: Pro
 def read_incidents_alone(
     open_it: Callable[[], Content], name: str, problems: Problems, text: TextMode
 ) -> tuple[Incident, ...]:
-    """The incidents, by id, with the columns that `text` names in place of reports. Raises SourceError."""
+    """The incidents, in ascending order of id. The columns in `text` stand in for reports. Raises SourceError."""
     incidents: dict[int, Incident] = {}
     for line, row in read_rows(open_it, name, ("incident_id", "title", "description"), problems, ("date",)):
         incident_id = _incident_id(row, name, line, incidents, problems)
@@ -93,7 +95,7 @@ def read_incidents_alone(
 
 
 def read_titles(open_it: Callable[[], Content], name: str, problems: Problems) -> dict[int, tuple[str, str]]:
-    """Title and date (YYYY-MM-DD, or "") of each incident. Raises SourceError."""
+    """Incident id -> title and date: YYYY-MM-DD, "" if unknown. Raises SourceError."""
     titles: dict[int, tuple[str, str]] = {}
     for line, row in read_rows(open_it, name, ("incident_id", "title"), problems, ("date",)):
         incident_id = _incident_id(row, name, line, titles, problems)
@@ -113,7 +115,7 @@ def _incident_id(row: Row, name: str, line: int, seen: Container[int], problems:
 
 
 def _tags(value: str) -> list[str]:
-    """mongoexport writes a JSON list, AIID's job the tags with commas between them."""
+    """The tags of a report. mongoexport writes a JSON list. AIID's job writes commas between the tags."""
     try:
         tags = json.loads(value)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""AIID's data as the rest of the project takes it: incidents with the texts of their reports."""
+"""AIID's data in the form that the rest of the project uses: incidents with the texts of their reports."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Literal
 
 from similarity.vectors import Vector
 
-# What of an incidents.csv alone stands in for reports.
+# The columns that stand in for reports if there is only an incidents.csv.
 TextMode = Literal["title-and-description", "title", "description"]
-# Whether reports that are companies' answers count.
+# Whether companies' answers count as reports.
 Responses = Literal["include", "exclude"]
 SourceKind = Literal["aiid-snapshot", "csv", "records"]
 
@@ -20,25 +20,22 @@ SourceKind = Literal["aiid-snapshot", "csv", "records"]
 class Report:
     """A report of an incident.
 
-    number: AIID's report_number; None for the text that stands in for reports.
-    text: what is to be embedded, before it is transliterated. Never blank.
-    language: of `text`, as AIID writes it ("en"); "" where unknown.
-    published: AIID's own vector of this very text, float32 (768,); None where it has none.
+    number: AIID's report_number; None if the text stands in for reports.
+    text: the text to embed, before transliteration. Never blank.
+    language: AIID's code for the language of `text`, e.g. "en"; "" if unknown.
+    published: AIID's own vector of this text, float32 (768,); None without one.
     """
 
     number: int | None
     text: str
     language: str = "en"
-    # Arrays have no equality that a dataclass could use.
+    # A dataclass can't compare arrays.
     published: Vector | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
 class Incident:
-    """An incident and the reports that count, each once, in AIID's order.
-
-    date: YYYY-MM-DD; "" where unknown.
-    """
+    """An incident and its reports that count, each once, in AIID's order. date: YYYY-MM-DD; "" if unknown."""
 
     incident_id: int
     title: str
@@ -52,12 +49,12 @@ class Incident:
 
 @dataclass(frozen=True)
 class Source:
-    """Where the data come from.
+    """The origin of the data.
 
-    kind: "aiid-snapshot" for an archive that is named as AIID names its snapshots; else "csv" for tables, "records" for
-        documents.
-    name: of the file or folder.
-    date: when AIID made the snapshot: ISO 8601 in UTC, e.g. "2026-11-23T10:00:00Z"; "" for all other kinds.
+    kind: "aiid-snapshot" for an archive with a name that AIID gives its snapshots. Otherwise "csv" for tables, and
+        "records" for documents.
+    name: the name of the file or folder.
+    date: the time when AIID made the snapshot: UTC, ISO 8601, e.g. "2026-11-23T10:00:00Z"; "" for the other kinds.
     """
 
     kind: SourceKind
@@ -67,12 +64,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Database:
-    """All that a source has.
+    """The content of a source.
 
-    incidents: with ascending ids, at least one.
-    duplicates: id of an incident that was merged -> id of the incident that it became in the end.
-    dissimilar: pairs of incidents that editors or readers marked as dissimilar, the smaller id first. Ids of merged
-        incidents have been replaced by those that they became.
+    incidents: at least one, in ascending order of id.
+    duplicates: id of a merged incident -> id of the incident that it became in the end.
+    dissimilar: pairs of ids of incidents that editors or readers marked as dissimilar, the smaller id first. A merged
+        incident has the id of the incident that it became.
     """
 
     incidents: tuple[Incident, ...]
@@ -82,18 +79,18 @@ class Database:
 
     @property
     def untranslated(self) -> tuple[int, ...]:
-        """Numbers of the reports whose text is in another language than English, ascending, each once."""
+        """The numbers of the reports that aren't in English, in ascending order, each once."""
         reports = (report for incident in self.incidents for report in incident.reports)
         return tuple(sorted({r.number for r in reports if r.number is not None and not is_english(r.language)}))
 
 
 def is_english(language: str) -> bool:
-    """Whether a code such as "en" or "en-US" means English, as one that is missing is taken to do."""
+    """Whether a code such as "en" or "en-US" means English. A missing code counts as English."""
     return language.strip().lower().replace("_", "-").partition("-")[0] in ("", "en")
 
 
 def snapshot_date(name: str) -> str:
-    """When AIID made the snapshot of that name, ISO 8601 in UTC; "" where it isn't named as AIID names snapshots."""
+    """The time in the name of a snapshot: UTC, ISO 8601. "" if AIID doesn't name its snapshots like that."""
     found = re.fullmatch(r"backup-([0-9]{14})\.tar\.\w+", name, re.ASCII)
     try:
         return f"{datetime.strptime(found[1], '%Y%m%d%H%M%S'):%Y-%m-%dT%H:%M:%SZ}" if found else ""

@@ -1,6 +1,6 @@
-"""Documents of a BSON dump, as mongodump writes it: one behind the other. What they mean is left to `bson_files`.
+"""Splits a BSON dump into documents. mongodump writes them one behind the other. `bson_files` knows their meaning.
 
-`bson.decode_file_iter` ends at the first document that is damaged. This reads on at the next one.
+`bson.decode_file_iter` stops at the first damaged document. This module goes on with the next one.
 """
 
 from __future__ import annotations
@@ -15,26 +15,27 @@ from similarity.sources.problems import Problems, SourceError, reading
 
 Document = dict[str, Any]
 
-# MongoDB's limit, and the 16 KiB that its own programs allow on top of it.
+# MongoDB's limit. MongoDB's own programs allow 16 KiB more.
 # https://www.mongodb.com/docs/manual/reference/limits/#mongodb-limit-BSON-Document-Size
 MAX_DOCUMENT_BYTES = 16 * 1024**2 + 16 * 1024
-# Of one file; a file that has more isn't worth reading on.
+# In one file. A file with more is refused.
 MAX_DAMAGED = 1000
 
-# The shortest document: its length, and the zero at its end.
+# The shortest document has a length and a zero.
 _SHORTEST = 5
-# How a document in a dump goes on behind its length: an ObjectId that is called "_id".
+# The start of a document behind its length: an ObjectId with the name "_id".
 _FIRST_FIELD = b"\x07_id\0"
 _PIECE = 65_536
 
-# A date beyond Python's years is no reason to refuse a document.
+# A date that Python can't hold doesn't make a document unusable.
 _OPTIONS: CodecOptions[Document] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_AUTO)
 
 
 def read_documents(file: IO[bytes], name: str, problems: Problems) -> Iterator[tuple[int, Document]]:
-    """The documents with their numbers, from 1. Damaged ones are reported and left out. Raises SourceError.
+    """The documents and their numbers, from 1. Damaged documents are reported and left out.
 
-    At most two documents are in memory at a time, whatever lengths the file names.
+    At most two documents are in memory at a time, even if the file announces great lengths. Raises SourceError if the
+    file can't be read, or has more than MAX_DAMAGED damaged documents.
     """
     ahead = _Ahead(file, name)
     number = damaged = 0
@@ -61,14 +62,14 @@ def read_documents(file: IO[bytes], name: str, problems: Problems) -> Iterator[t
 
 
 class _Ahead:
-    """A file of documents, with as much of it in `content` as has been looked at and not been deleted there."""
+    """Reads a dump. content: the bytes that have been read, without those that the caller deleted."""
 
     def __init__(self, file: IO[bytes], name: str) -> None:
         self._file, self._name = file, name
         self.content = bytearray()
 
     def has(self, size: int) -> bool:
-        """Whether there are `size` more bytes. Raises SourceError."""
+        """Reads until `content` has `size` bytes; False if the file ends before. Raises SourceError."""
         with reading(self._name):
             while len(self.content) < size:
                 piece = self._file.read(max(_PIECE, size - len(self.content)))
@@ -78,7 +79,7 @@ class _Ahead:
         return True
 
     def length_at(self, start: int) -> int | None:
-        """The length of the document that starts there; None where there can't be one."""
+        """The length of the document that starts at `start`; None if no document starts there."""
         if not self.has(start + _SHORTEST):
             return None
         length = int.from_bytes(self.content[start : start + 4], "little", signed=True)
@@ -87,7 +88,10 @@ class _Ahead:
         return None if self.content[start + length - 1] else length
 
     def skip_damaged(self, length: int | None) -> None:
-        """Deletes the damaged document at the start: up to where its length says, if it is right, or to the next."""
+        """Deletes the damaged document at the start of `content`, up to the next document.
+
+        length: the length that the damaged document announces. It is used if another document or the end follows.
+        """
         if length is not None and (not self.has(length + 1) or self.length_at(length)):
             del self.content[:length]
             return
@@ -95,7 +99,7 @@ class _Ahead:
         while self.has(4 + len(_FIRST_FIELD)):
             at = self.content.find(_FIRST_FIELD, 4)
             if at < 0:
-                # The end may be the start of the next document.
+                # Keep the last bytes: they may be the start of the next document.
                 del self.content[: 1 - len(_FIRST_FIELD) - 4]
                 if not self.has(len(self.content) + 1):
                     break

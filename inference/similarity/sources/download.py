@@ -1,6 +1,6 @@
-"""Downloads a snapshot into a folder, and keeps it there for the next run. One that was cut off is taken up again.
+"""Downloads a snapshot into a folder, and keeps it there for the next run. A download that was cut off is resumed.
 
-Beside the file stands FILE.partial until it is whole, and FILE.partial.json, which says what it is a part of.
+Until the file is whole, there is FILE.partial with its first bytes, and FILE.partial.json with its URL and version.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from similarity.sources.page import Snapshot
 from similarity.sources.problems import SourceError
 from similarity.sources.web import UnreachableError, get, read
 
-# Bytes that are there, and bytes that there will be, None where the server doesn't say.
+# Takes the bytes that have come, and the bytes of the whole file; None if the server doesn't say.
 Progress = Callable[[int, int | None], None]
 
-# AIID's snapshots have some 100 MB.
+# AIID's snapshots have about 100 MB.
 MAX_DOWNLOAD_BYTES = 2 * 1024**3
 
-# Before each further try. What came in the tries before isn't asked for again.
+# The pause before each further try.
 PAUSES_S = (1, 2, 4, 8, 16)
 
 _BZIP2 = b"BZh"
+_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]+/([0-9]{1,18})", re.ASCII)
 
 
 def download(
@@ -38,10 +39,11 @@ def download(
     *,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Path:
-    """The snapshot's file in `folder`: from an earlier run, or downloaded.
+    """The path of the snapshot's file in `folder`. An earlier run has left it there, or it is downloaded.
 
-    Raises SourceError: the server can't be reached or sends something else, the file is larger than MAX_DOWNLOAD_BYTES,
-    it can't be written, or another process is downloading it.
+    progress: is called with each piece that comes. sleep: waits some seconds before a further try.
+    Raises SourceError if the server can't be reached or sends something else, if the file is larger than
+    MAX_DOWNLOAD_BYTES or can't be written, or if another process is downloading it.
     """
     path = folder / snapshot.name
     if path.is_file():
@@ -49,7 +51,7 @@ def download(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _Partial(path) as partial:
-            if path.is_file():  # Another process has been quicker.
+            if path.is_file():  # Another process was quicker.
                 return path
             for pause_s in (*PAUSES_S, None):
                 try:
@@ -66,7 +68,7 @@ def download(
 
 
 class _Partial:
-    """The first bytes of a file, to which one process at a time adds more."""
+    """The first bytes of a file. One process at a time adds more."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -76,10 +78,10 @@ class _Partial:
     def __enter__(self) -> _Partial:
         self._file: IO[bytes] = self._partial.open("ab")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # Ends with the process, however that ends.
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # The lock ends with the process.
         except BlockingIOError as error:
             self._file.close()
-            raise SourceError(f"another process is downloading {self._path}; wait until it has ended.") from error
+            raise SourceError(f"another process is downloading {self._path}; wait until it ends.") from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -88,13 +90,13 @@ class _Partial:
                 self._discard()
 
     def fetch(self, url: str, progress: Progress | None) -> None:
-        """Asks for what is missing, and adds it.
+        """Requests the missing bytes and adds them to the file.
 
-        Raises UnreachableError where it is still not whole, SourceError where asking again is no use.
+        Raises UnreachableError if bytes are still missing, SourceError if another request wouldn't help.
         """
         start = self._size()
         version = self._version(url) if start else ""
-        # By If-Range, a server sends the rest only where the file is still the same one, else the whole.
+        # With If-Range, a server sends the rest if the file hasn't changed, and otherwise the whole file.
         headers = {"Range": f"bytes={start}-", "If-Range": version} if version else {}
         with self._answer(url, headers) as response:
             total = self._place(response, url, start, version)
@@ -112,11 +114,11 @@ class _Partial:
             raise UnreachableError(f"{url} was cut off: {done:,} of {total:,} bytes came.")
 
     def finish(self) -> None:
-        """Puts the whole file in its place. Raises SourceError where it isn't what it should be."""
+        """Renames the whole file to its final name. Raises SourceError if it isn't a bzip2 file, OSError."""
         with self._partial.open("rb") as file:
             if file.read(len(_BZIP2)) != _BZIP2:
                 self._discard()
-                raise SourceError(f"{self._path.name} isn't a bzip2 file; the server sent something else in its place.")
+                raise SourceError(f"{self._path.name} isn't a bzip2 file; the server sent another file instead.")
         os.fsync(self._file.fileno())
         self._partial.replace(self._path)
         self._about.unlink(missing_ok=True)
@@ -127,21 +129,21 @@ class _Partial:
             with get(url, headers) as response:
                 yield response
         except SourceError as error:
-            # 416: there are no bytes behind those that are here. So these aren't of the file that is there now.
+            # 416: the file on the server has no bytes beyond ours. So our bytes aren't from that file.
             if headers and getattr(error.__cause__, "code", None) == 416:
                 self._file.truncate(0)
                 raise UnreachableError(str(error)) from error
             raise
 
     def _place(self, response: Any, url: str, start: int, version: str) -> int | None:
-        """Makes the partial file end where the answer begins; the whole file's size, None where it isn't known."""
+        """Cuts the partial file to the start of the answer. Returns the size of the whole file, None if unknown."""
         if response.status == 206:
-            found = re.fullmatch(r"bytes ([0-9]+)-[0-9]+/([0-9]+)", response.headers.get("Content-Range", "").strip())
+            found = _RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
             same = _version_of(response.headers) in (version, "")
             if not version or not found or int(found[1]) != start or not same:
                 self._file.truncate(0)
                 raise UnreachableError(
-                    f"{url} can't be taken up again: its server sent another part than was asked for."
+                    f"{url} can't be resumed: its server sent another part of the file than the missing one."
                 )
             total: int | None = int(found[2])
         else:
@@ -163,13 +165,13 @@ class _Partial:
         return os.fstat(self._file.fileno()).st_size
 
     def _version(self, url: str) -> str:
-        """What the server called the version that the partial file is of; "" where it can't be taken up again."""
+        """The server's name for the version of the partial file; "" if the download can't be resumed."""
         try:
             about = json.loads(self._about.read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return ""
         version = about.get("version") if isinstance(about, dict) and about.get("url") == url else ""
-        return version if isinstance(version, str) and version.isprintable() else ""
+        return version if isinstance(version, str) and version.isascii() and version.isprintable() else ""
 
     def _discard(self) -> None:
         self._partial.unlink(missing_ok=True)
@@ -177,6 +179,6 @@ class _Partial:
 
 
 def _version_of(headers: Any) -> str:
-    """The ETag, or the time of the last change. A weak ETag doesn't say that all bytes are the same."""
+    """The ETag, or the time of the last change. A weak ETag isn't used: files with the same one may differ in bytes."""
     tag: str = headers.get("ETag", "")
     return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified", "")

@@ -1,26 +1,27 @@
-"""Markdown to the text that a reader sees."""
+"""Turns Markdown into the text that a reader sees."""
 
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
 
 from markdown_it import MarkdownIt
+
+from similarity.sources.markup import LenientParser
 
 _MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 _BLOCKS = {"p", "h1", "h2", "h3", "h4", "h5", "h6", "li", "pre", "blockquote", "td", "th", "div", "br"}
 
 
 def without_markdown(text: str) -> str:
-    """The words of `text`, a paragraph a line: without marks, escapes, tags and the targets of links."""
+    """The words of `text`, one paragraph a line, without marks, escapes, tags and the targets of links."""
     reader = _Words()
     reader.feed(_MARKDOWN.render(text))
     reader.close()
     return re.sub(r"\s*\n\s*", "\n", "".join(reader.pieces)).strip()
 
 
-class _Words(HTMLParser):
-    """Collects what stands between the tags, and what images are called."""
+class _Words(LenientParser):
+    """Collects the text between the tags, and the descriptions of images."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)

@@ -1,29 +1,30 @@
-"""AIID's page of weekly snapshots: which one is the newest. Fetching it is left to `download`."""
+"""Finds the newest snapshot on AIID's page. `download` fetches it."""
 
 from __future__ import annotations
 
 import os
+import string
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from html.parser import HTMLParser
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from similarity.sources.database import snapshot_date
+from similarity.sources.markup import LenientParser
 from similarity.sources.problems import SourceError
 from similarity.sources.web import get, read, require_https
 
 SNAPSHOTS_URL = "https://incidentdatabase.ai/research/snapshots/"
 
-# The page has some 100 KB, and grows by a line a week.
+# The page has about 100 KB, and grows by a line a week.
 MAX_PAGE_BYTES = 16 * 1024**2
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A snapshot that the page links to.
+    """A link on the page.
 
-    name: of the file, backup-YYYYMMDDHHMMSS.tar.bz2. date: when it was made, as in `database.Source`.
+    name: the file's name, backup-YYYYMMDDHHMMSS.tar.bz2. date: the time in the name, like `database.Source.date`.
     """
 
     url: str
@@ -32,14 +33,15 @@ class Snapshot:
 
 
 def snapshots_url(environment: Mapping[str, str] | None = None) -> str:
-    """The page's address: SNAPSHOTS_URL of the environment, or AIID's."""
+    """The page's URL: SNAPSHOTS_URL of `environment`, by default os.environ; without it AIID's page."""
     return (os.environ if environment is None else environment).get("SNAPSHOTS_URL") or SNAPSHOTS_URL
 
 
 def newest_snapshot(url: str) -> Snapshot:
-    """The newest snapshot by its name that the page at `url` links to. Raises SourceError.
+    """The snapshot with the newest name on the page at `url`. Links may lead to any host, since AIID's may change.
 
-    The host of the links isn't fixed, so any will do; but the link has to be https, or lead to this machine.
+    Raises SourceError if the page can't be read or has no such link, or if the newest link isn't https. A link to this
+    machine may be http.
     """
     content = bytearray()
     with get(url) as response:
@@ -64,14 +66,15 @@ def newest_snapshot(url: str) -> Snapshot:
 
 def _snapshot(base: str, href: str) -> Snapshot | None:
     with suppress(ValueError):  # It isn't a URL.
-        url = urljoin(base, href.strip())
+        # Browsers escape blanks and letters beyond ASCII too.
+        url = quote(urljoin(base, href.strip()), safe=string.punctuation)
         name = unquote(urlsplit(url).path.rpartition("/")[2])
         if (date := snapshot_date(name)) and name.endswith(".tar.bz2"):
             return Snapshot(url, name, date)
     return None
 
 
-class _Links(HTMLParser):
+class _Links(LenientParser):
     def __init__(self) -> None:
         super().__init__()
         self.hrefs: list[str] = []

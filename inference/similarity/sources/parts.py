@@ -1,24 +1,26 @@
-"""What tables and dumps both are read into, and how the parts make a Database."""
+"""The parts that both tables and dumps are read into, and the functions that make a Database of them."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
 from similarity.sources.database import Incident, Report
 from similarity.sources.problems import Problems, SourceError, Unit
+from similarity.vectors import Vector
 
-# AIID's tag of reports that are companies' answers.
+# AIID's tag for companies' answers.
 RESPONSE = "response"
-# What the state's file can hold.
+# The largest id that a state can hold.
 _LARGEST = 2**63 - 1
 
 
 @dataclass(frozen=True)
 class FoundIncident:
-    """An incident as its row or document has it; `number` is that of its line or document."""
+    """An incident of a row or document. number: of the line or document."""
 
     number: int
     incident_id: int
@@ -30,7 +32,7 @@ class FoundIncident:
 
 @dataclass
 class FoundReports:
-    """The reports that count by their numbers, and the numbers of those that are well-formed but don't count."""
+    """counted: the reports that count, by number. not_counted: the numbers of usable reports that don't count."""
 
     counted: dict[int, Report] = field(default_factory=dict)
     not_counted: set[int] = field(default_factory=set)
@@ -41,7 +43,7 @@ class FoundReports:
 
 @dataclass(frozen=True)
 class FoundDuplicate:
-    """An incident that was merged, and the one that it became; `number` is that of its line or document."""
+    """A merged incident, and the incident that it became. number: of the line or document."""
 
     number: int
     merged: int
@@ -51,9 +53,10 @@ class FoundDuplicate:
 def link(
     found: Iterable[FoundIncident], reports: FoundReports, name: str, problems: Problems, unit: Unit
 ) -> tuple[Incident, ...]:
-    """The incidents with their reports, by id. Those without a report that counts are reported and left out.
+    """The incidents with their reports, in ascending order of id.
 
-    `name` is that of the incidents' file. Raises SourceError where no incident is left.
+    Incidents without a report that counts are reported to `problems` and left out. name: of the incidents' file. Raises
+    SourceError if no incident is left.
     """
     incidents = []
     for each in sorted(found, key=lambda each: each.number):
@@ -76,7 +79,7 @@ def link(
 
 
 def resolve(found: Iterable[FoundDuplicate], name: str, problems: Problems, unit: Unit) -> dict[int, int]:
-    """Merged id -> the id that it became in the end. Duplicates that lead back to themselves are left out."""
+    """Id of a merged incident -> id of the incident that it became in the end. Circles are reported and left out."""
     direct: dict[int, int] = {}
     number_of: dict[int, int] = {}
     for each in found:
@@ -91,21 +94,27 @@ def resolve(found: Iterable[FoundDuplicate], name: str, problems: Problems, unit
             passed.add(end)
             end = direct[end]
         if end in passed:
-            problems.report(name, number_of[merged], f"incident {merged} became itself by way of its duplicates", unit)
+            problems.report(name, number_of[merged], f"the duplicates of incident {merged} lead in a circle", unit)
         else:
             resolved[merged] = end
     return resolved
 
 
 def dissimilar_pairs(found: Iterable[FoundIncident], duplicates: Mapping[int, int]) -> frozenset[tuple[int, int]]:
-    """The pairs that people marked as dissimilar, under the ids that merged incidents became."""
+    """The pairs of ids that people marked as dissimilar, the smaller first. Merged ids are replaced: see `resolve`."""
     pairs = ((each.incident_id, other) for each in found for other in each.dissimilar)
     kept = ((duplicates.get(first, first), duplicates.get(second, second)) for first, second in pairs)
     return frozenset((min(pair), max(pair)) for pair in kept if pair[0] != pair[1])
 
 
+def usual_size(vectors: Iterable[Vector]) -> int:
+    """The length of most vectors; 0 without vectors. The first vector isn't the measure, because it may be damaged."""
+    sizes = Counter(map(len, vectors)).most_common(1)
+    return sizes[0][0] if sizes else 0
+
+
 def whole_number(value: object) -> int | None:
-    """A number above 0 that the state can hold: from a table's text, or from BSON, where it may be a float."""
+    """`value` as an int if it is a whole number above 0 that a state can hold, otherwise None. BSON may have floats."""
     if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,18}\s*", value):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LARGEST or value % 1:
@@ -114,7 +123,7 @@ def whole_number(value: object) -> int | None:
 
 
 def day(value: object) -> str:
-    """YYYY-MM-DD of a date or of a text that starts with one; "" for all else."""
+    """YYYY-MM-DD of a date, or of a text that starts with one; "" for other values."""
     if isinstance(value, date):  # A datetime is one too.
         return f"{value:%Y-%m-%d}" if value.year >= 1000 else ""
     if isinstance(value, str) and re.match(r"\s*[0-9]{4}-[0-9]{2}-[0-9]{2}(?![0-9])", value):

@@ -1,4 +1,4 @@
-"""How reading a source fails: wholly, as SourceError, or in a row or document, which Problems reports."""
+"""Errors of a source. SourceError ends the reading. Problems reports a bad row or document, and reading goes on."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-# What is counted in a file: lines of a table, documents of a dump.
+from similarity.errors import one_line
+
+# A table has lines, a dump has documents.
 Unit = Literal["line", "document"]
 
 
 class SourceError(Exception):
-    """The source can't be used, in one sentence."""
+    """The source can't be used. Its message is one sentence."""
 
 
 class Problems:
-    """Counts the bad rows and documents, and says of each on stderr where it is."""
+    """Counts the bad rows and documents, and names each on stderr."""
 
     def __init__(self) -> None:
         self.count = 0
 
-    def report(self, file: str, number: int, what: str, unit: Unit = "line") -> None:
-        self.say(f"{file}, {unit} {number}: {what}; skipped")
+    def report(self, file: str, number: int, reason: str, unit: Unit = "line") -> None:
+        self.say(f"{file}, {unit} {number}: {one_line(reason)}; skipped")
 
     def say(self, message: str) -> None:
         self.count += 1
@@ -35,7 +37,7 @@ class Problems:
 
 
 class HeldProblems(Problems):
-    """Keeps the messages until it is known whether the file counts that they are about."""
+    """Keeps the messages about a file until it is known whether the file counts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,11 +53,11 @@ class HeldProblems(Problems):
 
 @contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Turns every way in which a file or an archive can be broken into a SourceError that names it."""
+    """Turns the errors of a broken file or archive into a SourceError that contains `name`."""
     try:
         yield
-    # RuntimeError: a zip with a password or packed in a way that zipfile doesn't know, a tar nested too deeply.
+    # RuntimeError: a zip has a password or an unknown compression, or a tar is nested too deeply.
     except (
         OSError, EOFError, csv.Error, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, RuntimeError
     ) as error:  # fmt: skip
-        raise SourceError(f"{name} can't be read: {error}") from error
+        raise SourceError(f"{name} can't be read: {one_line(str(error))}") from error

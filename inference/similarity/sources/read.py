@@ -1,7 +1,7 @@
-"""A source of AIID's data, read into a Database: a snapshot in a folder, zip or tar, or an incidents.csv alone.
+"""Reads a source of AIID's data into a Database: a snapshot in a folder, zip or tar, or an incidents.csv alone.
 
-A snapshot's dumps (*.bson) are read where it has them, else its tables (*.csv). Only the files that are named here are
-ever read: what nobody has reviewed (submissions, candidates, quickadd) isn't among them.
+If a snapshot has dumps (*.bson), they are read, otherwise its tables (*.csv). Only the files that are named here are
+read. The files that nobody has reviewed (submissions, candidates, quickadd) aren't named here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from similarity.sources.archive import Content, Member, members
@@ -30,13 +30,13 @@ from similarity.sources.parts import dissimilar_pairs, link, resolve
 from similarity.sources.problems import HeldProblems, Problems, SourceError, Unit, reading
 from similarity.sources.tables import is_text
 
-# What a collection's file is read by: what opens it, its name, and where bad rows go.
+# Reads the file of a collection. Takes a function that opens it, its name, and the problems to report bad rows to.
 Read = Callable[[Callable[[], Content], str, Problems], Any]
 
 
 @dataclass(frozen=True)
 class _Form:
-    """How a snapshot writes its collections: the ending of the files, what is counted in them, and what reads each."""
+    """One of the two forms of a snapshot's files. ending: of their names. readers: by collection."""
 
     ending: str
     unit: Unit
@@ -54,11 +54,11 @@ class _Form:
 def read_database(
     path: Path, problems: Problems, *, text: TextMode = "title-and-description", responses: Responses = "include"
 ) -> Database:
-    """All incidents of `path` that have a report that counts.
+    """All incidents in `path` with a report that counts. Bad rows and documents are reported to `problems`.
 
-    text: what stands in for reports in an incidents.csv alone.
-    responses: whether reports count that are companies' answers.
-    Bad rows and documents go to `problems`. Raises SourceError.
+    text: the columns that stand in for reports if `path` is an incidents.csv.
+    responses: whether companies' answers count as reports.
+    Raises SourceError if `path` doesn't exist, can't be read, or has no usable incident.
     """
     if path.is_file() and is_text(path):
         incidents = read_incidents_alone(lambda: path.open("rb"), path.name, problems, text)
@@ -68,7 +68,7 @@ def read_database(
 
 @dataclass
 class _Part:
-    """What became of one file. Only at the end it is known whether the file counts."""
+    """The content of one file, or the error of reading it. Only at the end it is known whether the file counts."""
 
     content: Any = None
     error: SourceError | None = None
@@ -82,7 +82,7 @@ class _Part:
 
 
 class _Snapshot:
-    """The files of a snapshot, which are read in the one order in which a tar gives them."""
+    """The files of a snapshot. They are read in the order of the tar, whatever that is."""
 
     def __init__(self, path: Path, responses: Responses) -> None:
         self._path = path
@@ -107,7 +107,7 @@ class _Snapshot:
                 "duplicates": read_csv_duplicates,
             },
         )
-        # Names of the files that were found, by what they are known as; what the first of each holds; what isn't read.
+        # The paths of the files by `_known_as`; the content of the first of each; files that aren't read, with reasons.
         self._found: dict[str, list[str]] = {}
         self._parts: dict[str, _Part] = {}
         self._refused: list[tuple[Member, str]] = []
@@ -129,6 +129,8 @@ class _Snapshot:
         if form is self._dumps:
             reports = reports.translated(content("reports_en", {}))
         found = content("incidents")
+        if form is self._dumps:
+            self._require_one_folder()
         duplicates = resolve(content("duplicates", []), form.file("duplicates"), problems, form.unit)
         incidents = link(found, reports, form.file("incidents"), problems, form.unit)
         name = self._path.absolute().name  # "." has none.
@@ -142,7 +144,7 @@ class _Snapshot:
         if member.refused:
             self._refused.append((member, member.refused))
         elif name in self._dumps.files and member.leads_elsewhere:
-            # Tables that people pack by hand carry names of any system; a dump of AIID's has one folder.
+            # The names of tables aren't checked: people pack tables by hand, on any system.
             self._refused.append((member, "leads out of the archive"))
         elif read:
             self._found.setdefault(name, []).append(member.name)
@@ -154,14 +156,24 @@ class _Snapshot:
                     part.error = error
             if self._has_dumps():
                 for table in self._tables.files:
-                    self._parts.pop(table, None)  # They take much memory.
+                    self._parts.pop(table, None)  # Tables take much memory.
 
     def _has_dumps(self) -> bool:
         given = {*self._found, *(_known_as(member) for member, _ in self._refused)}
         return not given.isdisjoint(map(self._dumps.file, ("incidents", "reports")))
 
+    def _require_one_folder(self) -> None:
+        """Raises SourceError if the dumps are in several folders. Each database has a folder of its own."""
+        files = map(self._dumps.file, ("incidents", "reports", "duplicates"))
+        first, *others = [self._found[file][0] for file in files if file in self._found]
+        for path in others:
+            if _folder(path) != _folder(first):
+                raise SourceError(
+                    f"{self._path} has {first!r} and {path!r}; the dumps of one database must be in one folder."
+                )
+
     def _require_one(self, name: str) -> None:
-        """Raises SourceError. Where there is none, a file that wasn't read may be the reason."""
+        """Raises SourceError if there isn't exactly one file of that name. The error names a link that wasn't read."""
         found = self._found.get(name, [])
         if len(found) > 1:
             raise SourceError(
@@ -174,8 +186,12 @@ class _Snapshot:
             raise SourceError("; ".join([f"{self._path} has no file named {name}", *reasons]) + ".")
 
 
+def _folder(name: str) -> PurePosixPath:
+    return PurePosixPath(name.replace("\\", "/")).parent
+
+
 def _known_as(member: Member) -> str:
-    """The name by which a file is known. Of the database of translations only reports_en.bson is one of ours."""
+    """The name of a file, with its folder if that is translations: only reports_en.bson is read from there."""
     *folders, name = member.parts
     return f"translations/{name}" if folders[-1:] == ["translations"] and name != "reports_en.bson" else name
 

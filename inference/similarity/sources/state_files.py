@@ -1,6 +1,6 @@
-"""States that others made, read into a state without a model: `state.csv`, and the original's list.
+"""Reads states of other projects without a model: `state.csv`, and the original's list.
 
-Also titles and dates for such a state, which has none.
+Such a state has no titles and dates. `with_titles` adds them.
 """
 
 from __future__ import annotations
@@ -16,25 +16,32 @@ from similarity.errors import StateError
 from similarity.incidents.state import MAX_SIZE, IncidentState
 from similarity.settings import AIID_MAX_TOKENS, DEFAULT_MODEL_URI
 from similarity.sources.csv_files import read_titles
-from similarity.sources.parts import whole_number
+from similarity.sources.parts import usual_size, whole_number
 from similarity.sources.problems import Problems, SourceError, reading
 from similarity.sources.tables import read_rows
 from similarity.vectors import Vector
 
 
 def read_state_csv(path: Path, problems: Problems) -> IncidentState:
-    """The `state.csv` of nlp-lambdas: incident_id, count and mean, made by the original model. Raises SourceError."""
-    rows: dict[int, tuple[int, Vector]] = {}
+    """The state in a `state.csv` of nlp-lambdas, made by the original model. Bad rows are reported and left out.
+
+    Columns: incident_id; count, the number of reports; mean, a JSON list. Raises SourceError without a usable row.
+    """
+    read: list[tuple[int, int | None, int | None, Vector]] = []
     for line, row in read_rows(lambda: path.open("rb"), path.name, ("incident_id", "count", "mean"), problems):
         incident_id, count = whole_number(row["incident_id"]), whole_number(row["count"])
         try:
             vector = _vector(json.loads(row["mean"]))
         except (ValueError, TypeError, RecursionError, OverflowError):
             vector = np.empty(0, dtype=np.float32)
-        size = len(next(iter(rows.values()))[1]) if rows else vector.size
+        usable = (np.abs(vector) <= MAX_SIZE).all()
+        read.append((line, incident_id, count, vector if usable else vector[:0]))
+    size = usual_size(vector for *_, vector in read if vector.size)
+    rows: dict[int, tuple[int, Vector]] = {}
+    for line, incident_id, count, vector in read:
         if incident_id is None or count is None:
             problems.report(path.name, line, "incident_id or count isn't a whole number above 0")
-        elif not size or vector.shape != (size,) or not (np.abs(vector) <= MAX_SIZE).all():
+        elif not size or len(vector) != size:
             problems.report(
                 path.name,
                 line,
@@ -59,7 +66,10 @@ def read_state_csv(path: Path, problems: Problems) -> IncidentState:
 
 
 def _vector(value: object) -> Vector:
-    """Of a JSON list of numbers; what float32 can't hold becomes infinite. Raises TypeError or ValueError."""
+    """A JSON list of numbers as float32 (numbers,). Numbers too large for float32 become infinite.
+
+    Raises TypeError or OverflowError.
+    """
     if not isinstance(value, list) or not all(isinstance(entry, float | int) for entry in value):
         raise TypeError("not a list of numbers")
     with np.errstate(over="ignore"):
@@ -67,7 +77,7 @@ def _vector(value: object) -> Vector:
 
 
 def read_original_state(path: Path) -> IncidentState:
-    """The original list form, or a state of this project's own. Raises SourceError."""
+    """A state in a .pt file: the original's list, or this project's own form. Raises SourceError."""
     try:
         return IncidentState.load(path)
     except StateError as error:
@@ -81,9 +91,9 @@ def has_vectors(path: Path) -> bool:
 
 
 def with_titles(state: IncidentState, path: Path, problems: Problems) -> IncidentState:
-    """`state` with the titles and dates that an incidents.csv has. Where it has none, those of the state stay.
+    """`state` with the titles and dates of an incidents.csv. If one is missing there, the state's own stays.
 
-    Raises SourceError.
+    Raises SourceError if the table can't be read, or has none of the state's incidents.
     """
     titles = read_titles(lambda: path.open("rb"), path.name, problems)
     given = [titles.get(incident_id, ("", "")) for incident_id in state.incident_ids.tolist()]

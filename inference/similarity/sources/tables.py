@@ -1,4 +1,4 @@
-"""Reads rows of CSV tables. `csv_files` and `state_files` know the meaning of the columns."""
+"""Reads the rows of CSV tables. `csv_files` and `state_files` know the meaning of the columns."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Requests to other people's servers: by https alone, under the project's own name. Files are left to `download`."""
+"""Sends requests to other servers, by https only, with the project's own User-Agent. `download` fetches files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from email.message import Message
-from http.client import HTTPException
+from http.client import HTTPException, InvalidURL
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
@@ -17,38 +17,38 @@ from similarity.sources.problems import SourceError
 
 USER_AGENT = f"similar-ai-incidents/{__version__}"
 
-# Of silence.
+# The longest silence of a server.
 TIMEOUT_S = 60
 
 _LOCAL = ("localhost", "127.0.0.1", "::1")
-# Statuses that may be others a moment later: Request Timeout, Too Many Requests.
+# Statuses that may change soon: Request Timeout, Too Many Requests.
 _PASSING = (408, 429)
 
 
 class UnreachableError(SourceError):
-    """A server that may answer a moment later."""
+    """The server may answer if it is asked again."""
 
 
 def require_https(url: str) -> None:
-    """Raises SourceError for a URL that isn't https; http is allowed on this machine."""
+    """Raises SourceError for a URL that isn't https. A URL of this machine may be http."""
     try:
         parts = urlsplit(url)
         host = parts.hostname
     except ValueError as error:
         raise SourceError(f"{one_line(url)} isn't a URL: {error}.") from error
     if not host or not (parts.scheme == "https" or (parts.scheme == "http" and host in _LOCAL)):
-        raise SourceError(f"{one_line(url)} isn't an https URL; others are only used on localhost.")
+        raise SourceError(f"{one_line(url)} isn't an https URL; other URLs are allowed only on localhost.")
 
 
 @contextmanager
 def get(url: str, headers: Mapping[str, str] | None = None) -> Iterator[Any]:
-    """The answer to a GET, a 2xx, as an http.client.HTTPResponse; `read` reads it.
+    """The answer to a GET, an http.client.HTTPResponse with a status from 200 to 299. `read` reads its body.
 
-    Raises SourceError, and UnreachableError where it may help to ask again.
+    Raises SourceError; UnreachableError if another request may help.
     """
     require_https(url)
     with _speaking(url):
-        # Made anew for each request, since it reads the environment's proxies.
+        # A new opener for each request, because an opener reads the environment's proxies when it is made.
         request = Request(url, headers={"User-Agent": USER_AGENT, **(headers or {})})  # noqa: S310
         response = build_opener(_HttpsAlone).open(request, timeout=TIMEOUT_S)
     with response:
@@ -56,7 +56,7 @@ def get(url: str, headers: Mapping[str, str] | None = None) -> Iterator[Any]:
 
 
 def read(response: Any, size: int) -> bytes:
-    """Up to `size` bytes of an answer; b"" at its end. Raises UnreachableError."""
+    """Up to `size` bytes of an answer's body; b"" at its end. Raises UnreachableError."""
     with _speaking(response.geturl()):
         content: bytes = response.read(size)
     return content
@@ -84,10 +84,11 @@ def _speaking(url: str) -> Iterator[None]:
         raise kind(
             f"{one_line(url)} can't be fetched: its server answers {error.code} {one_line(error.reason)}."
         ) from error
-    except (OSError, HTTPException) as error:
+    except (OSError, HTTPException, ValueError) as error:
+        # The error of a certificate is both an OSError and a ValueError.
+        if isinstance(error, InvalidURL) or not isinstance(error, OSError | HTTPException):
+            raise SourceError(f"{one_line(url)} isn't a URL that can be fetched: {one_line(str(error))}.") from error
         reason = error.reason if isinstance(error, URLError) else error
         raise UnreachableError(
             f"{one_line(url)} can't be reached: {one_line(str(reason)) or type(error).__name__}."
         ) from error
-    except ValueError as error:
-        raise SourceError(f"{one_line(url)} isn't a URL that can be fetched: {one_line(str(error))}.") from error

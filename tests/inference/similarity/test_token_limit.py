@@ -90,7 +90,7 @@ def test_a_limit_above_the_models_maximum_is_our_error_on_every_route(
         caplog.clear()
         with pytest.raises(AssertionError, match="The incident state could not be loaded on our side"):
             ask(module, {"text": TEXT} if module != "embed_to_db_similar" else {"embed": [1.0] * 32})
-        assert "cut at 129 tokens, but the model takes 128 at most" in caplog.text
+        assert "cut at 129 tokens, but the model takes at most 128" in caplog.text
 
 
 def test_a_text_is_not_embedded_while_the_state_that_has_the_limit_can_not_be_read(deployed: Deployed) -> None:
@@ -148,7 +148,7 @@ def test_a_state_on_the_shelf_is_served_if_its_limit_is_that_of_the_images_state
     assert len(refused) == (not is_served)
     if refused:
         here, there = own or TINY_MAX_TOKENS, shelved or TINY_MAX_TOKENS
-        assert f"the state were cut at {there} tokens, but texts are cut at {here} here" in refused[0]
+        assert f"the state were cut at {there} tokens, but here texts are cut at {here}" in refused[0]
 
 
 def test_texts_are_cut_where_those_of_the_served_state_were(
@@ -182,7 +182,7 @@ def test_a_deployment_with_another_limit_shelves_its_state_and_its_lambdas_serve
 
 
 def test_a_deployment_with_a_limit_above_the_models_maximum_stops(image: Image, tiny_state: IncidentState) -> None:
-    with pytest.raises(ShelvingError, match="cut at 129 tokens, but the model takes 128 at most"):
+    with pytest.raises(ShelvingError, match="cut at 129 tokens, but the model takes at most 128"):
         image.shelve(dataclasses.replace(tiny_state, max_tokens=TINY_MAX_TOKENS + 1))
     assert state_names(image.shelf) == []
 

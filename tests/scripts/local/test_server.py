@@ -342,6 +342,19 @@ def test_a_file_that_is_no_state_is_one_line_and_exit_code_1(
     assert str(tmp_path / "s.pt") in line
 
 
+@pytest.mark.slow
+def test_a_store_of_vectors_that_can_not_be_used_is_one_line_and_exit_code_1(
+    tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    (tmp_path / "vectors.sqlite").write_bytes(b"my notes" * 1000)
+    arguments = [str(tmp_path), str(tmp_path / "notes"), "--port", "0", "--model", str(tiny_model_dir)]
+    ended = run_to_its_end(*arguments, program=("-c", NOTING_IMPORTS))
+    assert (ended.returncode, ended.stdout) == (1, "")
+    line = ended.stderr.splitlines()[-1]
+    assert line.startswith(f"scripts/serve: the store of vectors {tmp_path / 'vectors.sqlite'} can't be used: ")
+    assert "Traceback" not in ended.stderr
+
+
 def renumbered(state: IncidentState, by: int) -> IncidentState:
     return replace(state, incident_ids=state.incident_ids + by)
 

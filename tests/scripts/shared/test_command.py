@@ -62,7 +62,11 @@ def test_a_state_can_be_written_to_a_path_that_the_terminal_can_not_print(
 ) -> None:
     out = tmp_path / NAME / "state.pt"
     out.parent.mkdir()
-    ended = run(SCRIPTS / "build_state.py", SAMPLE_DIR, "--model", tiny_model_dir, "--out", out, encoding=encoding)
+    cache = tmp_path / "cache"
+    ended = run(
+        SCRIPTS / "build_state.py", SAMPLE_DIR, "--model", tiny_model_dir, "--out", out, "--cache", cache,
+        encoding=encoding,
+    )  # fmt: skip
     assert ended.returncode == 0
     assert b"Traceback" not in ended.stderr
     assert b"52 incidents" in ended.stdout

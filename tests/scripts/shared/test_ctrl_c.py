@@ -69,7 +69,7 @@ def arguments(script: str, model_dir: Path, out: Path) -> list[str]:
     """With which a script reads config.json of a model's folder."""
     model = str(model_dir)
     return {
-        "build_state.py": [str(SAMPLE_DIR), "--model", model, "--out", str(out)],
+        "build_state.py": [str(SAMPLE_DIR), "--model", model, "--out", str(out), "--cache", str(out.parent / "cache")],
         "convert_encoder.py": [model, "--out", str(out)],
         "evaluate.py": [str(SAMPLE_DIR / "incidents.csv"), "--model", model],
         "export_onnx.py": [model],

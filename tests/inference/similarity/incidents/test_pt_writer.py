@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickletools
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,17 @@ def test_large_arrays_and_many_strings_are_written(tmp_path: Path) -> None:
     path = written(content, tmp_path / "s.pt")
     assert_same(as_arrays(torch.load(path, weights_only=True)), content)
     assert_same(read_pt(path), content)
+
+
+def test_values_are_not_numbered_for_later_reference(tmp_path: Path) -> None:
+    """Numbering doubles the instructions that read a list of strings."""
+    titles = [f"Incident {number}" for number in range(1000)]
+    path = written({"titles": titles, "dates": titles}, tmp_path / "s.pt")
+    with zipfile.ZipFile(path) as archive:
+        instructions = [opcode.name for opcode, _, _ in pickletools.genops(archive.read("archive/data.pkl"))]
+    assert instructions.count("BINUNICODE") == 2002
+    assert not [name for name in instructions if "PUT" in name or "GET" in name]
+    assert read_pt(path)["dates"] == titles
 
 
 def test_the_zip_is_whole_not_compressed_and_torch_can_map_its_tensors(tmp_path: Path) -> None:

@@ -98,6 +98,12 @@ def test_a_damaged_document_costs_only_itself(kind: str, place: int, capsys: pyt
     assert said.endswith("; skipped")
 
 
+def test_a_field_name_with_a_line_break_makes_no_second_line(capsys: pytest.CaptureFixture[str]) -> None:
+    read(bson.encode({"_id": 1, "num\nber": 5}).replace(b"\x10num", b"\x6enum"))
+    [said] = capsys.readouterr().err.splitlines()
+    assert "num\\nber" in said
+
+
 def test_many_damaged_documents_in_a_row_are_each_left_out() -> None:
     noise = [damaged(kind, DUMP[2]) for kind in KINDS]
     problems = Problems()

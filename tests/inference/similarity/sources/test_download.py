@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
 import resource
+import ssl
 from pathlib import Path
 
 import pytest
 
 from similarity.sources import download as module
+from similarity.sources import web
 from similarity.sources.download import PAUSES_S, download
 from similarity.sources.page import Snapshot
 from similarity.sources.problems import SourceError
@@ -106,6 +109,19 @@ def test_a_refusal_that_stays_is_told_at_once(status: int, snapshot: Snapshot, h
     assert names(tmp_path) == []
 
 
+def test_a_url_that_can_not_be_asked_for_is_told_at_once(host: Host, tmp_path: Path) -> None:
+    slept: list[float] = []
+    with pytest.raises(SourceError, match="isn't a URL that can be fetched: "):
+        download(Snapshot(f"{host.url}/a b/{NAME}", NAME, ""), tmp_path, sleep=slept.append)
+    assert slept == []
+
+
+def test_a_bad_certificate_is_the_servers(snapshot: Snapshot) -> None:
+    """Its error is also a ValueError, as that of a bad URL."""
+    with pytest.raises(UnreachableError, match=r"can't be reached: .*self-signed"), web._speaking(snapshot.url):
+        raise ssl.SSLCertVerificationError(1, "self-signed certificate")
+
+
 # The file changes between the parts.
 
 
@@ -147,7 +163,16 @@ def test_a_server_that_knows_no_ranges_is_asked_for_all(snapshot: Snapshot, host
     assert fetch(snapshot, tmp_path).read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("range_", ["bytes 5-300003/300004", "bytes 100000-300003/*", "nonsense", ""])
+@pytest.mark.parametrize(
+    "range_",
+    [
+        "bytes 5-300003/300004",
+        "bytes 100000-300003/*",
+        "bytes 100000-300003/" + "9" * 5000,
+        "nonsense",
+        "",
+    ],
+)
 def test_another_part_than_was_asked_for_is_not_taken(
     range_: str, snapshot: Snapshot, host: Host, tmp_path: Path
 ) -> None:
@@ -165,7 +190,7 @@ def test_a_part_of_another_link_is_not_taken_up(snapshot: Snapshot, host: Host, 
     assert host.ranges == [None]
 
 
-@pytest.mark.parametrize("about", [b"", b"[]", b'{"url": 1}', b"\xff", None])
+@pytest.mark.parametrize("about", [b"", b"[]", b"[" * 100_000, b'{"url": 1}', b"\xff", None])
 def test_a_part_of_which_nothing_is_known_is_not_taken_up(
     about: bytes | None, snapshot: Snapshot, host: Host, tmp_path: Path
 ) -> None:
@@ -175,6 +200,13 @@ def test_a_part_of_which_nothing_is_known_is_not_taken_up(
     assert fetch(snapshot, tmp_path).read_bytes() == CONTENT
     assert host.ranges == [None]
     assert names(tmp_path) == [NAME]
+
+
+def test_a_version_that_no_header_can_hold_is_not_sent(snapshot: Snapshot, host: Host, tmp_path: Path) -> None:
+    (tmp_path / PARTIAL).write_bytes(b"BZh9")
+    (tmp_path / ABOUT).write_text(json.dumps({"url": snapshot.url, "version": "事故"}))
+    assert fetch(snapshot, tmp_path).read_bytes() == CONTENT
+    assert host.ranges == [None]
 
 
 def test_a_part_that_is_already_whole_is_kept(snapshot: Snapshot, host: Host, tmp_path: Path) -> None:

@@ -453,7 +453,9 @@ def test_a_vector_of_another_text_or_none_does_not_count(given: Any, tmp_path: P
     assert published(tmp_path, text="raw", embedding=given) is None
 
 
-@pytest.mark.parametrize("vector", [["a"], [None], [[1.0], [2.0, 3.0]], [float("nan")], [1e7], {"0": 1.0}, "text"])
+@pytest.mark.parametrize(
+    "vector", [["a"], [None], [[1.0], [2.0, 3.0]], [float("nan")], [1e7], [-(2**63)], {"0": 1.0}, "text"]
+)
 def test_a_vector_that_can_not_be_used_is_reported_and_the_report_stays(
     vector: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -476,6 +478,19 @@ def test_vectors_have_one_length(tmp_path: Path, capsys: pytest.CaptureFixture[s
     [found] = read_database(Snapshot([incident(1, [10, 11])], documents).write(tmp_path / NAME), Problems()).incidents
     assert [each.published is None for each in found.reports] == [False, True]
     assert "document 2: the vector of report 11 isn't a list of 2 numbers" in capsys.readouterr().err
+
+
+def test_one_vector_of_another_length_costs_only_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also if it is the first."""
+    documents = [
+        report(10, "One.", embedding=embedding([1], form_hash("One."))),
+        report(11, "Two.", embedding=embedding([1, 2], form_hash("Two."))),
+        report(12, "Three.", embedding=embedding([3, 4], form_hash("Three."))),
+    ]
+    path = Snapshot([incident(1, [10, 11, 12])], documents).write(tmp_path / NAME)
+    [found] = read_database(path, Problems()).incidents
+    assert [each.published is None for each in found.reports] == [True, False, False]
+    assert "document 1: the vector of report 10 isn't a list of 2 numbers" in capsys.readouterr().err
 
 
 def test_a_translation_does_not_take_the_vector_of_the_original(tmp_path: Path) -> None:
@@ -514,9 +529,9 @@ def test_duplicates_that_lead_nowhere_are_reported(
         f"{file}, {unit} {place + 5}: duplicate_incident_number or true_incident_number isn't a whole number above 0"
         "; skipped",
         f"{file}, {unit} {place + 4}: an earlier {unit} has incident 6 too; skipped",
-        f"{file}, {unit} {place}: incident 7 became itself by way of its duplicates; skipped",
-        f"{file}, {unit} {place + 1}: incident 8 became itself by way of its duplicates; skipped",
-        f"{file}, {unit} {place + 2}: incident 9 became itself by way of its duplicates; skipped",
+        f"{file}, {unit} {place}: the duplicates of incident 7 lead in a circle; skipped",
+        f"{file}, {unit} {place + 1}: the duplicates of incident 8 lead in a circle; skipped",
+        f"{file}, {unit} {place + 2}: the duplicates of incident 9 lead in a circle; skipped",
     ]
 
 
@@ -579,6 +594,16 @@ def test_a_dump_that_leads_elsewhere_is_refused(name: str, tmp_path: Path) -> No
     assert str(error.value) == f"{path} has no file named reports.bson; {name!r} leads out of the archive."
 
 
+@pytest.mark.parametrize("moved", ["incidents.bson", "duplicates.bson"])
+def test_dumps_of_two_databases_are_not_mixed(moved: str, tmp_path: Path) -> None:
+    files = {f"{FOLDER}/{name}": content for name, content in SMALL.files().items()}
+    files[f"{FOLDER}/history/{moved}"] = files.pop(f"{FOLDER}/aiidprod/{moved}")
+    with pytest.raises(SourceError) as error:
+        read_database(pack(tmp_path / NAME, files), Problems())
+    assert str(error.value).endswith("; the dumps of one database must be in one folder.")
+    assert f"'{FOLDER}/history/{moved}'" in str(error.value)
+
+
 def test_two_dumps_of_one_name_are_refused(tmp_path: Path) -> None:
     files = {f"{FOLDER}/{file}": content for file, content in SMALL.files().items()}
     path = pack(tmp_path / NAME, {**files, "other/reports.bson": b""})
@@ -620,9 +645,19 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypa
         read_database(path, Problems())
 
 
+def test_a_header_that_announces_too_much_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """tarfile would look for the next header until the end of that size, though the file ends long before."""
+    huge = tarfile.TarInfo("huge")
+    huge.size = 2 * 10**6
+    monkeypatch.setattr(archive, "MAX_UNPACKED_BYTES", 10**6)
+    (tmp_path / "s.tar").write_bytes(huge.tobuf(tarfile.GNU_FORMAT) + SMALL.write(tmp_path / NAME).read_bytes())
+    with pytest.raises(SourceError, match=r"has more than 1,000,000 bytes when it is unpacked\.$"):
+        read_database(tmp_path / "s.tar", Problems())
+
+
 def test_an_archive_of_too_many_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "MAX_MEMBERS", len(SMALL.files()) - 1)
-    with pytest.raises(SourceError, match="files; a snapshot has some 60"):
+    with pytest.raises(SourceError, match="files; a snapshot has about 60"):
         read_database(SMALL.write(tmp_path / NAME), Problems())
 
 
@@ -652,6 +687,25 @@ def test_an_archive_with_a_damaged_header_is_refused(at: int, tmp_path: Path) ->
     path.write_bytes(content)
     with pytest.raises(SourceError, match="is damaged: there is no readable header"):
         read_database(path, Problems())
+
+
+@pytest.mark.parametrize("into_header", [0, 100])
+@pytest.mark.parametrize("at", range(1, 9))
+def test_an_archive_that_is_cut_between_files_is_refused(at: int, into_header: int, tmp_path: Path) -> None:
+    """Else the translations at its end would be missing, and nobody would notice."""
+    content = SMALL.write(tmp_path / "s.tar").read_bytes()
+    (tmp_path / "s.tar").write_bytes(content[: headers(content)[at] + into_header])
+    with pytest.raises(SourceError, match=r"s\.tar is cut off: a tar ends with zeros, "):
+        read_database(tmp_path / "s.tar", Problems())
+
+
+def test_a_tar_that_ends_with_a_zip_is_a_tar(tmp_path: Path) -> None:
+    """As with a table of Excel's, which is a zip."""
+    table = io.BytesIO()
+    with zipfile.ZipFile(table, "w") as packed:
+        packed.writestr("xl/workbook.xml", "x")
+    files = {f"{FOLDER}/{name}": content for name, content in SMALL.files().items()}
+    assert read(pack(tmp_path / "s.tar", {**files, "table.xlsx": table.getvalue()})).incidents == INCIDENTS
 
 
 def test_fields_of_any_length_are_read_from_tables(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from similarity.sources.markdown import without_markdown
         ("```python\nprint(1)\n```\n\n    indented\n", "print(1)\nindented"),
         ("| a | b |\n|---|---|\n| c | d |", "a\nb\nc\nd"),
         ("<div>In <b>bold</b></div>\n\nOut<br>side <!-- no --> <script>no()</script>", "In bold\nOut\nside"),
+        ("<div><![unknown[ no ]>In a box</div>", "In a box"),
         ("AT&amp;T &lt;3 &copy; 1 < 2 & 3", "AT&T <3 © 1 < 2 & 3"),
         ("snake_case_words and 2*3*4", "snake_case_words and 234"),
         ("事故 *und* 🤖", "事故 und 🤖"),

@@ -41,6 +41,17 @@ def test_links_may_be_relative_and_lead_to_this_machine(href: str, host: Host) -
     assert newest_snapshot(f"{host.url}/snapshots/").url == f"{host.url}/files/{NEWEST}"
 
 
+def test_links_are_escaped_as_browsers_escape_them(host: Host) -> None:
+    host.pages["/"] = f'<a href="https://x.org/a b/é/%C3%A9/{NEWEST}?a=b%20c">newest</a>'
+    assert newest_snapshot(f"{host.url}/").url == f"https://x.org/a%20b/%C3%A9/%C3%A9/{NEWEST}?a=b%20c"
+
+
+@pytest.mark.parametrize("start", ["<![if !IE]>", "<![endif]-->", "<![unknown[ x ]>", "<![ >", "<!>", "<!unknown x>"])
+def test_declarations_that_only_browsers_understand_are_no_problem(start: str, host: Host) -> None:
+    host.pages["/"] = start + PAGE
+    assert newest_snapshot(f"{host.url}/").name == NEWEST
+
+
 def test_relative_links_count_from_where_the_page_is_now(host: Host) -> None:
     host.redirects["/old"] = f"{host.url}/new/page"
     host.pages["/new/page"] = f'<a href="{NEWEST}">newest</a>'
@@ -77,7 +88,7 @@ def test_a_page_without_links_is_told_in_one_sentence(content: str, host: Host) 
 )
 def test_a_newest_link_that_is_not_https_is_refused(link: str, host: Host) -> None:
     host.pages["/"] = PAGE.replace("https://bucket.example/a&amp;b/", link)
-    with pytest.raises(SourceError, match=r"isn't an https URL; others are only used on localhost\.$"):
+    with pytest.raises(SourceError, match=r"isn't an https URL; other URLs are allowed only on localhost\.$"):
         newest_snapshot(f"{host.url}/")
 
 

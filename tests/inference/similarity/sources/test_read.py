@@ -504,6 +504,12 @@ def test_a_name_with_line_breaks_makes_no_second_line(form: str, tmp_path: Path)
     assert "\n" not in str(error.value)
 
 
+def test_a_zip_with_an_empty_name_is_read(tmp_path: Path) -> None:
+    path = write_archive(tmp_path / "s.zip", {"another": b"x", **CONTENTS}, {})
+    path.write_bytes(path.read_bytes().replace(b"another", b"\0nother"))  # zipfile ends a name at a zero byte
+    assert read(path) == EXPECTED
+
+
 @pytest.mark.parametrize("form", ["zip", "tar"])
 def test_two_files_in_an_archive_are_named(form: str, tmp_path: Path) -> None:
     path = write_archive(tmp_path / f"s.{form}", {**CONTENTS, "old\\incidents.csv": b""}, {})
@@ -602,6 +608,11 @@ def test_a_file_that_is_no_source_is_refused_in_one_sentence(content: bytes, tmp
         assert str(error.value) == f"{path} isn't a folder, zip, tar or CSV file (in UTF-8), or it is cut off."
     else:
         assert str(error.value).startswith("snapshot.bin has no column ")
+
+
+def test_a_source_that_is_not_there_is_told_as_such(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"/gone doesn't exist\.$"):
+        read_incidents(tmp_path / "gone", Problems(), "title")
 
 
 @pytest.mark.parametrize("name", ["incidents", "INCIDENTS.CSV", "incidents.csv.txt", "incidents.zip"])

@@ -82,6 +82,13 @@ def test_rows_that_do_not_go_with_earlier_ones_are_skipped(tmp_path: Path, capsy
     ]
 
 
+def test_one_mean_of_another_length_costs_only_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also if it is the first."""
+    path = write_state_csv(tmp_path / "state.csv", (1, 1, [1]), (2, 1, [1, 2]), (3, 1, [3, 4]))
+    assert read_state_csv(path, Problems()).incident_ids.tolist() == [2, 3]
+    assert capsys.readouterr().err.startswith("state.csv, line 2: mean isn't a list of 2 numbers ")
+
+
 def test_a_state_table_without_a_usable_row_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"^state\.csv has no usable row\.$"):
         read_state_csv(write_state_csv(tmp_path / "state.csv", ("x", 1, [1])), Problems())
