@@ -13,7 +13,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,8 @@ from tiny import write_tiny_longformer
 
 # Ray's own code warns, and its pipes and sockets are collected late.
 pytestmark = pytest.mark.filterwarnings("ignore")
+
+OnRay = Callable[..., AbstractContextManager[Compute]]
 
 # So many parts that each worker gets several.
 TEXTS = [f"Incident {number}: a robot dropped a parcel " + "on and on " * (100 + 3 * number) for number in range(120)]
@@ -63,7 +65,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.fixture
-def on_ray(tiny_model_dir: Path, tiny_encoder: TorchEncoder) -> partial[AbstractContextManager[Compute]]:
+def on_ray(tiny_model_dir: Path, tiny_encoder: TorchEncoder) -> OnRay:
     """Two workers on this machine, unless told otherwise. With half a CPU each, both fit on any machine."""
     return partial(
         ray_compute,
@@ -90,7 +92,7 @@ def require_local_vectors(found: list[Mapping[str, Vector]], encoder: TorchEncod
 
 @pytest.mark.slow
 def test_all_vectors_come_though_a_worker_is_killed_at_work(
-    ray: Any, on_ray: Any, tiny_encoder: TorchEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ray: Any, on_ray: OnRay, tiny_encoder: TorchEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     note = str(tmp_path / "killed")
 
@@ -116,7 +118,7 @@ def test_all_vectors_come_though_a_worker_is_killed_at_work(
 
 @pytest.mark.slow
 def test_a_stopped_build_goes_on_from_the_store(
-    ray: Any, on_ray: Any, tiny_encoder: TorchEncoder, tmp_path: Path
+    ray: Any, on_ray: OnRay, tiny_encoder: TorchEncoder, tmp_path: Path
 ) -> None:
     def stop(done: int, _: int) -> None:
         if done:
@@ -137,7 +139,7 @@ def test_a_stopped_build_goes_on_from_the_store(
 
 @pytest.mark.slow
 def test_all_vectors_come_though_a_machine_is_lost_at_work(
-    ray: Any, on_ray: Any, tiny_encoder: TorchEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ray: Any, on_ray: OnRay, tiny_encoder: TorchEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ray.cluster_utils import Cluster
 
@@ -177,7 +179,7 @@ def test_all_vectors_come_though_a_machine_is_lost_at_work(
 
 
 @pytest.mark.slow
-def test_another_model_at_the_path_is_refused(ray: Any, on_ray: Any) -> None:
+def test_another_model_at_the_path_is_refused(ray: Any, on_ray: OnRay) -> None:
     with on_ray(fingerprint="0123456789abcdef01234567") as compute, pytest.raises(ClusterError) as refused:
         next(compute(TEXTS))
     assert re.search(
@@ -208,7 +210,7 @@ def test_a_worker_computes_the_vectors_of_one_part(tiny_model_dir: Path, tiny_en
     assert np.array_equal(vectors, np.stack([tiny_encoder.encode(text).vector for text in texts]))
 
 
-def test_a_missing_ray_is_said_in_a_sentence(on_ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_ray_is_said_in_a_sentence(on_ray: OnRay, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setitem(sys.modules, "ray.data", None)
     with pytest.raises(ClusterError, match=r"^the package ray.* isn't installed\. .*requirements-ray\.txt"), on_ray():
@@ -217,7 +219,7 @@ def test_a_missing_ray_is_said_in_a_sentence(on_ray: Any, monkeypatch: pytest.Mo
 
 @pytest.mark.slow
 def test_a_cluster_that_can_not_be_reached_is_said_in_a_sentence(
-    ray: Any, on_ray: Any, monkeypatch: pytest.MonkeyPatch
+    ray: Any, on_ray: OnRay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refusal(address: str | None) -> str:
         with pytest.raises(ClusterError) as refused, on_ray(address=address):
