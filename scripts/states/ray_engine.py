@@ -16,8 +16,9 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,6 +37,9 @@ from similarity.vectors import Vector
 DEFAULT_CPUS = 1.0
 # Ray keeps each block of a dataset in mind, so there shouldn't be millions. A worker gives back a block at a time.
 _MOST_BLOCKS = 10_000
+
+# The beginnings of their names.
+_RAY_DATA_THREADS = ("StreamingExecutor", "iter_threaded")
 
 _REACH_S = 10.0
 # Ray tries for minutes to reach a cluster, and prints much meanwhile. So another process tries first, for this time:
@@ -138,9 +142,22 @@ def ray_compute(
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         pool = _pool_size(ray.cluster_resources().get("CPU", 0), workers, cpus)
         arguments = (str(model_dir.resolve()), max_tokens, precision, fingerprint)
-        yield lambda texts: _embed(list(parts(texts)), arguments, pool, cpus)
+        with ExitStack() as running:
+
+            def compute(texts: Sequence[str]) -> Iterator[Mapping[str, Vector]]:
+                return running.enter_context(closing(_embed(list(parts(texts)), arguments, pool, cpus)))
+
+            yield compute
     finally:
+        _join_threads()
         ray.shutdown()
+
+
+def _join_threads() -> None:
+    """Waits for Ray Data's threads. Ray would end this process if one of them asked for anything after its shutdown."""
+    for thread in threading.enumerate():
+        if thread.name.startswith(_RAY_DATA_THREADS):
+            thread.join(_JOIN_S)
 
 
 def _require_cluster(address: str) -> None:
@@ -164,7 +181,8 @@ def _require_cluster(address: str) -> None:
         raise ClusterError(f"no Ray cluster answers at {address} within {_JOIN_S:.0f} s") from error
     if joined.returncode:
         reason = (joined.stderr.strip().splitlines() or ["the attempt was ended"])[-1]
-        raise ClusterError(f"the Ray cluster at {address} can't be joined: {one_line(reason)}")
+        hint = "" if "RAY_AUTH_MODE" in os.environ else ". If it wants a token, set RAY_AUTH_MODE=token"
+        raise ClusterError(f"the Ray cluster at {address} can't be joined: {one_line(reason).rstrip('.')}{hint}.")
 
 
 def _pool_size(cluster_cpus: float, workers: int | None, cpus: float) -> int:
@@ -179,7 +197,7 @@ def _pool_size(cluster_cpus: float, workers: int | None, cpus: float) -> int:
 
 def _embed(
     todo: Sequence[Sequence[str]], arguments: tuple[Any, ...], pool: int, cpus: float
-) -> Iterator[Mapping[str, Vector]]:
+) -> Generator[Mapping[str, Vector], None, None]:
     """Yields the vectors of each part, in the order in which they are done. arguments: of `Embedder`."""
     import ray.data
 
@@ -196,13 +214,16 @@ def _embed(
     )
     try:
         # Without prefetching, a part comes as soon as it is done, not when the next one is.
-        for block in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            for row in block.to_pylist():
-                if row["problem"]:
-                    raise ClusterError(row["problem"])
-                texts = todo[row["number"]]
-                vectors = np.frombuffer(row["vectors"], dtype=np.float32).reshape(len(texts), -1)
-                yield dict(zip(texts, vectors, strict=True))
+        blocks = iter(done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+        # Closing ends the work on other parts.
+        with closing(blocks):
+            for block in blocks:
+                for row in block.to_pylist():
+                    if row["problem"]:
+                        raise ClusterError(row["problem"])
+                    texts = todo[row["number"]]
+                    vectors = np.frombuffer(row["vectors"], dtype=np.float32).reshape(len(texts), -1)
+                    yield dict(zip(texts, vectors, strict=True))
     except ray.exceptions.RayError as error:
         raise ClusterError(f"the workers of the Ray cluster failed: {_reason(error)}") from error
 

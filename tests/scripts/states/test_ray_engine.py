@@ -40,8 +40,14 @@ OnRay = Callable[..., AbstractContextManager[Compute]]
 TEXTS = [f"Incident {number}: a robot dropped a parcel " + "on and on " * (100 + 3 * number) for number in range(120)]
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where Ray keeps its token, which a process reads once."""
+    return tmp_path_factory.mktemp("home")
+
+
 @pytest.fixture
-def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def ray(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Ray, whose files go to a folder of this test. A Ray that hangs fails the test."""
     module = pytest.importorskip("ray", reason="needs scripts/states/requirements-ray.txt")
 
@@ -52,6 +58,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:
         monkeypatch.setenv("RAY_TMPDIR", folder)
         monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        monkeypatch.setenv("HOME", str(home))
         before = signal.signal(signal.SIGALRM, give_up)
         signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
         try:
