@@ -355,7 +355,7 @@ def test_a_file_in_place_of_the_store_of_vectors_is_told_in_one_line(
     assert main([str(snapshot), "--model", str(tiny_model_dir), "--out", str(out)]) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"build_state: the store of vectors {store} can't be used: ")
-    assert "deleted" in line
+    assert "delete it" in line
     assert store.read_bytes() == b"my notes" * 1000
     assert out.read_bytes() == b"an old state"
 

@@ -66,7 +66,7 @@ def test_dates_that_a_state_lacks_are_unknown() -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        {"model": "another model"},
+        {"model": "another model", "model_fingerprint": ""},
         {"model_fingerprint": "4567"},
         {"precision": "bfloat16"},
         {"max_tokens": 4096},
@@ -76,3 +76,8 @@ def test_dates_that_a_state_lacks_are_unknown() -> None:
 )
 def test_states_of_other_models_can_not_be_compared(other: dict[str, object]) -> None:
     assert changes(BEFORE, replace(BEFORE, **other)) is None  # type: ignore[arg-type]
+
+
+def test_a_fingerprint_counts_before_a_name_and_is_unknown_for_published_vectors() -> None:
+    for other in ({"model": "another name"}, {"model_fingerprint": ""}):
+        assert changes(BEFORE, replace(BEFORE, **other)) == Changes((), (), ())  # type: ignore[arg-type]
