@@ -26,6 +26,7 @@ from shared import command
 from shared.command import INFERENCE_DIR, ROOT, argument_parser, progress_bar
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -45,6 +46,7 @@ from similarity.sources.download import download
 from similarity.sources.page import newest_snapshot, snapshots_url
 from similarity.sources.problems import Problems, SourceError
 from states.building import BuildEngine, Options, Result, build, is_current
+from states.ray_engine import DEFAULT_CPUS, ClusterError
 
 if TYPE_CHECKING:
     from typing import Never
@@ -135,13 +137,23 @@ def _listed(ids: Sequence[int]) -> str:
     return f"{len(ids)} ({', '.join(map(str, ids[:_NAMED]))}{more})" if ids else "0"
 
 
-def _number(least: int) -> Callable[[str], int]:
+def _number(least: int, also: str = "") -> Callable[[str], int]:
     def parse(value: str) -> int:
         if not value.isascii() or not value.isdigit() or int(value) < least:
-            raise argparse.ArgumentTypeError(f"or MAX_TOKENS must be a whole number from {least}, not {value!r}")
+            raise argparse.ArgumentTypeError(f"{also}must be a whole number from {least}, not {value!r}")
         return int(value)
 
     return parse
+
+
+def _share(value: str) -> float:
+    try:
+        share = float(value)
+    except ValueError:
+        share = 0
+    if not 0 < share < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {value!r}")
+    return share
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -160,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--max-tokens",
-        type=_number(FEWEST_TOKENS),
+        type=_number(FEWEST_TOKENS, "or MAX_TOKENS "),
         metavar="N",
         default=os.environ.get("MAX_TOKENS") or None,
         help="texts are cut here (default MAX_TOKENS of the environment; without it, the model's maximum for "
@@ -185,7 +197,15 @@ def _parser() -> argparse.ArgumentParser:
         default="torch",
         help="where vectors are computed: torch in this process (default), ray on a Ray cluster",
     )
-    parser.add_argument("--address", help="address of the Ray cluster (default: a Ray of its own on this machine)")
+    parser.add_argument(
+        "--address", help="HOST:PORT of a Ray cluster, or auto (default RAY_ADDRESS; without it, a Ray on this machine)"
+    )
+    parser.add_argument(
+        "--workers", type=_number(1), metavar="N", help="processes on the Ray cluster (default: as many as fit)"
+    )
+    parser.add_argument(
+        "--cpus-per-worker", type=_share, metavar="N", help=f"CPUs of each process (default {DEFAULT_CPUS:g})"
+    )
     parser.add_argument(
         "--cache",
         type=Path,
@@ -201,6 +221,8 @@ def _checked(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Optio
     """Exits with 2 if the arguments can't be used."""
     if bool(args.source) == args.latest:
         parser.error("give a source or --latest" if not args.source else "give a source or --latest, not both")
+    if args.engine != "ray" and (args.address or args.workers or args.cpus_per_worker):
+        parser.error("--address, --workers and --cpus-per-worker are for --engine ray")
     if args.latest and args.titles:
         parser.error("--titles is for a state or a state.csv, not for --latest, which has titles")
     for path in (args.source, args.titles):
@@ -223,6 +245,8 @@ def _checked(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Optio
         precision=args.precision,
         engine=args.engine,
         address=args.address,
+        workers=args.workers,
+        cpus_per_worker=args.cpus_per_worker or DEFAULT_CPUS,
     )
 
 
@@ -244,7 +268,7 @@ def main(argv: list[str] | None = None) -> int:
     except ModelError as error:
         print(f"build_state: the model can't be loaded: {error.detail}", file=sys.stderr)
         return 1
-    except (SourceError, StoreError, OSError) as error:
+    except (SourceError, StoreError, ClusterError, OSError) as error:
         print(f"build_state: {error}", file=sys.stderr)
         return 1
     report(result, before, options.out)

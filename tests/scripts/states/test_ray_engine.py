@@ -6,6 +6,7 @@ Each test with Ray starts a cluster on this machine and ends it.
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import re
 import signal
@@ -22,14 +23,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+import build_state
 from processes import PATIENCE_S, wait_until
 from similarity.encoder.torch_encoder import TorchEncoder
+from similarity.incidents.state import IncidentState
 from similarity.refresh.compute import Compute, Computer, in_this_process, parts
 from similarity.refresh.vector_store import VectorStore
 from similarity.vectors import Vector
 from states import ray_engine
 from states.ray_engine import ClusterError, Embedder, ray_compute
-from tiny import write_tiny_longformer
+from tiny import SAMPLE_DIR, write_tiny_longformer
 
 # Ray's own code warns, and its pipes and sockets are collected late.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -38,6 +41,14 @@ OnRay = Callable[..., AbstractContextManager[Compute]]
 
 # So many parts that each worker gets several.
 TEXTS = [f"Incident {number}: a robot dropped a parcel " + "on and on " * (100 + 3 * number) for number in range(120)]
+
+
+@pytest.fixture(autouse=True)
+def usual_log_records() -> Iterator[None]:
+    """Ray gives every log record of the process a field, from its import on."""
+    before = logging.getLogRecordFactory()
+    yield
+    logging.setLogRecordFactory(before)
 
 
 @pytest.fixture(scope="module")
@@ -256,3 +267,45 @@ def test_the_pool_fits_into_the_cluster() -> None:
         ray_engine._pool_size(2, 3, 1)
     with pytest.raises(ClusterError, match=r"has 2 CPUs, too few for 1 workers with 4 CPUs each"):
         ray_engine._pool_size(2, None, 4)
+
+
+@pytest.mark.slow
+def test_the_command_builds_the_same_state_on_ray(ray: Any, tiny_model_dir: Path, tmp_path: Path) -> None:
+    del ray
+    states = {}
+    for engine, options in {"torch": [], "ray": ["--workers", "2", "--cpus-per-worker", "0.5"]}.items():
+        out = tmp_path / f"{engine}.pt"
+        arguments = [str(SAMPLE_DIR), "--model", str(tiny_model_dir), "--out", str(out), "--engine", engine, *options]
+        assert build_state.main([*arguments, "--cache", str(tmp_path / engine)]) == 0
+        states[engine] = IncidentState.load(out)
+    assert np.array_equal(states["ray"].incident_ids, states["torch"].incident_ids)
+    assert np.allclose(states["ray"].means, states["torch"].means, rtol=0, atol=1e-5)
+
+
+def test_the_command_says_in_a_line_that_there_is_no_cluster(
+    tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ray", reason="needs scripts/states/requirements-ray.txt")
+    out = tmp_path / "state.pt"
+    arguments = [str(SAMPLE_DIR), "--model", str(tiny_model_dir), "--out", str(out), "--cache", str(tmp_path / "cache")]
+    assert build_state.main([*arguments, "--engine", "ray", "--address", "nowhere"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "build_state: nowhere isn't an address of a Ray cluster. Give HOST:PORT of its head, or auto."
+    ]
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--workers", "2"], "--address, --workers and --cpus-per-worker are for --engine ray"),
+        (["--engine", "ray", "--workers", "0"], "must be a whole number from 1"),
+        (["--engine", "ray", "--cpus-per-worker", "0"], "must be a number above 0"),
+        (["--engine", "ray", "--cpus-per-worker", "nan"], "must be a number above 0"),
+    ],
+)
+def test_options_of_ray_are_checked(arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        build_state.main([str(SAMPLE_DIR), *arguments])
+    assert exit_.value.code == 2
+    assert reason in capsys.readouterr().err.splitlines()[-1]
