@@ -46,9 +46,8 @@ TEXTS = [f"Incident {number}: a robot dropped a parcel " + "on and on " * (100 +
 @pytest.fixture(autouse=True)
 def usual_log_records() -> Iterator[None]:
     """Ray gives every log record of the process a field, from its import on."""
-    before = logging.getLogRecordFactory()
     yield
-    logging.setLogRecordFactory(before)
+    logging.setLogRecordFactory(logging.LogRecord)
 
 
 @pytest.fixture(scope="module")
