@@ -16,7 +16,7 @@ Computed vectors are kept, so that the next build computes only those of new tex
 
 Examples:
     python scripts/build_state.py --latest
-    python scripts/build_state.py scripts/sample --model inference/model --out inference/model/incident_cls.pt
+    python scripts/build_state.py scripts/sample --out sample.pt
     python scripts/build_state.py state.csv --titles incidents.csv
 """
 
@@ -106,14 +106,18 @@ def report(result: Result, before: IncidentState | None, out: Path) -> None:
     if not result.built or not result.database:
         return
     count = result.built.reports
-    saved = count["published"] + count["stored"]
+    saved = (count["published"] + count["stored"]) / state.report_counts.sum()
     print(
         f"Vectors: {count['published']} published by AIID, {count['stored']} from earlier builds, {count['computed']} "
-        f"computed now; {saved / state.report_counts.sum():.1%} of the work was saved"
+        f"computed now{f'; {saved:.1%} of the work was saved' if saved else ''}"
     )
-    left_out = {"without a vector": count["without"], "blank in ASCII": count["blank"]}
-    if any(left_out.values()):
-        print("Reports left out: " + ", ".join(f"{number} {why}" for why, number in left_out.items() if number))
+    if result.built.without:
+        print(
+            f"Reports left out, because AIID has no vector of their present text: {_listed(result.built.without)}. "
+            "With the model (scripts/fetch_model.py), --vectors auto computes them."
+        )
+    if count["blank"]:
+        print(f"Reports left out, because they are blank in ASCII: {count['blank']}")
     if result.built.left_out:
         print(f"Incidents left out, because no report has a vector: {_listed(result.built.left_out)}")
     untranslated = result.database.untranslated
@@ -160,9 +164,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argument_parser(__doc__)
     model_dir = INFERENCE_DIR / DEFAULT_MODEL_DIR
     parser.add_argument("source", type=Path, nargs="?", help="data to build the state from, see below")
-    parser.add_argument("--latest", action="store_true", help="download AIID's newest snapshot, and build from it")
+    parser.add_argument(
+        "--latest", action="store_true", help="download AIID's newest snapshot into the cache, and build from it"
+    )
     parser.add_argument("--model", type=Path, default=model_dir, help="model folder (default inference/model)")
-    parser.add_argument("--out", type=Path, help="file to write (default incident_cls.pt in the model folder)")
+    parser.add_argument(
+        "--out", type=Path, help="file to write, in a folder that exists (default incident_cls.pt in the model folder)"
+    )
     parser.add_argument("--vectors", choices=get_args(VectorsFrom), default="auto", help="see below (default auto)")
     parser.add_argument(
         "--responses",
@@ -175,8 +183,8 @@ def _parser() -> argparse.ArgumentParser:
         type=_number(FEWEST_TOKENS, "or MAX_TOKENS "),
         metavar="N",
         default=os.environ.get("MAX_TOKENS") or None,
-        help="texts are cut here (default MAX_TOKENS of the environment; without it, the model's maximum for "
-        "--vectors computed, else AIID's 2,000)",
+        help="cut texts at N tokens (default: the variable MAX_TOKENS; without it 2,000 if AIID's vectors may be used, "
+        "else the model's maximum)",
     )
     parser.add_argument("--titles", type=Path, help="incidents.csv with titles and dates for a state.csv or a state")
     parser.add_argument(
@@ -213,7 +221,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="folder that keeps vectors and snapshots (default .cache)",
     )
-    parser.add_argument("--strict", action="store_true", help="exit 1 if any row or document was skipped")
+    parser.add_argument(
+        "--strict", action="store_true", help="exit 1 if any row or document was skipped; the state is written anyway"
+    )
     return parser
 
 
@@ -231,6 +241,8 @@ def _checked(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Optio
     out: Path = args.out or args.model / DEFAULT_INCIDENTS_FILENAME
     if args.out and not out.parent.is_dir():
         parser.error(f"there is no folder {out.parent}")
+    if out.is_dir():
+        parser.error(f"{out} is a folder; --out must name a file")
     if not args.model.is_dir() and args.vectors == "computed":
         parser.error(f"there is no model folder {args.model}: {HOW_TO_GET_ONE}")
     return Options(
@@ -268,8 +280,11 @@ def main(argv: list[str] | None = None) -> int:
     except ModelError as error:
         print(f"build_state: the model can't be loaded: {error.detail}", file=sys.stderr)
         return 1
-    except (SourceError, StoreError, ClusterError, OSError) as error:
+    except (SourceError, StoreError, ClusterError) as error:
         print(f"build_state: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"build_state: {error.filename or options.out}: {error.strerror or error}", file=sys.stderr)
         return 1
     report(result, before, options.out)
     if problems.count:

@@ -89,9 +89,10 @@ class VectorStore:
             yield
         except (sqlite3.Error, OSError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise StoreError(
-                f"the store of vectors {self._path} can't be used: {reason}; delete it to compute all vectors again"
-            ) from error
+            # An OperationalError has another cause, e.g. a full disk.
+            damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
+            remedy = "; delete it to compute all vectors again" if damaged else ""
+            raise StoreError(f"the store of vectors {self._path} can't be used: {reason}{remedy}") from error
 
     def __enter__(self) -> VectorStore:
         return self
