@@ -272,6 +272,8 @@ def main(argv: list[str] | None = None) -> int:
         if source is None:
             return 0
         before = _state_before(options.out)
+        if sys.stderr.isatty():  # reading a snapshot takes 20 s
+            print(f"Reading {source} ...", file=sys.stderr)
         with Bar("chars") as bar:
             result = build(source, replace(options, progress=bar), problems)
     except KeyboardInterrupt:

@@ -524,6 +524,10 @@ def test_two_files_in_an_archive_are_named(form: str, tmp_path: Path) -> None:
 
 
 UNUSABLE = {
+    "none of the files": (
+        {"notes.txt": "mine", "backup.tar.bz2": ""},
+        "has neither AIID's dumps (incidents.bson, reports.bson) nor its tables (incidents.csv, reports.csv).",
+    ),
     "no file": ({"reports.csv": REPORTS}, "has no file named incidents.csv."),
     "two files": (
         {"incidents.csv": INCIDENTS, "reports.csv": REPORTS, "old/incidents.csv": INCIDENTS},
