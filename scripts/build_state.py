@@ -16,7 +16,7 @@ Computed vectors are kept, so that the next build computes only those of new tex
 
 Examples:
     python scripts/build_state.py --latest
-    python scripts/build_state.py scripts/sample --model inference/model --out inference/model/incident_cls.pt
+    python scripts/build_state.py scripts/sample --out sample.pt
     python scripts/build_state.py state.csv --titles incidents.csv
 """
 
@@ -26,6 +26,7 @@ from shared import command
 from shared.command import INFERENCE_DIR, ROOT, argument_parser, progress_bar, writing_stdout
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -45,6 +46,7 @@ from similarity.sources.download import download
 from similarity.sources.page import newest_snapshot, snapshots_url
 from similarity.sources.problems import Problems, SourceError
 from states.building import BuildEngine, Options, Result, build, is_current
+from states.ray_engine import DEFAULT_CPUS, ClusterError
 
 if TYPE_CHECKING:
     from typing import Never
@@ -105,14 +107,18 @@ def report(result: Result, before: IncidentState | None, out: Path) -> None:
     if not result.built or not result.database:
         return
     count = result.built.reports
-    saved = count["published"] + count["stored"]
+    saved = (count["published"] + count["stored"]) / state.report_counts.sum()
     print(
         f"Vectors: {count['published']} published by AIID, {count['stored']} from earlier builds, {count['computed']} "
-        f"computed now; {saved / state.report_counts.sum():.1%} of the work was saved"
+        f"computed now{f'; {saved:.1%} of the work was saved' if saved else ''}"
     )
-    left_out = {"without a vector": count["without"], "blank in ASCII": count["blank"]}
-    if any(left_out.values()):
-        print("Reports left out: " + ", ".join(f"{number} {why}" for why, number in left_out.items() if number))
+    if result.built.without:
+        print(
+            f"Reports left out, because AIID has no vector of their present text: {_listed(result.built.without)}. "
+            "With the model (scripts/fetch_model.py), --vectors auto computes them."
+        )
+    if count["blank"]:
+        print(f"Reports left out, because they are blank in ASCII: {count['blank']}")
     if result.built.left_out:
         print(f"Incidents left out, because no report has a vector: {_listed(result.built.left_out)}")
     untranslated = result.database.untranslated
@@ -136,22 +142,36 @@ def _listed(ids: Sequence[int]) -> str:
     return f"{len(ids)} ({', '.join(map(str, ids[:_NAMED]))}{more})" if ids else "0"
 
 
-def _number(least: int) -> Callable[[str], int]:
+def _number(least: int, also: str = "") -> Callable[[str], int]:
     def parse(value: str) -> int:
         if not value.isascii() or not value.isdigit() or int(value) < least:
-            raise argparse.ArgumentTypeError(f"or MAX_TOKENS must be a whole number from {least}, not {value!r}")
+            raise argparse.ArgumentTypeError(f"{also}must be a whole number from {least}, not {value!r}")
         return int(value)
 
     return parse
+
+
+def _share(value: str) -> float:
+    try:
+        share = float(value)
+    except ValueError:
+        share = 0
+    if not 0 < share < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {value!r}")
+    return share
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argument_parser(__doc__)
     model_dir = INFERENCE_DIR / DEFAULT_MODEL_DIR
     parser.add_argument("source", type=Path, nargs="?", help="data to build the state from, see below")
-    parser.add_argument("--latest", action="store_true", help="download AIID's newest snapshot, and build from it")
+    parser.add_argument(
+        "--latest", action="store_true", help="download AIID's newest snapshot into the cache, and build from it"
+    )
     parser.add_argument("--model", type=Path, default=model_dir, help="model folder (default inference/model)")
-    parser.add_argument("--out", type=Path, help="file to write (default incident_cls.pt in the model folder)")
+    parser.add_argument(
+        "--out", type=Path, help="file to write, in a folder that exists (default incident_cls.pt in the model folder)"
+    )
     parser.add_argument("--vectors", choices=get_args(VectorsFrom), default="auto", help="see below (default auto)")
     parser.add_argument(
         "--responses",
@@ -161,11 +181,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--max-tokens",
-        type=_number(FEWEST_TOKENS),
+        type=_number(FEWEST_TOKENS, "or MAX_TOKENS "),
         metavar="N",
         default=os.environ.get("MAX_TOKENS") or None,
-        help="texts are cut here (default MAX_TOKENS of the environment; without it, the model's maximum for "
-        "--vectors computed, else AIID's 2,000)",
+        help="cut texts at N tokens (default: the variable MAX_TOKENS; without it 2,000 if AIID's vectors may be used, "
+        "else the model's maximum)",
     )
     parser.add_argument("--titles", type=Path, help="incidents.csv with titles and dates for a state.csv or a state")
     parser.add_argument(
@@ -186,7 +206,15 @@ def _parser() -> argparse.ArgumentParser:
         default="torch",
         help="where vectors are computed: torch in this process (default), ray on a Ray cluster",
     )
-    parser.add_argument("--address", help="address of the Ray cluster (default: a Ray of its own on this machine)")
+    parser.add_argument(
+        "--address", help="HOST:PORT of a Ray cluster, or auto (default RAY_ADDRESS; without it, a Ray on this machine)"
+    )
+    parser.add_argument(
+        "--workers", type=_number(1), metavar="N", help="processes on the Ray cluster (default: as many as fit)"
+    )
+    parser.add_argument(
+        "--cpus-per-worker", type=_share, metavar="N", help=f"CPUs of each process (default {DEFAULT_CPUS:g})"
+    )
     parser.add_argument(
         "--cache",
         type=Path,
@@ -194,7 +222,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="folder that keeps vectors and snapshots (default .cache)",
     )
-    parser.add_argument("--strict", action="store_true", help="exit 1 if any row or document was skipped")
+    parser.add_argument(
+        "--strict", action="store_true", help="exit 1 if any row or document was skipped; the state is written anyway"
+    )
     return parser
 
 
@@ -202,6 +232,8 @@ def _checked(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Optio
     """Exits with 2 if the arguments can't be used."""
     if bool(args.source) == args.latest:
         parser.error("give a source or --latest" if not args.source else "give a source or --latest, not both")
+    if args.engine != "ray" and (args.address or args.workers or args.cpus_per_worker):
+        parser.error("--address, --workers and --cpus-per-worker are for --engine ray")
     if args.latest and args.titles:
         parser.error("--titles is for a state or a state.csv, not for --latest, which has titles")
     for path in (args.source, args.titles):
@@ -212,6 +244,8 @@ def _checked(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Optio
         parser.error(f"{out} is a folder; --out is a file")
     if args.out and not out.parent.is_dir():
         parser.error(f"there is no folder {out.parent}")
+    if out.is_dir():
+        parser.error(f"{out} is a folder; --out must name a file")
     if not args.model.is_dir() and args.vectors == "computed":
         parser.error(f"there is no model folder {args.model}: {HOW_TO_GET_ONE}")
     return Options(
@@ -226,6 +260,8 @@ def _checked(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Optio
         precision=args.precision,
         engine=args.engine,
         address=args.address,
+        workers=args.workers,
+        cpus_per_worker=args.cpus_per_worker or DEFAULT_CPUS,
     )
 
 
@@ -239,6 +275,8 @@ def main(argv: list[str] | None = None) -> int:
         if source is None:
             return 0
         before = _state_before(options.out)
+        if sys.stderr.isatty():  # reading a snapshot takes 20 s
+            print(f"Reading {source} ...", file=sys.stderr)
         with Bar("chars") as bar:
             result = build(source, replace(options, progress=bar), problems)
     except KeyboardInterrupt:
@@ -247,8 +285,11 @@ def main(argv: list[str] | None = None) -> int:
     except ModelError as error:
         print(f"build_state: the model can't be loaded: {error.detail}", file=sys.stderr)
         return 1
-    except (SourceError, StoreError, OSError) as error:
+    except (SourceError, StoreError, ClusterError) as error:
         print(f"build_state: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"build_state: {error.filename or options.out}: {error.strerror or error}", file=sys.stderr)
         return 1
     with writing_stdout("build_state"):
         report(result, before, options.out)

@@ -32,6 +32,7 @@ from local.locks import UNLOCKED
 LOCKS = {
     "scripts/benchmarks/requirements.txt": "scripts/locks/requirements-benchmarks.txt",
     "requirements-dev.txt": "scripts/locks/requirements-dev.txt",
+    "scripts/states/requirements-ray.txt": "scripts/locks/requirements-ray.txt",
     "requirements.txt": "scripts/locks/requirements.txt",
     "inference/requirements-torch.txt": "inference/locks/requirements-torch.txt",
     "inference/requirements.txt": "inference/locks/requirements.txt",

@@ -120,7 +120,7 @@ def copy_project(folder: Path, model_dir: Path, encoder: TextEncoder) -> None:
     vector = [0.5] * encoder.dimension
     (folder / "state.csv").write_text(f'incident_id,count,mean\n1,2,"{vector}"\n', encoding="utf-8")
     quick_start = folder / ".quickstart" / "model"
-    options = Options(quick_start, folder / "descriptions.pt", folder / ".cache", text="description")
+    options = Options(quick_start, folder / "descriptions.pt", folder / "other cache", text="description")
     build(folder / "incidents.csv", options, Problems())
 
 

@@ -208,4 +208,6 @@ def large(incidents: int = 1400, reports: int = 7000, dimension: int = 768, char
 
 
 if __name__ == "__main__":
-    large().write(Path(sys.argv[1]) / NAME)
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    large().write(folder / NAME)

@@ -251,7 +251,8 @@ def test_the_log_is_the_one_of_the_table() -> None:
 
 def test_the_fields_of_an_answer_are_those_of_the_table(deployed: Deployed, caplog: pytest.LogCaptureFixture) -> None:
     documented = {literal(field) for field, _ in table(OPERATIONS, "| field of the line | meaning |")}
-    usual = {*vars(logging.makeLogRecord({})), "message"}
+    # A formatter adds the last two.
+    usual = {*vars(logging.makeLogRecord({})), "message", "asctime"}
     with caplog.at_level(logging.INFO, logger="similarity"):
         importlib.import_module("similar").handler({"text": "a"}, None)
     [line] = [record for record in caplog.records if record.getMessage() == "answered"]

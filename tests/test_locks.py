@@ -76,7 +76,7 @@ def test_no_lock_has_torch_or_what_only_its_gpu_build_needs_or_a_file_of_a_machi
 
 @pytest.mark.slow
 def test_all_locks_have_the_same_version_of_a_package() -> None:
-    assert len(LOCKS) == 5
+    assert len(LOCKS) == 6
     for larger, smaller in pairwise(LOCKS):
         assert pins(smaller).items() < pins(larger).items()
         assert hashes(smaller).values()
@@ -148,6 +148,7 @@ DECLARED_IN = {
     "infrastructure/": "requirements.txt",
     "app.py": "requirements.txt",
     "scripts/benchmark": "scripts/benchmarks/requirements.txt",
+    "scripts/states/": "scripts/states/requirements-ray.txt",
     "scripts/": "requirements.txt",
     "tests/": "requirements-dev.txt",
 }
@@ -276,7 +277,7 @@ def test_each_lock_is_made_from_the_versions_of_the_larger_one(
     assert run_with_fake_uv(tmp_path, monkeypatch, "none", *["--upgrade"] * upgrade) == 0
     names = list(lock.LOCKS)
     befores = [f"old {next(iter(lock.LOCKS.values()))}", *(f"lock of {name}" for name in names[:-1])]
-    upgrades = [upgrade, False, False, False, False]
+    upgrades = [upgrade, *[False] * (len(names) - 1)]
     assert [yaml.safe_load(line) for line in (tmp_path / "calls").read_text().splitlines()] == [
         list(call) for call in zip(names, upgrades, befores, strict=True)
     ]

@@ -96,11 +96,12 @@ advise() {
 # A venv is complete when its stamp holds the checksum of the requirements and the lock it was made from.
 ensure_venv() {
     local requirements=$1 lock=scripts/locks/$1 wanted stamp
-    wanted=$(cat "$requirements" requirements.txt inference/requirements*.txt "$lock" | cksum)
+    # shellcheck disable=SC2046  # the files that it includes
+    wanted=$(cat "$requirements" $(sed -n 's/^-r //p' "$requirements") requirements.txt inference/requirements*.txt "$lock" | cksum)
     stamp=.venv/.installed-${requirements%.txt}
     if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || ! .venv/bin/python -c '' 2>/dev/null; then
         trap 'say ""; say "Stopped; the same command goes on from here."; exit 130' INT
-        say "Setting up .venv from $requirements, once; this takes a minute or two and downloads 400 to 500 MB."
+        say "Setting up .venv from $requirements, once; this takes a minute or two and downloads 400 to 700 MB."
         if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then make_venv || return 1; fi
         if ! .venv/bin/python scripts/local/locks.py "$requirements" "$lock"; then
             say "The lock doesn't fit the requirements. This writes it anew: $PWD/.venv/bin/python scripts/lock.py"

@@ -23,6 +23,7 @@ from similarity.sources.problems import Problems, SourceError
 from similarity.sources.read import read_database
 from similarity.sources.state_files import has_vectors, read_original_state, read_state_csv, with_titles
 from similarity.sources.tables import is_text
+from states.ray_engine import DEFAULT_CPUS, ray_compute
 
 BuildEngine = Literal["torch", "ray"]
 
@@ -47,8 +48,8 @@ class Options:
     precision: Precision = DEFAULT_PRECISION
     engine: BuildEngine = "torch"
     address: str | None = None
-    workers: int = 2
-    cpus_per_worker: float = 1
+    workers: int | None = None
+    cpus_per_worker: float = DEFAULT_CPUS
     progress: Callable[[int, int], None] | None = None
 
     @property
@@ -90,7 +91,10 @@ def is_current(state: IncidentState, snapshot_name: str, options: Options) -> bo
 
 
 def build(source: Path, options: Options, problems: Problems) -> Result:
-    """Builds the state of `source` and saves it. Raises SourceError, ModelError, StoreError or OSError."""
+    """Builds the state of `source` and saves it.
+
+    Raises SourceError, ModelError, StoreError, ClusterError or OSError.
+    """
     if source.is_file() and is_pt(source):
         result = Result(read_original_state(source))
     elif source.is_file() and is_text(source) and has_vectors(source):
@@ -143,4 +147,17 @@ def _computer(options: Options, limit: int, stack: ExitStack) -> Computer:
     encoder = load_encoder(options.model_dir, engine="torch", precision=options.precision, max_tokens=limit)
     encoder.files.require_weights_unchanged()
     store = stack.enter_context(VectorStore(options.cache / STORE_FILENAME))
-    return Computer(encoder, store, progress=options.progress)
+    compute = None
+    if options.engine == "ray":
+        compute = stack.enter_context(
+            ray_compute(
+                options.model_dir,
+                max_tokens=limit,
+                precision=options.precision,
+                address=options.address,
+                workers=options.workers,
+                fingerprint=encoder.fingerprint,
+                cpus=options.cpus_per_worker,
+            )
+        )
+    return Computer(encoder, store, compute, options.progress)

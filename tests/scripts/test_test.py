@@ -25,8 +25,10 @@ def project(tmp_path: Path) -> Path:
     """A copy of what scripts/test needs, in which it installs and runs nothing."""
     folder = tmp_path / "a project"
     (folder / "scripts" / "local").mkdir(parents=True)
-    (folder / "inference").mkdir()
-    for name in ("scripts/test", "scripts/local/venv.sh", *(path.name for path in ROOT.glob("requirements*.txt"))):
+    for name in ("inference", "scripts/states"):
+        (folder / name).mkdir()
+    requirements = ("scripts/states/requirements-ray.txt", *(path.name for path in ROOT.glob("requirements*.txt")))
+    for name in ("scripts/test", "scripts/local/venv.sh", *requirements):
         shutil.copy(ROOT / name, folder / name)
     shutil.copytree(ROOT / "scripts" / "locks", folder / "scripts" / "locks")
     for path in (ROOT / "inference").glob("requirements*.txt"):

@@ -48,11 +48,13 @@ class Built:
         computed    a vector computed now
         without     no vector; left out
         blank       left out too, because the transliterated text is blank, e.g. only emoji
+    without: numbers of the reports without a vector, ascending, each once.
     left_out: ids of incidents without any vector.
     """
 
     state: IncidentState
     reports: Counter[str]
+    without: tuple[int, ...]
     left_out: tuple[int, ...]
 
 
@@ -119,12 +121,18 @@ def build_state(
     kept: list[_Kept] = []
     left_out: list[int] = []
     origins: Counter[str] = Counter()
+    without: set[int] = set()
     for start in range(0, len(prepared), _AT_ONCE):
         some = slice(start, start + _AT_ONCE)
         found = computer.computed(_to_compute(prepared[some])) if computer else {}
         for incident, reports in zip(database.incidents[some], prepared[some], strict=True):
             given = [_given(each, found, computed) for each in reports]
             origins.update(origin for origin, _ in given)
+            without.update(
+                report.number or 0
+                for report, (origin, _) in zip(incident.reports, given, strict=True)
+                if origin == "without"
+            )
             used = [vector for _, vector in given if vector is not None]
             if used:
                 kept.append(_Kept(incident, len(used), mean_of(used)))
@@ -135,7 +143,9 @@ def build_state(
     if not kept:
         raise SourceError(_NO_VECTORS if origins["without"] else _ALL_BLANK)
     options: dict[str, str] = {"vectors": vectors, "responses": responses}
-    return Built(_state(database, kept, options, max_tokens, computer), origins, tuple(left_out))
+    return Built(
+        _state(database, kept, options, max_tokens, computer), origins, tuple(sorted(without)), tuple(left_out)
+    )
 
 
 def mean_of(vectors: Sequence[Vector]) -> Vector:

@@ -92,7 +92,10 @@ class VectorStore:
             yield
         except (sqlite3.Error, OSError, UnicodeDecodeError) as error:  # of a damaged name
             reason = one_line(str(getattr(error, "strerror", None) or error))
-            raise StoreError(f"the store of vectors {self._path} can't be used: {reason}; {_remedy(error)}") from error
+            # An OperationalError has another cause, e.g. a full disk.
+            damaged = not isinstance(error, sqlite3.OperationalError | OSError)
+            remedy = "; delete it to compute all vectors again" if damaged else ""
+            raise StoreError(f"the store of vectors {self._path} can't be used: {reason}{remedy}") from error
 
     def __enter__(self) -> VectorStore:
         return self
@@ -135,18 +138,6 @@ class VectorStore:
                 ((today, made_with.key(text), today) for text in texts),
             )
             return self._connection.execute("DELETE FROM vectors WHERE used_on < ?", (oldest,)).rowcount
-
-
-def _remedy(error: Exception) -> str:
-    """What helps. The file is whole if another cause than its content is known: then its vectors are worth keeping."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest tells causes of the same kind apart
-    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-        return "free disk space, and give the same command again"
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return "wait until the other build ends"
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN) or isinstance(error, OSError):
-        return "its place must be a folder in which this user may write"
-    return "delete it to compute all vectors again"
 
 
 def _packed(key: str, vector: Vector) -> bytes:

@@ -146,16 +146,20 @@ def read_bson_reports(file: IO[bytes], name: str, problems: Problems, responses:
                 continue
             vector = _vector(embedding["vector"])
             if vector is None:
-                problems.report(name, number, _not_a_vector(report_number), "document")
+                problems.report(name, number, _not_a_vector(report_number), "document", _NOT_USED)
             else:
                 places[report_number] = number
                 found.embeddings[report_number] = Embedding(vector, _string(embedding, "from_text_hash").lower())
     size = usual_size(embedding.vector for embedding in found.embeddings.values())
     for report_number, number in places.items():
         if len(found.embeddings[report_number].vector) != size:
-            problems.report(name, number, _not_a_vector(report_number, f"{size} "), "document")
+            problems.report(name, number, _not_a_vector(report_number, f"{size} "), "document", _NOT_USED)
             del found.embeddings[report_number]
     return found
+
+
+# The report itself counts.
+_NOT_USED = "the vector isn't used"
 
 
 def _not_a_vector(report_number: int, size: str = "") -> str:

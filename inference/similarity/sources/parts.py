@@ -62,12 +62,11 @@ def link(
     for each in sorted(found, key=lambda each: each.number):
         numbers = list(dict.fromkeys(each.reports))  # A report named twice is one report.
         missing = [number for number in numbers if number not in reports]
-        if missing:
-            listed = ", ".join(map(str, missing))
-            problems.report(
-                name, each.number, f"incident {each.incident_id} has missing or unusable reports: {listed}", unit
-            )
         counted = tuple(reports.counted[number] for number in numbers if number in reports.counted)
+        if missing:
+            reason = f"incident {each.incident_id} has missing or unusable reports: {', '.join(map(str, missing))}"
+            then = "its other reports count" if counted else "skipped"
+            problems.report(name, each.number, reason, unit, then)
         if counted:
             incidents.append(Incident(each.incident_id, each.title, each.date, counted))
         elif not missing:

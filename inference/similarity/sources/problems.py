@@ -28,8 +28,8 @@ class Problems:
     def __init__(self) -> None:
         self.count = 0
 
-    def report(self, file: str, number: int, reason: str, unit: Unit = "line") -> None:
-        self.say(f"{file}, {unit} {number}: {one_line(reason)}; skipped")
+    def report(self, file: str, number: int, reason: str, unit: Unit = "line", then: str = "skipped") -> None:
+        self.say(f"{file}, {unit} {number}: {one_line(reason)}; {then}")
 
     def say(self, message: str) -> None:
         self.count += 1

