@@ -244,8 +244,6 @@ def _checked(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Optio
         parser.error(f"{out} is a folder; --out is a file")
     if args.out and not out.parent.is_dir():
         parser.error(f"there is no folder {out.parent}")
-    if out.is_dir():
-        parser.error(f"{out} is a folder; --out must name a file")
     if not args.model.is_dir() and args.vectors == "computed":
         parser.error(f"there is no model folder {args.model}: {HOW_TO_GET_ONE}")
     return Options(

@@ -4,13 +4,13 @@
 The result goes to stdout, in ascending order of incident_id. An incident isn't matched with itself, with incidents that
 were merged with it, or with incidents that people marked as dissimilar. No model is needed.
 
-jsonl has one line an incident, in the form that the AI Incident Database stores:
+jsonl has a line for each incident, in the form that the AI Incident Database stores:
     {"incident_id": 23, "nlp_similar_incidents": [{"incident_id": 297, "similarity": 0.91}, ...]}
-csv has one line a pair: incident_id, rank, similar_incident_id, similarity.
+csv has a line for each pair: incident_id, rank, similar_incident_id, similarity.
 
 Example:
     python scripts/neighbours.py --state inference/model/incident_cls.pt > neighbours.jsonl
-Example: into a database
+Example that writes them into the database:
     mongoimport --db aiidprod --collection incidents --mode=merge --upsertFields=incident_id neighbours.jsonl
 """
 
@@ -59,16 +59,23 @@ def main(argv: list[str] | None = None) -> int:
         default=INFERENCE_DIR / DEFAULT_MODEL_DIR / DEFAULT_INCIDENTS_FILENAME,
         help="incident state (default inference/model/incident_cls.pt)",
     )
-    parser.add_argument("--num", type=int, default=3, help="matches for each incident (default 3)")
-    parser.add_argument("--metric", choices=METRICS, default=METRICS[0], help="as in the API (default cosine)")
-    parser.add_argument("--format", choices=("jsonl", "csv"), default="jsonl", help="default jsonl")
+    parser.add_argument("--num", type=int, default=3, help="most similar ones of each incident, 1 or more (default 3)")
+    parser.add_argument(
+        "--metric", choices=METRICS, default=METRICS[0], help="as in the API, see docs/api.md (default cosine)"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("jsonl", "csv"),
+        default="jsonl",
+        help="jsonl: a line for each incident; csv: a line for each pair (default jsonl)",
+    )
     args = parser.parse_args(argv)
     if args.num < 1:
         parser.error(f"--num must be 1 or more, not {args.num}")
     try:
         state = IncidentState.load(args.state)
     except StateError as error:
-        print(f"neighbours: {error.detail}", file=sys.stderr)
+        print(f"neighbours: {error.detail}; scripts/build_state.py makes a state", file=sys.stderr)
         return 1
     found = []
     with progress_bar(len(state), "incidents") as progress:

@@ -72,14 +72,15 @@ def run(main: Callable[[], int]) -> None:
 
 @contextmanager
 def writing_stdout(command: str) -> Iterator[None]:
-    """Exits with 1 and one line if stdout can't be written: its disk is full, or its reader, e.g. `head`, has ended."""
+    """Exits with 1 if stdout can't be written. One line says why, unless its reader has ended, as `head` does."""
     try:
         yield
         sys.stdout.flush()
     except OSError as error:
         # Else Python would write again when it ends, and report that error too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        print(f"{command}: stdout can't be written: {error.strerror}", file=sys.stderr)
+        if not isinstance(error, BrokenPipeError):
+            print(f"{command}: stdout can't be written: {error.strerror}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -25,7 +25,7 @@ from similarity.vectors import Vector
 KEPT_FOR = timedelta(days=180)
 
 # Changes with the keys, so that a file of another version is refused.
-_VERSION = 2
+_VERSION = 1
 _TABLE = "CREATE TABLE vectors (key TEXT PRIMARY KEY, vector BLOB NOT NULL, used_on TEXT NOT NULL)"
 _CHECKSUM_BYTES = 4
 # Another build may be writing a part.
