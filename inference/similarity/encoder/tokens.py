@@ -43,7 +43,7 @@ _LONG_RUN = re.compile(rf"(?<!\S)(\S{{{LONGEST_RUN}}})\S+|(?<!\s)(\s{{{LONGEST_R
 _SPLITTING_SPACE, _SPACE = " \t\n\r", " \t\n\r\v\f"
 _PIECE = 65_536
 
-# Each text is prepared by `transliterate`. A state whose texts were prepared in another way is refused.
+# `transliterate` prepares each text. A state with another preparation is refused.
 TEXT_PREPARATION = DEFAULT_TEXT_PREPARATION
 
 

@@ -34,7 +34,7 @@ LARGEST_DIFFERENCE = 0.01
 # The number of AIID's vectors that are computed too, from the shortest text to the longest.
 SAMPLE = 5
 
-# Incidents whose vectors are in memory at a time.
+# The number of incidents that have their vectors in memory at a time.
 _AT_ONCE = 1000
 
 
@@ -105,8 +105,9 @@ def build_state(
 
     vectors: "computed" and "auto" need a computer. responses: as `database` was read; the state says it.
     max_tokens: the limit of this state, see `token_limit`. The computer's encoder must have it.
-    Raises SourceError if no incident has a vector, if AIID's vectors don't fit to the encoder, or if they aren't made
-    of texts of this limit and there is no encoder that could tell. Raises ModelError and StoreError.
+    Raises SourceError if no incident has a vector, and if the encoder isn't AIID's. Raises SourceError too if
+    max_tokens isn't AIID's limit and there is no encoder, because its tokenizer must count the tokens.
+    Raises ModelError and StoreError.
     """
     if computer and computer.encoder.max_tokens != max_tokens:
         raise ValueError(f"the encoder cuts texts at {computer.encoder.max_tokens} tokens, not at {max_tokens}")

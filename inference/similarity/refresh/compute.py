@@ -19,7 +19,7 @@ Compute = Callable[[Sequence[str]], Iterator[Mapping[str, Vector]]]
 
 # Characters in a part. These are about 4,096 tokens, as many as in the longest text.
 PART_CHARS = 16_384
-# Texts whose vectors are looked up at a time, because a vector has 3 KB.
+# The number of texts that are looked up at a time. A vector has 3 KB.
 _AT_ONCE = 10_000
 
 
