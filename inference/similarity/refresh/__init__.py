@@ -1,4 +1,4 @@
 """Texts become vectors, and vectors become the incident state.
 
-Nothing here knows where the data come from (`similarity.sources`) or where the state goes.
+The data come as `similarity.sources` reads them. Nothing here knows how they are read or where the state goes.
 """

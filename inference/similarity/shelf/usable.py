@@ -20,6 +20,8 @@ class FolderModel:
         self.files = ModelFiles(settings.model_dir, settings.model_filename)
         self._model_uri = settings.model_uri
         self._own_state_path = settings.state_path
+        # Inode, size and time of the folder's own state, and its limit. A start asks several times.
+        self._own_limit: tuple[tuple[int, int, int], int] | None = None
 
     def is_there(self) -> bool:
         return any(path.exists() for path in self.files.paths)
@@ -47,9 +49,13 @@ class FolderModel:
         """
         if not self._own_state_path.exists():
             return self.longest_input
-        own = IncidentState.load(self._own_state_path)
-        own.require_limit_within(self.longest_input)
-        return own.max_tokens or self.longest_input
+        stat = self._own_state_path.stat()
+        seen, known = (stat.st_ino, stat.st_size, stat.st_mtime_ns), self._own_limit
+        if known is None or known[0] != seen:
+            own = IncidentState.load(self._own_state_path)
+            own.require_limit_within(self.longest_input)
+            known = self._own_limit = seen, own.max_tokens
+        return known[1] or self.longest_input
 
     def require_made(self, state: IncidentState) -> None:
         """Raises StateError if another model made the state, ModelError without a usable model."""

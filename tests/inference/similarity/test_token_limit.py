@@ -161,6 +161,26 @@ def test_texts_are_cut_where_those_of_the_served_state_were(
     assert answer["warnings"] == [f'Provided value for "text" has {CAME} tokens, using the first {LIMIT}.']
 
 
+def test_a_start_reads_the_images_state_once_for_its_limit(
+    image: Image, save_state: SaveState, tiny_state: IncidentState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, loaded = IncidentState.load, []
+
+    def load_and_note(path: Path) -> IncidentState:
+        loaded.append(path)
+        return load(path)
+
+    monkeypatch.setattr(IncidentState, "load", load_and_note)
+    image.put(dataclasses.replace(with_titles(tiny_state, "on the shelf", days_ago(1)), max_tokens=LIMIT))
+    save_state(LIMIT)
+    assert titles() == {"on the shelf"}
+    assert loaded.count(image.state_path) == 1
+    # A replaced state has another limit.
+    save_state(LIMIT + 1)
+    start_again()
+    assert titles() == set(TINY_TEXTS.values())
+
+
 def test_a_state_on_the_shelf_of_texts_that_were_prepared_otherwise_is_refused(
     image: Image, tiny_state: IncidentState, caplog: pytest.LogCaptureFixture
 ) -> None:
