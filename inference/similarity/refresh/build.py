@@ -105,8 +105,8 @@ def build_state(
 
     vectors: "computed" and "auto" need a computer. responses: as `database` was read; the state says it.
     max_tokens: the limit of this state, see `token_limit`. The computer's encoder must have it.
-    Raises SourceError if no incident has a vector, and if the encoder isn't AIID's. Raises SourceError too if
-    max_tokens isn't AIID's limit and there is no encoder, because its tokenizer must count the tokens.
+    Raises SourceError if no incident has a vector, and if the encoder isn't AIID's. Published vectors of another limit
+    than AIID's need an encoder, because its tokenizer counts the tokens. Without one, it raises SourceError too.
     Raises ModelError and StoreError.
     """
     if computer and computer.encoder.max_tokens != max_tokens:

@@ -43,7 +43,7 @@ def changes(before: IncidentState, now: IncidentState) -> Changes | None:
 
 
 def _made_alike(before: IncidentState, now: IncidentState) -> bool:
-    """A state of published vectors has no fingerprint, only the model's name."""
+    """Whether model, precision and limit are the same. A state of published vectors names its model only."""
     fingerprints = before.model_fingerprint, now.model_fingerprint
     same_model = fingerprints[0] == fingerprints[1] if all(fingerprints) else before.model == now.model
     first, second = ((state.dimension, state.precision, state.max_tokens) for state in (before, now))
