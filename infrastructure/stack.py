@@ -19,8 +19,8 @@ from infrastructure.network import Network
 from infrastructure.priming import Priming
 from infrastructure.shelf import Shelf
 from similarity.api.routes import JOBS, HandlerFile, HandlerFileError, find_handlers
+from similarity.settings import DEFAULT_STACK_NAME
 
-STACK_NAME = "AiidSimilarIncidents"
 # The job that each deployment calls first.
 SHELVING_JOB = "shelve_state"
 
@@ -74,5 +74,5 @@ def build_app(config: Config, *, handlers_dir: Path = INFERENCE_DIR, outdir: str
     """
     require_no_link_around(handlers_dir)
     app = cdk.App(outdir=outdir)
-    SimilarIncidentsStack(app, STACK_NAME, config=config, handlers_dir=handlers_dir)
+    SimilarIncidentsStack(app, DEFAULT_STACK_NAME, config=config, handlers_dir=handlers_dir)
     return app

@@ -16,7 +16,8 @@ from aws_cdk import aws_ecr_assets as ecr_assets
 from aws_cdk.assertions import Annotations, Match, Template
 
 from infrastructure.config import Config
-from infrastructure.stack import STACK_NAME, build_app
+from infrastructure.stack import build_app
+from similarity.settings import DEFAULT_STACK_NAME
 from tiny import ROOT, copy_inference
 
 Object = dict[str, Any]
@@ -112,7 +113,7 @@ class Synthesised:
 
 def stack_of(config: Config, handlers_dir: Path, outdir: Path) -> cdk.Stack:
     """The stack, not yet synthesised."""
-    stack = build_app(config, handlers_dir=handlers_dir, outdir=str(outdir)).node.find_child(STACK_NAME)
+    stack = build_app(config, handlers_dir=handlers_dir, outdir=str(outdir)).node.find_child(DEFAULT_STACK_NAME)
     assert isinstance(stack, cdk.Stack)
     return stack
 

@@ -17,9 +17,12 @@ MAY_USE = {
     "similarity.incidents": {"similarity"},
     # AIID's hash of a text is that of the text as encoders get it: transliterated.
     "similarity.sources": {"similarity", "similarity.incidents", "similarity.encoder"},
-    "similarity.refresh": {"similarity", "similarity.encoder", "similarity.incidents", "similarity.sources"},
+    "similarity.refresh": {
+        *("similarity", "similarity.encoder", "similarity.inbox", "similarity.incidents", "similarity.sources")
+    },
     "similarity.shelf": {"similarity", "similarity.encoder", "similarity.incidents"},
-    "jobs": {"similarity", "similarity.shelf"},
+    "similarity.inbox": {"similarity", "similarity.incidents"},
+    "jobs": {"similarity", "similarity.inbox", "similarity.refresh", "similarity.shelf"},
     # The local server makes model and state by the commands at the top.
     "local": {"", "shared", "models", "states", "similarity"},
     "benchmarks": {"models", "similarity"},

@@ -28,7 +28,7 @@ LONGFORMER_DIR = ROOT.parent / "shared" / "longformer"
 # The variables that the handlers read.
 VARIABLES = (
     *("MODEL_DIR", "MODEL_FILENAME", "INCIDENTS_FILENAME", "HF_MODEL_URI"),
-    *("ENCODER_ENGINE", "ENCODER_PRECISION", "SHELF_DIR", "MODEL_ON_EFS"),
+    *("ENCODER_ENGINE", "ENCODER_PRECISION", "SHELF_DIR", "MODEL_ON_EFS", "STATE_BUCKET"),
 )
 
 TINY_WINDOW = 16

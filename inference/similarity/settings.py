@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 HANDLERS_DIR = Path(__file__).resolve().parent.parent
 
+# The name of the stack, unless it is deployed under another one.
+DEFAULT_STACK_NAME = "AiidSimilarIncidents"
 DEFAULT_MODEL_DIR = "model"
 DEFAULT_MODEL_FILENAME = "model.safetensors"
 DEFAULT_INCIDENTS_FILENAME = "incident_cls.pt"
@@ -48,6 +50,7 @@ class Settings:
     precision: of the engine's arithmetic. ENCODER_PRECISION.
     shelf: the folder that all Lambdas share, see `similarity.shelf`; None without one. SHELF_DIR.
     model_on_shelf: whether the model is on the shelf too. MODEL_ON_EFS, "true" or "false".
+    bucket: the name of the S3 bucket of `similarity.inbox`, for jobs; None without one. STATE_BUCKET.
     """
 
     model_dir: Path
@@ -58,6 +61,7 @@ class Settings:
     precision: Precision
     shelf: Path | None = None
     model_on_shelf: bool = False
+    bucket: str | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -76,6 +80,7 @@ class Settings:
             precision=_one_of(get_args(Precision), "ENCODER_PRECISION", given, DEFAULT_PRECISION),
             shelf=Path(shelf) if (shelf := given.get("SHELF_DIR")) else None,
             model_on_shelf=_one_of(("true", "false"), "MODEL_ON_EFS", given, "false") == "true",
+            bucket=given.get("STATE_BUCKET") or None,
         )
 
 

@@ -38,12 +38,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from similarity.errors import StateError
+from similarity.incidents.facts import MadeBy, StateFacts
 from similarity.incidents.pt_file import read_pt
 from similarity.incidents.pt_writer import write_pt
 from similarity.settings import DEFAULT_TEXT_PREPARATION, FEWEST_TOKENS
@@ -53,7 +54,6 @@ FORMAT, VERSION = "incident-state", 1
 # The format of built_at, for strftime.
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
-_REMEDY = "build the state again with this model (scripts/build_state.py)"
 # What the states of all versions have.
 _FIRST_FIELDS = ("incident_ids", "report_counts", "means", "titles", "model", "model_fingerprint", "precision")
 # Of a source: an archive that AIID published, tables, or documents.
@@ -62,23 +62,6 @@ KINDS = ("aiid-snapshot", "csv", "records")
 # An encoder ends with layer normalisation, so a number of a vector is at most sqrt(hidden) times a weight. Real numbers
 # stay below 20. A larger one comes from a damaged file, and would dominate every comparison.
 MAX_SIZE = 1e6
-
-
-class MadeBy(Protocol):
-    """The properties of an encoder that a state is compared with."""
-
-    @property
-    def dimension(self) -> int: ...
-
-    @property
-    def fingerprint(self) -> str: ...
-
-    @property
-    def longest_input(self) -> int:
-        """The most tokens that the model takes."""
-
-    @property
-    def text_preparation(self) -> str: ...
 
 
 def _no_pairs() -> NDArray[np.int64]:
@@ -188,33 +171,26 @@ class IncidentState:
     def dimension(self) -> int:
         return int(self.means.shape[1])
 
-    def require_made_by(self, encoder: MadeBy, name: str) -> None:
-        """Raises StateError if another model than `encoder` made this state. name: the encoder's name."""
-        if self.dimension != encoder.dimension:
-            raise StateError(
-                f"the state has {self.dimension} dimensions, but the model has {encoder.dimension}; {_REMEDY}"
-            )
-        if self.model_fingerprint:
-            if self.model_fingerprint != encoder.fingerprint:
-                raise StateError(
-                    f"the state was made with another model ({self.model or 'unnamed'}) than {name}; {_REMEDY}"
-                )
-        elif self.model and self.model != name:
-            raise StateError(f"the state was made with the model {self.model}, but {name} is loaded; {_REMEDY}")
-        if self.text_preparation != encoder.text_preparation:
-            raise StateError(
-                f"the texts of the state were prepared with {self.text_preparation or 'nothing'}, but the loaded model "
-                f"uses {encoder.text_preparation}; {_REMEDY}"
-            )
-        self.require_limit_within(encoder.longest_input)
+    def facts(self, version: str = "") -> StateFacts:
+        """All that the state says of itself. version: of its file, see `state_version`."""
+        return StateFacts(
+            version=version,
+            incidents=len(self),
+            reports=int(self.report_counts.sum()),
+            dimension=self.dimension,
+            model=self.model,
+            model_fingerprint=self.model_fingerprint,
+            precision=self.precision,
+            built_at=self.built_at,
+            source=self.source,
+            options=self.options,
+            max_tokens=self.max_tokens,
+            text_preparation=self.text_preparation,
+        )
 
-    def require_limit_within(self, longest_input: int) -> None:
-        """Raises StateError if the state's limit is more than the `longest_input` tokens that a model takes."""
-        if self.max_tokens > longest_input:
-            raise StateError(
-                f"the texts of the state were cut at {self.max_tokens} tokens, but the model takes at most "
-                f"{longest_input}; build the state again with a lower MAX_TOKENS"
-            )
+    def require_made_by(self, encoder: MadeBy, name: str) -> None:
+        """As `StateFacts.require_made_by`."""
+        self.facts().require_made_by(encoder, name)
 
     def save(self, path: str | Path) -> None:
         """Writes the file whole or not at all. If it raises OSError, the old file stays."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from similarity.encoder.model_folder import ModelFiles
 from similarity.encoder.tokens import TEXT_PREPARATION
-from similarity.errors import StateError
 from similarity.incidents.state import IncidentState
 from similarity.settings import Settings
 
@@ -53,7 +52,7 @@ class FolderModel:
         seen, known = (stat.st_ino, stat.st_size, stat.st_mtime_ns), self._own_limit
         if known is None or known[0] != seen:
             own = IncidentState.load(self._own_state_path)
-            own.require_limit_within(self.longest_input)
+            own.facts().require_limit_within(self.longest_input)
             known = self._own_limit = seen, own.max_tokens
         return known[1] or self.longest_input
 
@@ -64,9 +63,4 @@ class FolderModel:
     def require_usable(self, state: IncidentState) -> None:
         """Raises as `require_made`, and StateError if the state has another limit of tokens than this process."""
         self.require_made(state)
-        limit, here = state.max_tokens or self.longest_input, self.max_tokens()
-        if limit != here:
-            raise StateError(
-                f"the texts of the state were cut at {limit} tokens, but here texts are cut at {here}, as in the state "
-                f"in the model's folder; build the state again with MAX_TOKENS={here}, or deploy an image that has it"
-            )
+        state.facts().require_limit(self.max_tokens(), self.longest_input)
