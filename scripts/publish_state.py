@@ -330,7 +330,7 @@ def _parsed(argv: list[str] | None) -> argparse.Namespace:
         "--rollback",
         type=_version,
         nargs="?",
-        const="",
+        const=True,
         metavar="VERSION",
         help="publish an earlier state again (default: the newest that no rollback has taken back)",
     )
@@ -376,7 +376,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.fetch_vectors:
             return fetch(run, store)
         if args.rollback is not None:
-            return roll_back(run, args.rollback)
+            return roll_back(run, "" if args.rollback is True else args.rollback)
         return publish_file(run, args.file, store, args.force)
     except KeyboardInterrupt:
         print(f"\npublish_state: stopped; {run.if_stopped if run else 'nothing was done.'}", file=sys.stderr)

@@ -106,4 +106,4 @@ def test_a_bucket_that_is_not_there_is_an_error(bucket: Bucket, path: Path) -> N
         ("can't be written", lambda: other.write_note("key", {})),
     ):
         with pytest.raises(InboxError, match=rf"^s3://another-bucket/key {problem}: .*NoSuchBucket"):
-            call()  # type: ignore[no-untyped-call]
+            call()

@@ -81,7 +81,7 @@ def test_the_deployed_image_says_which_states_it_can_use() -> None:
         ({"text_preparation": ""}, "prepared with nothing"),
         ({"max_tokens": 64}, "cut at 64 tokens"),
     ):
-        other = replace(facts, **changes)  # type: ignore[arg-type]
+        other = replace(facts, **changes)
         assert not DEPLOYED.can_use(other)
         with pytest.raises(StateError) as caught:
             DEPLOYED.require_usable(other)
