@@ -253,7 +253,7 @@ def test_the_served_state_is_not_published_again(deployment: Deployment, capsys:
     store(deployment, "a")
     capsys.readouterr()
     assert run(deployment.folder / "1.pt")
-    assert f"{facts.version} is served already; nothing was published." in capsys.readouterr().out
+    assert capsys.readouterr().out == f"{facts.version} is served already; nothing was published.\n"
     assert len(versions_of()) == 1
     assert stored(deployment) == set()
 
