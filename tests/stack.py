@@ -41,7 +41,7 @@ OTHER = Config(
     model_on_efs=True,
 )
 
-HANDLERS = {"similar", "text_to_db_similar", "embed_to_db_similar", "text_to_embed"}
+HANDLERS = {"similar", "text_to_db_similar", "embed_to_db_similar", "text_to_embed", "health"}
 JOBS = {"jobs.shelve_state"}
 
 

@@ -118,7 +118,7 @@ def test_an_error_of_the_caller_is_an_answer(similar: Function) -> None:
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors", "encoder.onnx"])
-def test_a_broken_model_is_a_500_with_its_cause_in_the_log(
+def test_a_broken_model_is_a_503_with_its_cause_in_the_log(
     name: str, functions: dict[str, Function], tmp_path: Path
 ) -> None:
     (tmp_path / name).write_bytes(b"\x00broken")
@@ -127,7 +127,7 @@ def test_a_broken_model_is_a_500_with_its_cause_in_the_log(
     with Instance(replace(functions["similar"], mounts=(mount,))) as instance:
         for _ in range(2):
             envelope = instance.ask(event("/similar", text=TEXT))
-            assert envelope["statusCode"] == 500
+            assert envelope["statusCode"] == 503
             assert envelope["body"]["msg"].startswith("Error! ")
             assert name not in envelope["body"]["msg"]
         causes = {
