@@ -10,7 +10,6 @@ from aws_cdk import aws_apigatewayv2, aws_apigatewayv2_integrations
 from infrastructure import api
 from stack import DEFAULT, HANDLERS, Synthesised, only, synthesise
 
-
 # The routes of the project, by the modules that they lead to.
 ROUTES = {
     f"{method} /{module.replace('_', '-')}": module
