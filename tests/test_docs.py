@@ -254,7 +254,7 @@ def test_the_example_of_a_job_counts(deployed: Deployed, tmp_path: Path) -> None
 
 
 ERRORS = table(API, "| route | request | `msg` |")
-OUR_ERRORS = table(API, "| route | cause | `msg` |")
+OUR_ERRORS = table(API, "| status | route | cause | `msg` |")
 WARNINGS = table(API, "| route | request | warning |")
 
 
@@ -292,15 +292,24 @@ def break_what_is_named(cause: str, deployed: Deployed, monkeypatch: pytest.Monk
             raise AssertionError(f"nothing is known of {cause}")
 
 
-@pytest.mark.parametrize(("route", "cause", "message"), OUR_ERRORS, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("status", "route", "cause", "message"), OUR_ERRORS, ids=lambda value: str(value)[:30])
 def test_our_own_errors_are_those_of_the_table(
-    route: str, cause: str, message: str, deployed: Deployed, monkeypatch: pytest.MonkeyPatch
+    status: str, route: str, cause: str, message: str, deployed: Deployed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handler = importlib.import_module(literal(route)[1:].replace("-", "_")).handler
     break_what_is_named(cause, deployed, monkeypatch)
     envelope = json.loads(handler({"body": '{"text": "a", "embed": "[1, 2]"}'}, None)["body"])
-    assert envelope["statusCode"] == 500
+    assert envelope["statusCode"] == int(status)
     assert envelope["body"]["msg"] == literal(message)
+
+
+def test_the_fields_of_the_state_are_those_of_the_table(server: Server) -> None:
+    fields = [literal(field) for field, _ in table(API, "| field of `state` | meaning |")]
+    for answer in (
+        requests.get(f"{server.url}/health", timeout=COMMAND_S).json(),
+        post("`/similar`", b'{"text": "a", "num": 0}', server),
+    ):
+        assert list(answer["body"]["state"]) == fields
 
 
 @pytest.mark.parametrize(("route", "request_", "warning"), WARNINGS, ids=lambda value: str(value)[:30])
