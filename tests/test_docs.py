@@ -162,8 +162,9 @@ def test_answers_have_the_shape_that_is_shown(
 
 
 def answers_of_jobs() -> list[Block]:
-    """All other blocks of JSON: what the job answers that is named above."""
-    return [block for block in JSON if block not in [answer for answer, _ in shown_answers()]]
+    """All other blocks of JSON but policies, which `test_workflows.py` reads: the answer of the job named above."""
+    others = [block for block in JSON if '"Statement"' not in block.code]
+    return [block for block in others if block not in [answer for answer, _ in shown_answers()]]
 
 
 @pytest.mark.parametrize("block", named(answers_of_jobs()))
