@@ -14,7 +14,6 @@ That their tables, names and links are right is left to `test_docs_tables.py`.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import json
 import re
@@ -25,6 +24,7 @@ from typing import Any, Literal
 import pytest
 import requests
 
+from arguments import require_parsed
 from example_project import COMMAND_S, Server, copy_project, example, execute, load, put_into_hub_cache, serving
 from pages import (
     API,
@@ -190,24 +190,9 @@ def test_jobs_answer_what_is_shown(
 def test_arguments_are_those_of_the_command(
     command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class ParsedError(Exception):
-        pass
-
-    parse = argparse.ArgumentParser.parse_args
-
-    def parse_and_stop(parser: argparse.ArgumentParser, arguments: list[str]) -> None:
-        parse(parser, arguments)
-        raise ParsedError
-
     [words] = command.words()
     script, arguments = ("local.server", words[1:]) if words[0] == "scripts/serve" else (Path(words[1]).stem, words[2:])
-    main = importlib.import_module(script).main
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
-    try:
-        with pytest.raises(ParsedError):
-            main(arguments)
-    except SystemExit:
-        pytest.fail(capsys.readouterr().err)
+    require_parsed(script, arguments, monkeypatch, capsys)
 
 
 def test_what_commands_that_are_left_out_name_is_there() -> None:

@@ -5,8 +5,6 @@ That every action is pinned by commit is left to `test_locks.py`.
 
 from __future__ import annotations
 
-import argparse
-import importlib
 import json
 import re
 import subprocess
@@ -17,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from arguments import require_parsed
 from pages import DOCS, text_of
 from similarity.inbox.bucket import DEPLOYED_PREFIX, HOLD_KEY, SERVED_KEY, STATE_KEY, STORE_KEY
 from tiny import ROOT
@@ -62,29 +61,6 @@ def commands(**variables: str) -> list[list[str]]:
     return found
 
 
-def require_parsed(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Fails if a script doesn't take these arguments, the first of which is its path."""
-
-    class ParsedError(Exception):
-        pass
-
-    parse = argparse.ArgumentParser.parse_args
-
-    def parse_and_stop(parser: argparse.ArgumentParser, given: list[str]) -> None:
-        parse(parser, given)
-        raise ParsedError
-
-    path, *options = arguments
-    assert (ROOT / path).is_file(), path
-    with monkeypatch.context() as patch:
-        patch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
-        try:
-            with pytest.raises(ParsedError):
-                importlib.import_module(Path(path).stem).main(options)
-        except SystemExit:
-            pytest.fail(capsys.readouterr().err)
-
-
 @pytest.mark.parametrize(
     "variables",
     [
@@ -105,8 +81,9 @@ def test_the_commands_of_refresh_take_their_arguments(
         ["scripts/build_state.py", "--latest", *variables.get("BUILD_OPTIONS", "").split()],
         ["scripts/publish_state.py", "inference/model/incident_cls.pt", *variables.get("FORCE", "").split()],
     ]
-    for arguments in found:
-        require_parsed(arguments, monkeypatch, capsys)
+    for path, *options in found:
+        assert (ROOT / path).is_file(), path
+        require_parsed(Path(path).stem, options, monkeypatch, capsys)
 
 
 def test_refresh_installs_as_scripts_serve_does() -> None:
