@@ -43,6 +43,17 @@ OTHER = Config(
 
 HANDLERS = {"similar", "text_to_db_similar", "embed_to_db_similar", "text_to_embed", "health"}
 JOBS = {"jobs.shelve_state"}
+# Methods of a route that has others than the rest.
+METHODS = {"health": ("GET",)}
+
+
+def routes_of(handlers: set[str]) -> dict[str, str]:
+    """The module that answers each route, by the route's key."""
+    return {
+        f"{method} /{module.replace('_', '-')}": module
+        for module in handlers
+        for method in METHODS.get(module, ("GET", "POST"))
+    }
 
 
 def copy_project(folder: Path) -> Path:

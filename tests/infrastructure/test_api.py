@@ -8,24 +8,17 @@ import pytest
 from aws_cdk import aws_apigatewayv2, aws_apigatewayv2_integrations
 
 from infrastructure import api
-from stack import DEFAULT, HANDLERS, Synthesised, only, synthesise
-
-# The routes of the project, by the modules that they lead to.
-ROUTES = {
-    f"{method} /{module.replace('_', '-')}": module
-    for module in HANDLERS
-    for method in (("GET",) if module == "health" else ("GET", "POST"))
-}
+from stack import DEFAULT, HANDLERS, Synthesised, only, routes_of, synthesise
 
 
-def test_every_handler_file_has_a_route_for_its_methods_that_leads_to_its_function(each: Synthesised) -> None:
+def test_every_handler_file_has_routes_that_lead_to_its_function(each: Synthesised) -> None:
     integrations = each.resources("AWS::ApiGatewayV2::Integration")
     leads_to = {}
     for route in each.properties("AWS::ApiGatewayV2::Route"):
         (integration,) = [part["Ref"] for part in route["Target"]["Fn::Join"][1] if isinstance(part, dict)]
         function, _ = integrations[integration]["Properties"]["IntegrationUri"]["Fn::GetAtt"]
         leads_to[route["RouteKey"]] = each.module(function)
-    assert leads_to == ROUTES
+    assert leads_to == routes_of(HANDLERS)
 
 
 def test_functions_get_events_of_format_2(each: Synthesised) -> None:
@@ -85,11 +78,11 @@ def test_a_route_has_the_methods_that_its_file_states_and_cors_those_of_all_file
     synthesised = synthesise(DEFAULT, tmp_path, look=look, report=report)
     routes = {route["RouteKey"] for route in synthesised.properties("AWS::ApiGatewayV2::Route")}
     assert {key for key in routes if key.endswith(("/look", "/report"))} == {"GET /look", "PUT /report"}
-    assert len(routes) == len(ROUTES) + 2
+    assert len(routes) == len(routes_of(HANDLERS)) + 2
     found = only(synthesised.properties("AWS::ApiGatewayV2::Api"))
     assert found["CorsConfiguration"]["AllowMethods"] == ["GET", "POST", "PUT"]
 
 
 def test_a_job_has_no_route(each: Synthesised) -> None:
     assert not [key for key in each.resources("AWS::ApiGatewayV2::Route") if "shelve" in key.lower()]
-    assert len(each.resources("AWS::ApiGatewayV2::Route")) == len(ROUTES)
+    assert len(each.resources("AWS::ApiGatewayV2::Route")) == len(routes_of(HANDLERS))
