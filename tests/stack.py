@@ -41,8 +41,19 @@ OTHER = Config(
     model_on_efs=True,
 )
 
-HANDLERS = {"similar", "text_to_db_similar", "embed_to_db_similar", "text_to_embed"}
+HANDLERS = {"similar", "text_to_db_similar", "embed_to_db_similar", "text_to_embed", "health"}
 JOBS = {"jobs.shelve_state"}
+# Methods of a route that has others than the rest.
+METHODS = {"health": ("GET",)}
+
+
+def routes_of(handlers: set[str]) -> dict[str, str]:
+    """The module that answers each route, by the route's key."""
+    return {
+        f"{method} /{module.replace('_', '-')}": module
+        for module in handlers
+        for method in METHODS.get(module, ("GET", "POST"))
+    }
 
 
 def copy_project(folder: Path) -> Path:
