@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 # So many versions are tried if the newest ones can't be used.
 TRIED_VERSIONS = 5
 # 30,000 incidents of 768 numbers. The job has the memory and the disk for it.
-LARGEST_STATE_BYTES = 100 * 1024**2
+LARGEST_STATE_BYTES = 100_000_000
 
 _REMEDY = (
     "Publish a good state (python scripts/publish_state.py FILE), or an earlier one again "
@@ -67,23 +67,26 @@ class InboxSteps:
             # Deleting the object without naming a version doesn't remove any of them.
             versions = [each for each in bucket.versions(STATE_KEY) if each.key == STATE_KEY]
         for number, stored in enumerate(versions[:TRIED_VERSIONS]):
+            where = f"The version {stored.version_id} of s3://{bucket.name}/{STATE_KEY}"
             with tempfile.TemporaryDirectory(prefix="published-") as folder:
                 path = Path(folder, STATE_FILENAME)
-                state = self._read(bucket, stored, path, is_newest=number == 0)
+                try:
+                    state = self._read(bucket, stored, path, where, is_newest=number == 0)
+                except (InboxError, OSError) as error:
+                    # The next try may heal this. Until then, a state that was taken back must not come back.
+                    self._add_trouble(f"{where} can't be downloaded: {_sentence(error)} {_RETRY}")
+                    return None
                 if state:
                     return shelve(self._shelf, path, state, iso(stored.written_at)).name
         return None
 
-    def _read(self, bucket: Bucket, stored: Stored, path: Path, *, is_newest: bool) -> IncidentState | None:
-        """Downloads a published state to `path` and reads it; None if the image can't use it."""
-        where = f"The version {stored.version_id} of s3://{bucket.name}/{STATE_KEY}"
+    def _read(self, bucket: Bucket, stored: Stored, path: Path, where: str, *, is_newest: bool) -> IncidentState | None:
+        """Downloads a published state to `path`; None if the image can't use it. Raises InboxError or OSError."""
         state = None
         try:
             state = _load(bucket, stored, path)
             if state:
                 self._model.require_usable(state)
-        except (InboxError, OSError) as error:
-            self._add_trouble(f"{where} can't be downloaded: {_sentence(error)} {_RETRY}")
         except StateError as error:
             reason = f"{where} isn't served: {error.detail.replace(str(path), 'it')}."
             if is_newest and state is None:

@@ -27,7 +27,7 @@ from jobs.shelve_state import ShelvingError
 from lambdas import OBJECT_CREATED, SCHEDULED, Image, PassTime, days_ago, make_old, start_again, titles, with_titles
 from processes import kill_before
 from similarity.encoder.torch_encoder import TorchEncoder
-from similarity.inbox.bucket import STATE_KEY, Bucket, deployed_key
+from similarity.inbox.bucket import STATE_KEY, Bucket, InboxError, deployed_key
 from similarity.inbox.notes import Served, iso
 from similarity.inbox.publications import facts_of, publications, publish_again
 from similarity.incidents.ranking import Ranking
@@ -37,6 +37,8 @@ from similarity.shelf import served as served_states
 from similarity.shelf.usable import FolderModel
 from similarity.shelf.versions import digest_in, state_names
 from tiny import TINY_MAX_TOKENS, TINY_TEXTS, state_of_texts, write_tiny_longformer
+
+pytestmark = pytest.mark.slow
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 
@@ -507,6 +509,31 @@ def test_a_download_that_breaks_off_is_trouble_that_the_next_call_heals(
     assert image.call_job(OBJECT_CREATED)["serves"] == image.call_job(OBJECT_CREATED)["published"]
 
 
+def test_while_s3_fails_a_state_that_was_taken_back_does_not_come_back(
+    image: Image, bucket: Bucket, good: IncidentState, set_s3_time: SetTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_s3_time(NOW - timedelta(hours=2))
+    publish_state(bucket, with_titles(good, "bad", days_ago(20)))
+    set_s3_time(NOW - timedelta(hours=1))
+    publish_state(bucket, good)
+    newest, _ = bucket.versions(STATE_KEY)
+    download = Bucket.download
+
+    def fail(each: Bucket, key: str, path: Path, version_id: str = "") -> Any:
+        if version_id == newest.version_id:
+            raise InboxError("S3 failed")
+        return download(each, key, path, version_id)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Bucket, "download", fail)
+        with pytest.raises(ShelvingError, match=f"The version {newest.version_id} .* can't be downloaded: S3 failed"):
+            image.call_job(OBJECT_CREATED)
+    assert titles() == {"deployed"}
+    image.call_job(OBJECT_CREATED)
+    start_again()
+    assert titles() == {"published"}
+
+
 def test_a_full_disk_of_the_job_s_own_is_trouble_and_leaves_no_file(
     image: Image, bucket: Bucket, good: IncidentState, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -611,7 +638,6 @@ def bucket_of_processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
         server.stop()
 
 
-@pytest.mark.slow
 def test_killed_at_every_step_the_next_run_heals(
     image: Image, bucket_of_processes: Bucket, good: IncidentState, tiny_state: IncidentState
 ) -> None:
