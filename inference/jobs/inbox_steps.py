@@ -76,7 +76,7 @@ class InboxSteps:
                     # The next try may heal this. Until then, a state that was taken back must not come back.
                     self._add_trouble(f"{where} can't be downloaded: {_sentence(error)} {_RETRY}")
                     return None
-                if state:
+                if state is not None:
                     return shelve(self._shelf, path, state, iso(stored.written_at)).name
         return None
 
@@ -85,7 +85,7 @@ class InboxSteps:
         state = None
         try:
             state = _load(bucket, stored, path)
-            if state:
+            if state is not None:
                 self._model.require_usable(state)
         except StateError as error:
             reason = f"{where} isn't served: {error.detail.replace(str(path), 'it')}."

@@ -237,8 +237,12 @@ def test_a_version_that_goes_while_it_is_read_is_no_trouble(
     assert titles() == {"published"}
 
 
-def test_another_object_beside_the_states_is_none(image: Image, bucket: Bucket, good: IncidentState) -> None:
+def test_another_object_beside_the_states_is_none(
+    image: Image, bucket: Bucket, good: IncidentState, set_s3_time: SetTime
+) -> None:
+    set_s3_time(NOW - timedelta(hours=2))
     publish_state(bucket, good)
+    set_s3_time(NOW - timedelta(hours=1))
     put_by_hand(bucket, b"nonsense", f"{STATE_KEY}.bak")
     assert image.call_job(SCHEDULED)["note"] == ""
 
