@@ -30,6 +30,7 @@ MAY_USE = {
     # The local server makes model and state by the commands at the top.
     "local": {"", "shared", "models", "states", "similarity"},
     "benchmarks": {"models", "similarity"},
+    "publishing": {"similarity", "smoke"},
     "smoke": {"similarity"},
     "models": {"similarity"},
     "states": {"similarity"},
