@@ -371,6 +371,9 @@ def test_nonsense_in_the_bucket_leaves_the_last_good_state(
     answer = image.shelve()
     assert answer["serves"] == answer["published"] == name
     assert said in answer["note"]
+    # Without that version, all is well.
+    bucket._client.delete_object(Bucket=BUCKET, Key=STATE_KEY, VersionId=version_id)
+    assert image.call_job(SCHEDULED)["published"] == name
 
 
 def test_a_state_that_can_not_be_ranked_or_is_too_large_is_nonsense(
