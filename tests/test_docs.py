@@ -145,8 +145,8 @@ def shown_answers() -> list[tuple[Block, Block]]:
     """Blocks of JSON that follow a block with curl: the answer to its last command."""
     pairs = []
     for answer in JSON:
-        above = [block for block in BLOCKS if block.page == answer.page and block.line < answer.line][-1]
-        if above.language == "bash" and "curl" in above.code:
+        *_, above = [None, *(block for block in BLOCKS if block.page == answer.page and block.line < answer.line)]
+        if above and above.language == "bash" and "curl" in above.code:
             pairs.append((answer, above))
     return pairs
 

@@ -18,6 +18,7 @@ import pytest
 from example_project import copy_inference_with_examples
 from infrastructure.config import Config, ConfigError, env_file
 from infrastructure.stack import build_app
+from jobs import inbox_steps
 from pages import (
     API,
     DEPLOYING,
@@ -270,6 +271,8 @@ def test_the_fields_of_an_answer_are_those_of_the_table(deployed: Deployed, capl
         ("on the shelf for less than a day", writer.KEPT_S, 86_400),
         ("dated more than five minutes ahead", writer.MAX_AHEAD_S, 300),
         ("or takes more than 5 s", models.START_S, 5),
+        ("tries the four versions before it", inbox_steps.TRIED_VERSIONS, 5),
+        ("or larger than 100 MB", inbox_steps.LARGEST_STATE_BYTES, 100_000_000),
     ],
 )
 def test_the_shelf_takes_the_time_that_is_written(sentence: str, real: object, written: object) -> None:
