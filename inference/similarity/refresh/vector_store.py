@@ -28,12 +28,25 @@ KEPT_FOR = timedelta(days=180)
 _VERSION = 1
 _TABLE = "CREATE TABLE vectors (key TEXT PRIMARY KEY, vector BLOB NOT NULL, used_on TEXT NOT NULL)"
 _CHECKSUM_BYTES = 4
+# Keys are cast to bytes, because a damaged one may not be a text.
+_MERGE = """
+    INSERT INTO main.vectors SELECT key, vector, used_on FROM other.vectors
+    WHERE used_on >= ? AND typeof(used_on) = 'text' AND is_whole(CAST(key AS BLOB), vector)
+    ON CONFLICT (key) DO UPDATE SET
+        used_on = max(used_on, excluded.used_on),
+        vector = CASE WHEN is_whole(CAST(key AS BLOB), vector) THEN vector ELSE excluded.vector END
+    WHERE excluded.used_on > used_on OR NOT is_whole(CAST(key AS BLOB), vector)
+"""
 # Another build may be writing a part.
 _TIMEOUT_S = 60
 
 
 class StoreError(Exception):
     """The store can't be used. The message is one sentence."""
+
+
+class DamagedStoreError(StoreError):
+    """The file isn't a store, or it is damaged, so nothing is lost with it."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +94,13 @@ class VectorStore:
             elif found != (_VERSION, [_TABLE]):
                 raise sqlite3.DatabaseError("it isn't a store of vectors, or it is one of another version")
 
-    def _tables(self) -> list[str]:
+    def _tables(self, schema: str = "main") -> list[str]:
         """The statements that made the file's tables, and all else that it has."""
-        rows = self._connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")
+        rows = self._connection.execute(f"SELECT sql FROM {schema}.sqlite_master WHERE sql IS NOT NULL")  # noqa: S608
         return [sql for (sql,) in rows]
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _errors(self, path: Path | None = None) -> Iterator[None]:
         try:
             yield
         except (sqlite3.Error, OSError, UnicodeDecodeError) as error:  # of a damaged name
@@ -95,7 +108,8 @@ class VectorStore:
             # An OperationalError has another cause, e.g. a full disk.
             damaged = not isinstance(error, sqlite3.OperationalError | OSError)
             remedy = "; delete it to compute all vectors again" if damaged else ""
-            raise StoreError(f"the store of vectors {self._path} can't be used: {reason}{remedy}") from error
+            kind = DamagedStoreError if damaged else StoreError
+            raise kind(f"the store of vectors {path or self._path} can't be used: {reason}{remedy}") from error
 
     def __enter__(self) -> VectorStore:
         return self
@@ -129,29 +143,62 @@ class VectorStore:
         with self._errors(), self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
 
-    def keep(self, texts: Sequence[str], made_with: MadeWith) -> int:
+    def keep(self, texts: Sequence[str], *made_with: MadeWith) -> int:
         """Marks the vectors of `texts` as used today, and removes those not used for KEPT_FOR. Returns their number."""
         today, oldest = self._today.isoformat(), (self._today - KEPT_FOR).isoformat()
         with self._errors(), self._connection:
             self._connection.executemany(
                 "UPDATE vectors SET used_on = ? WHERE key = ? AND used_on < ?",
-                ((today, made_with.key(text), today) for text in texts),
+                ((today, each.key(text), today) for each in made_with for text in texts),
             )
             return self._connection.execute("DELETE FROM vectors WHERE used_on < ?", (oldest,)).rowcount
+
+    def merge(self, path: Path) -> int:
+        """Adds the vectors of the store in the file `path`, all or none. Returns how many were added or used later.
+
+        A damaged vector isn't added, and one of this store is replaced by a whole one. Vectors that no build has used
+        for KEPT_FOR aren't added. A build may be writing the other store; the vectors are those of one moment. Raises
+        DamagedStoreError for a damaged file, and StoreError for another reason, e.g. a store of a later version.
+        """
+        oldest = (self._today - KEPT_FOR).isoformat()
+        with self._errors(path):
+            path.stat()  # SQLite would make the file
+            self._connection.create_function("is_whole", 2, _is_whole, deterministic=True)
+            self._connection.execute("ATTACH DATABASE ? AS other", (str(path),))
+            try:
+                with self._connection:
+                    self._connection.execute("BEGIN IMMEDIATE")
+                    self._require_same_version()
+                    return self._connection.execute(_MERGE, (oldest,)).rowcount
+            finally:
+                self._connection.execute("DETACH DATABASE other")
+
+    def _require_same_version(self) -> None:
+        [version] = self._connection.execute("PRAGMA other.user_version").fetchone()
+        if version > _VERSION:
+            raise sqlite3.OperationalError("a later version of this project made it; use that version")
+        if (version, self._tables("other")) != (_VERSION, [_TABLE]):
+            raise sqlite3.DatabaseError("it isn't a store of vectors, or it is one of an earlier version")
 
 
 def _packed(key: str, vector: Vector) -> bytes:
     """A vector (hidden,) with a checksum of it and its key."""
     numbers = vector.astype(np.float32).tobytes()
-    return _checksum(key, numbers) + numbers
+    return _checksum(key.encode(), numbers) + numbers
 
 
 def _unpacked(key: str, content: object) -> Vector | None:
     """The vector (hidden,) in the bytes that `_packed` made for this key; None if they are damaged."""
-    if not isinstance(content, bytes) or content[:_CHECKSUM_BYTES] != _checksum(key, content[_CHECKSUM_BYTES:]):
+    if not isinstance(content, bytes) or not _is_whole(key.encode(), content):
         return None
     return np.frombuffer(content, dtype=np.float32, offset=_CHECKSUM_BYTES)
 
 
-def _checksum(key: str, numbers: bytes) -> bytes:
-    return zlib.crc32(numbers, zlib.crc32(key.encode())).to_bytes(_CHECKSUM_BYTES, "little")
+def _is_whole(key: object, content: object) -> bool:
+    if not isinstance(key, bytes) or not isinstance(content, bytes):
+        return False
+    return content[:_CHECKSUM_BYTES] == _checksum(key, content[_CHECKSUM_BYTES:])
+
+
+def _checksum(key: bytes, numbers: bytes) -> bytes:
+    return zlib.crc32(numbers, zlib.crc32(key)).to_bytes(_CHECKSUM_BYTES, "little")
