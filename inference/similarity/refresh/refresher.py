@@ -1,6 +1,6 @@
 """Publishes a state of AIID's newest snapshot, if the service serves a state of an earlier snapshot.
 
-Nothing here logs in or schedules: `jobs/refresh.py` does. All files are in one folder, which the caller removes.
+`jobs/refresh.py` calls this and logs the result. All files are in one folder, which the caller removes.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import TypeVar, get_args
 
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.text_encoder import TextEncoder
-from similarity.errors import ModelError, SimilarityError, one_line, reason_of
+from similarity.errors import ModelError, SimilarityError, StateError, one_line, reason_of
 from similarity.inbox.bucket import STORE_KEY, Bucket, ChangedError, InboxError, Stored
-from similarity.inbox.checks import LossError, require_most_incidents, require_about_as_many, served_state
+from similarity.inbox.checks import LossError, require_about_as_many, require_most_incidents, served_state
 from similarity.inbox.notes import Hold, Served, now
 from similarity.inbox.publications import publish
 from similarity.incidents.facts import StateFacts
@@ -28,7 +28,7 @@ from similarity.refresh.vector_store import DamagedStoreError, StoreError, Vecto
 from similarity.settings import AIID_MAX_TOKENS, DEFAULT_PRECISION, Engine, Precision, Settings
 from similarity.sources.database import Database, Responses
 from similarity.sources.download import download
-from similarity.sources.page import Snapshot, newest_snapshot
+from similarity.sources.page import Snapshot, newest_snapshot, snapshots_url
 from similarity.sources.problems import Problems, SourceError
 from similarity.sources.read import read_database
 from similarity.vectors import Vector
@@ -44,19 +44,39 @@ _KIND = "aiid-snapshot"
 # So many bad rows are named.
 _NAMED = 5
 
+_FETCH = "python scripts/publish_state.py --fetch-vectors"
+_BUILD = "python scripts/build_state.py --latest"
+_PUBLISH = "python scripts/publish_state.py inference/model/incident_cls.pt"
+
+_AGAIN = "Lambda tries again. If that doesn't help,"
+_DISK = f"{_AGAIN} look at the reason; if the disk is full, give the function more ephemeral storage."
+# Trouble that may pass.
+_REMEDIES: dict[type[Exception], str] = {
+    SourceError: f"{_AGAIN} look at the page of snapshots; the deployment option SNAPSHOTS_URL names another page. On "
+    f"a laptop, with a snapshot in FILE: python scripts/build_state.py FILE; {_PUBLISH}",
+    InboxError: f"{_AGAIN} look at the bucket, and at the function's permissions for it.",
+    StoreError: _DISK,
+    StateError: _DISK,
+    OSError: _DISK,
+}
+
 log = logging.getLogger(__name__)
 
 
-class NotPublishedError(Exception):
-    """A person must act: another run would come to the same result. The message is one sentence."""
+class RefreshError(Exception):
+    """Another run may succeed. The message is one sentence. remedy: for a person, if no run succeeds."""
 
     def __init__(self, reason: str, remedy: str) -> None:
         super().__init__(reason)
         self.remedy = remedy
 
 
-class OutOfTimeError(Exception):
-    """The time limit is near. The message is one sentence. The next run goes on with what was computed."""
+class NotPublishedError(RefreshError):
+    """A person must act: another run would come to the same result."""
+
+
+class OutOfTimeError(RefreshError):
+    """The time limit is near. The next run goes on with what was computed."""
 
 
 @dataclass(frozen=True)
@@ -70,15 +90,15 @@ class Result:
     published: str | None = None
     reason: str = ""
     snapshot: str | None = None
-    vectors: Mapping[str, int] = field(default_factory=dict)
+    vectors: dict[str, int] = field(default_factory=dict)
 
 
 class Refresher:
     """One run.
 
     settings: name the image's model, and the engine that computes. folder: exists, is empty, and takes all files.
-    url: the page of snapshots. require_usable: raises SimilarityError if the image can't use a state.
-    remaining_s: gives the seconds until the time limit.
+    require_usable: raises SimilarityError if the image can't use a state. remaining_s: gives the seconds until the time
+    limit.
     """
 
     def __init__(
@@ -87,25 +107,31 @@ class Refresher:
         settings: Settings,
         folder: Path,
         *,
-        url: str,
         require_usable: Callable[[IncidentState], None],
         remaining_s: Callable[[], float],
     ) -> None:
-        self._bucket, self._settings, self._folder, self._url = bucket, settings, folder, url
+        self._bucket, self._settings, self._folder = bucket, settings, folder
         self._require_usable, self._remaining_s = require_usable, remaining_s
 
     def run(self) -> Result:
         """Publishes a state, or tells why there is nothing to publish.
 
-        Raises NotPublishedError if a person must act. The other errors may pass: OutOfTimeError, SourceError (page or
-        archive), InboxError, StoreError, OSError.
+        Raises NotPublishedError if a person must act. OutOfTimeError and RefreshError may pass: trouble with page,
+        archive, network, S3 or disk.
         """
-        served, hold = Served.read(self._bucket), Hold()
+        try:
+            return self._run()
+        except tuple(_REMEDIES) as error:
+            remedy = next(remedy for kind, remedy in _REMEDIES.items() if isinstance(error, kind))
+            raise RefreshError(reason_of(error), remedy) from error
+
+    def _run(self) -> Result:
+        served = Served.read(self._bucket)
         if reason := _not_ours(served):
             return Result(reason=reason)
         assert served is not None
         hold = Hold.read(self._bucket)
-        snapshot = newest_snapshot(self._url)
+        snapshot = newest_snapshot(snapshots_url())
         if reason := _not_newer(snapshot, served, hold):
             return Result(reason=reason, snapshot=snapshot.name)
         options = _Options.of(served)
@@ -115,13 +141,13 @@ class Refresher:
         state = replace(built.state, built_at=now())
         state.save(path)
         self._require_fit(state, served)
-        again = Served.read(self._bucket)
+        vectors, again = dict(built.reports), Served.read(self._bucket)
         if reason := _not_ours(again) or _not_newer(snapshot, again, Hold.read(self._bucket)):
-            return Result(reason=f"While the state was built: {reason}", snapshot=snapshot.name, vectors=built.reports)
+            return Result(reason=f"While the state was built: {reason}", snapshot=snapshot.name, vectors=vectors)
         assert again is not None
         if (again.state.version, again.deployed) != (served.state.version, served.deployed):
             self._require_fit(state, again)
-        return Result(publish(self._bucket, path), snapshot=snapshot.name, vectors=built.reports)
+        return Result(publish(self._bucket, path), snapshot=snapshot.name, vectors=vectors)
 
     def _database(self, snapshot: Snapshot, options: _Options) -> Database:
         path = download(snapshot, self._folder, lambda *_: self._require_time("the snapshot was downloaded"))
@@ -210,7 +236,7 @@ class Refresher:
 
     def _require_time(self, before: str) -> None:
         if self._remaining_s() < RESERVE_S:
-            raise OutOfTimeError(f"the time limit came before {before}")
+            raise OutOfTimeError(f"the time limit came before {before}.", "Nothing to do: the next run goes on.")
 
     def _fetch_vectors(self, store: VectorStore) -> Stored | None:
         """Adds the vectors in the bucket to the store. None if the bucket has none. A damaged file is left out."""
@@ -288,11 +314,6 @@ class _Options:
         if self.max_tokens != token_limit(self.vectors, 0, self.longest_input):
             flags.append(f"--max-tokens {self.max_tokens}")
         return f"On a laptop: {_FETCH}; {' '.join([_BUILD, *flags])}; {_PUBLISH}"
-
-
-_FETCH = "python scripts/publish_state.py --fetch-vectors"
-_BUILD = "python scripts/build_state.py --latest"
-_PUBLISH = "python scripts/publish_state.py inference/model/incident_cls.pt"
 
 
 class _FirstProblems(Problems):
