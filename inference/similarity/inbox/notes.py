@@ -77,10 +77,7 @@ class Served:
                     raise ValueError(f"{name} has the wrong type")
             return cls(state=StateFacts.from_json(note["state"]), deployed=deployed, **texts)
         except (KeyError, TypeError, ValueError) as error:
-            raise InboxError(
-                f"s3://{bucket.name}/{SERVED_KEY} isn't a note about the served state: {error}; the next run of the "
-                "job shelve_state writes it again"
-            ) from error
+            raise InboxError(f"s3://{bucket.name}/{SERVED_KEY} isn't a note about the served state: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -95,8 +92,7 @@ class Hold:
     versions: frozenset[str] = frozenset()
 
     def with_taken_back(self, facts: StateFacts) -> Hold:
-        # Other sources have no date to compare with.
-        date = facts.source.get("date", "") if facts.source.get("kind") == "aiid-snapshot" else ""
+        date = facts.source.get("date", "")
         return Hold(max(self.source_date, date), self.versions | {facts.version})
 
     def without(self, version: str) -> Hold:
@@ -116,10 +112,7 @@ class Hold:
         try:
             return cls(_text(note["source_date"]), frozenset(map(_text, note["versions"])))
         except (KeyError, TypeError, ValueError) as error:
-            raise InboxError(
-                f"s3://{bucket.name}/{HOLD_KEY} isn't a note about states taken back: {error}; restore its earlier "
-                "version in S3"
-            ) from error
+            raise InboxError(f"s3://{bucket.name}/{HOLD_KEY} isn't a note about states taken back: {error}") from error
 
 
 def now() -> str:
