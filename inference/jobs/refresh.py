@@ -12,6 +12,8 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,11 +37,9 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     RefreshError, which is in the log too.
     """
     del event
-    folder = Path(tempfile.gettempdir(), "refresh")
-    shutil.rmtree(folder, ignore_errors=True)  # A call that was killed may have left it.
     try:
-        folder.mkdir()
-        result = _refresh(folder, context)
+        with _temporary_folder() as folder:
+            result = _refresh(folder, context)
         if result.published:
             log.info("state published", extra=asdict(result))
         else:
@@ -53,9 +53,21 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     except RefreshError as error:
         log.error("refresh failed", extra=_fields(error))
         raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return asdict(result)
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """An empty folder, in which all temporary files are made meanwhile. It is removed in the end."""
+    before, folder = tempfile.tempdir, Path(tempfile.gettempdir(), "refresh")
+    shutil.rmtree(folder, ignore_errors=True)  # A call that was killed may have left it.
+    folder.mkdir()
+    tempfile.tempdir = str(folder)
+    try:
+        yield folder
+    finally:
+        tempfile.tempdir = before
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _fields(error: RefreshError) -> dict[str, str]:

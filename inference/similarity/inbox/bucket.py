@@ -34,6 +34,8 @@ MAX_PUT_BYTES = 5 * 1024**3
 
 _PIECE = 1 << 20
 _MISSING = ("NoSuchKey", "NoSuchVersion", "404")
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html. A missing object fails If-Match, too.
+_CHANGED = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey")
 # A note has a kilobyte.
 _MAX_NOTE_BYTES = 1 << 20
 
@@ -50,21 +52,29 @@ class InboxError(Exception):
     """The bucket can't be read or written, or a note in it is nonsense. The message is one sentence."""
 
 
+class ChangedError(InboxError):
+    """Somebody else has written the object meanwhile."""
+
+
 @dataclass(frozen=True)
 class Stored:
-    """A version of an object. written_at: S3's own time, in UTC, with whole seconds. metadata: as it was written."""
+    """A version of an object. written_at: S3's own time, in UTC, with whole seconds. metadata: as it was written.
+
+    etag: tells contents apart; "" if unknown.
+    """
 
     key: str
     version_id: str
     written_at: datetime
     size: int
     metadata: Mapping[str, str] = field(default_factory=dict)
+    etag: str = ""
 
 
-def s3_client() -> Any:
-    """Region and credentials come from the environment. Raises InboxError."""
+def s3_client(region: str | None = None) -> Any:
+    """Credentials come from the environment, and the region too if it isn't given. Raises InboxError."""
     try:
-        return boto3.client("s3", config=_CONFIG)
+        return boto3.client("s3", region_name=region, config=_CONFIG)
     except BotoCoreError as error:
         raise InboxError(f"S3 can't be used: {one_line(str(error))}") from error
 
@@ -112,13 +122,25 @@ class Bucket:
                 raise
             return _stored(key, answer, answer["ContentLength"])
 
-    def upload(self, path: Path, key: str, metadata: Mapping[str, str] | None = None) -> str:
-        """Writes the file `path` with one PUT, and returns the id of the new version. Raises OSError too."""
+    def upload(
+        self, path: Path, key: str, metadata: Mapping[str, str] | None = None, *, instead_of: str | None = None
+    ) -> str:
+        """Writes the file `path` with one PUT, and returns the id of the new version. Raises OSError too.
+
+        instead_of: the etag of the object that it may replace, "" for none. Raises ChangedError if another is there.
+        """
         size = path.stat().st_size
         if size > MAX_PUT_BYTES:
             raise InboxError(f"{path} has {size:,} bytes; S3 takes at most {MAX_PUT_BYTES:,} with one PUT.")
         with self._errors(f"{key} can't be written"), path.open("rb") as file:
-            answer = self._client.put_object(Bucket=self.name, Key=key, Body=file, Metadata=dict(metadata or {}))
+            try:
+                answer = self._client.put_object(
+                    Bucket=self.name, Key=key, Body=file, Metadata=dict(metadata or {}), **_condition(instead_of)
+                )
+            except ClientError as error:
+                if instead_of is not None and _code(error) in _CHANGED:
+                    raise ChangedError(f"s3://{self.name}/{key} has been written meanwhile") from error
+                raise
         return str(answer["VersionId"])
 
     def copy(self, source: Stored, key: str, metadata: Mapping[str, str] | None = None) -> str:
@@ -178,9 +200,20 @@ def _version(version_id: str) -> dict[str, str]:
     return {"VersionId": version_id} if version_id else {}
 
 
+def _condition(instead_of: str | None) -> dict[str, str]:
+    if instead_of is None:
+        return {}
+    return {"IfMatch": instead_of} if instead_of else {"IfNoneMatch": "*"}
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code"))
+
+
 def _is_missing(error: ClientError) -> bool:
-    return error.response.get("Error", {}).get("Code") in _MISSING
+    return _code(error) in _MISSING
 
 
 def _stored(key: str, answer: Mapping[str, Any], size: int) -> Stored:
-    return Stored(key, answer.get("VersionId", ""), answer["LastModified"], size, answer["Metadata"])
+    etag = answer.get("ETag", "")
+    return Stored(key, answer.get("VersionId", ""), answer["LastModified"], size, answer["Metadata"], etag)

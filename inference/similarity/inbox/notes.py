@@ -77,7 +77,10 @@ class Served:
                     raise ValueError(f"{name} has the wrong type")
             return cls(state=StateFacts.from_json(note["state"]), deployed=deployed, **texts)
         except (KeyError, TypeError, ValueError) as error:
-            raise InboxError(f"s3://{bucket.name}/{SERVED_KEY} isn't a note about the served state: {error}") from error
+            raise InboxError(
+                f"s3://{bucket.name}/{SERVED_KEY} isn't a note about the served state: {error}; the next run of the "
+                "job shelve_state writes it again"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,8 @@ class Hold:
     versions: frozenset[str] = frozenset()
 
     def with_taken_back(self, facts: StateFacts) -> Hold:
-        date = facts.source.get("date", "")
+        # Other sources have no date to compare with.
+        date = facts.source.get("date", "") if facts.source.get("kind") == "aiid-snapshot" else ""
         return Hold(max(self.source_date, date), self.versions | {facts.version})
 
     def without(self, version: str) -> Hold:
@@ -112,7 +116,10 @@ class Hold:
         try:
             return cls(_text(note["source_date"]), frozenset(map(_text, note["versions"])))
         except (KeyError, TypeError, ValueError) as error:
-            raise InboxError(f"s3://{bucket.name}/{HOLD_KEY} isn't a note about states taken back: {error}") from error
+            raise InboxError(
+                f"s3://{bucket.name}/{HOLD_KEY} isn't a note about states taken back: {error}; restore its earlier "
+                "version in S3"
+            ) from error
 
 
 def now() -> str:

@@ -1,6 +1,6 @@
 """Publishes a state of AIID's newest snapshot, if the service serves a state of an earlier snapshot.
 
-`jobs/refresh.py` calls this and logs the result. All files are in one folder, which the caller removes.
+`jobs/refresh.py` calls this and logs the result.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from typing import TypeVar, get_args
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.text_encoder import TextEncoder
 from similarity.errors import ModelError, SimilarityError, StateError, one_line, reason_of
-from similarity.inbox.bucket import STORE_KEY, Bucket, ChangedError, InboxError, Stored
+from similarity.inbox.bucket import Bucket, InboxError
 from similarity.inbox.checks import LossError, require_about_as_many, require_most_incidents, served_state
 from similarity.inbox.notes import Hold, Served, now
 from similarity.inbox.publications import publish
 from similarity.incidents.facts import StateFacts
 from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState
+from similarity.refresh.bucket_store import fetch_vectors, share_vectors
 from similarity.refresh.build import Built, VectorsFrom, build_state, token_limit
 from similarity.refresh.compute import Compute, Computer, TooManyTextsError, encode_part, parts
-from similarity.refresh.vector_store import DamagedStoreError, StoreError, VectorStore
+from similarity.refresh.vector_store import StoreError, VectorStore
 from similarity.settings import AIID_MAX_TOKENS, DEFAULT_PRECISION, Engine, Precision, Settings
 from similarity.sources.database import Database, Responses
 from similarity.sources.download import download
@@ -96,7 +97,7 @@ class Result:
 class Refresher:
     """One run.
 
-    settings: name the image's model, and the engine that computes. folder: exists, is empty, and takes all files.
+    settings: name the image's model, and the engine that computes. folder: an empty one, for snapshot, store and state.
     require_usable: raises SimilarityError if the image can't use a state. remaining_s: gives the seconds until the time
     limit.
     """
@@ -194,19 +195,21 @@ class Refresher:
             return
         encoder = self._encoder(options, options.precision)
         path = self._folder / "vectors.sqlite"
+        fetched = fetch_vectors(self._bucket, path)
+        if fetched.damage:
+            log.warning("store of vectors replaced", extra={"reason": fetched.damage})
         with VectorStore(path) as store:
-            stored = self._fetch_vectors(store)
             computer = Computer(encoder, store, self._in_time(encoder), equals=get_args(Engine), most=MOST_COMPUTED)
             try:
                 yield computer
             except BaseException:
                 if computer.done:
                     try:
-                        self._keep_store(path, store, stored)
+                        share_vectors(self._bucket, path)
                     except (InboxError, StoreError, OSError) as error:  # The first error counts.
                         log.warning("vectors not kept", extra={"computed": computer.done, "reason": reason_of(error)})
                 raise
-            self._keep_store(path, store, stored)
+        share_vectors(self._bucket, path)
 
     def _encoder(self, options: _Options, precision: Precision) -> TextEncoder:
         settings = self._settings
@@ -238,26 +241,6 @@ class Refresher:
         if self._remaining_s() < RESERVE_S:
             raise OutOfTimeError(f"the time limit came before {before}.", "Nothing to do: the next run goes on.")
 
-    def _fetch_vectors(self, store: VectorStore) -> Stored | None:
-        """Adds the vectors in the bucket to the store. None if the bucket has none. A damaged file is left out."""
-        path = self._folder / "fetched.sqlite"
-        stored = self._bucket.download(STORE_KEY, path)
-        if stored:
-            try:
-                store.merge(path)
-            except DamagedStoreError as error:
-                log.warning("store of vectors replaced", extra={"reason": reason_of(error)})
-            path.unlink()
-        return stored
-
-    def _keep_store(self, path: Path, store: VectorStore, stored: Stored | None) -> None:
-        """Puts the store into the bucket. Somebody else may have put vectors there meanwhile; these stay."""
-        try:
-            self._bucket.upload(path, STORE_KEY, instead_of=stored.etag if stored else "")
-        except ChangedError:
-            stored = self._fetch_vectors(store)
-            self._bucket.upload(path, STORE_KEY, instead_of=stored.etag if stored else "")
-
     def _require_fit(self, state: IncidentState, served: Served) -> None:
         """Raises NotPublishedError if the deployed image can't use the state, or if it lacks too many incidents."""
         remedy = _Options.of(served).on_a_laptop()
@@ -269,7 +252,7 @@ class Refresher:
             reason = error.detail or str(error)
             raise NotPublishedError(f"the service couldn't use the new state: {reason}", remedy) from error
         try:
-            before = served_state(self._bucket, served, self._folder)
+            before = served_state(self._bucket, served)
             if before:
                 require_most_incidents(state, before)
             else:

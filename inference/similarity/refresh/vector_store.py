@@ -31,7 +31,7 @@ _CHECKSUM_BYTES = 4
 # Keys are cast to bytes, because a damaged one may not be a text.
 _MERGE = """
     INSERT INTO main.vectors SELECT key, vector, used_on FROM other.vectors
-    WHERE used_on >= ? AND typeof(used_on) = 'text' AND is_whole(CAST(key AS BLOB), vector)
+    WHERE used_on >= ? AND (typeof(used_on), typeof(key)) = ('text', 'text') AND is_whole(CAST(key AS BLOB), vector)
     ON CONFLICT (key) DO UPDATE SET
         used_on = max(used_on, excluded.used_on),
         vector = CASE WHEN is_whole(CAST(key AS BLOB), vector) THEN vector ELSE excluded.vector END

@@ -860,7 +860,8 @@ def test_all_files_are_in_the_folder_that_is_removed(computed: Service, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(Bucket, "download", download_and_note)
         assert computed.refresh()["published"]
-    assert len(written) == 2, "the store and the served state"
+    assert len(written) == 3, "the store, the served state, and the store again"
+    assert tempfile.gettempdir() == str(computed.tmp)
     assert all((computed.tmp / "refresh") in path.parents for path in written)
 
 

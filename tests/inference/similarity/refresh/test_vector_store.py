@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from processes import run_where_files_stay_small
-from similarity.refresh.vector_store import KEPT_FOR, MadeWith, StoreError, VectorStore
-from tiny import ROOT
+from similarity.refresh.vector_store import KEPT_FOR, DamagedStoreError, MadeWith, StoreError, VectorStore
+from tiny import ROOT, cleared
 
 MADE_WITH = MadeWith("0123abcd", "torch", "float32", 2000)
 TODAY = date(2026, 11, 26)
@@ -277,8 +277,7 @@ def test_a_store_that_another_build_holds_is_told(path: Path, monkeypatch: pytes
 def test_a_damaged_vector_is_not_given(path: Path) -> None:
     put(path, "a text")
     put(path, "another")
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE vectors SET vector = x'0000' WHERE key = ?", [MADE_WITH.key("a text")])
+    damage(path, "a text")
     assert get(path, "a text") is None
     assert get(path, "another") == [1, 1]
 
@@ -344,3 +343,146 @@ def test_sqlite_may_quote_what_a_damaged_file_has(name: bytes, path: Path) -> No
         VectorStore(path)
     assert "malformed database schema" in str(error.value) or "can't decode" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+# Two stores.
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    return tmp_path / "other.sqlite"
+
+
+def merge(path: Path, other: Path, today: date = TODAY) -> int:
+    with VectorStore(path, today) as store:
+        return store.merge(other)
+
+
+def used_on(path: Path, text: str) -> str:
+    with closing(sqlite3.connect(path)) as connection:
+        return str(connection.execute("SELECT used_on FROM vectors WHERE key = ?", [MADE_WITH.key(text)]).fetchone()[0])
+
+
+def damage(path: Path, text: str) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE vectors SET vector = x'0000' WHERE key = ?", [MADE_WITH.key(text)])
+
+
+def test_a_merged_store_has_the_vectors_of_both(path: Path, other: Path) -> None:
+    onnx = replace(MADE_WITH, engine="onnx")
+    put(path, "mine", ONES)
+    put(other, "theirs", ZEROS)
+    put(other, "mine", ZEROS, onnx)
+    before = other.read_bytes()
+    assert merge(path, other) == 2
+    assert (get(path, "mine"), get(path, "theirs"), get(path, "mine", onnx)) == ([1, 1], [0, 0], [0, 0])
+    assert other.read_bytes() == before
+    assert merge(path, other) == 0
+
+
+def test_a_vector_that_both_have_stays_and_its_last_use_counts(path: Path, other: Path) -> None:
+    put(path, "a text", ONES)
+    put(other, "a text", ZEROS)
+    with VectorStore(other, TODAY + timedelta(3)) as store:
+        store.keep(["a text"], MADE_WITH)
+    assert merge(path, other) == 1
+    assert (get(path, "a text"), used_on(path, "a text")) == ([1, 1], "2026-11-29")
+    with VectorStore(path, TODAY + timedelta(9)) as store:
+        store.keep(["a text"], MADE_WITH)
+    assert merge(path, other) == 0
+    assert used_on(path, "a text") == "2026-12-05"
+
+
+def test_damaged_vectors_heal_and_are_not_passed_on(path: Path, other: Path) -> None:
+    for text in ("mine is damaged", "theirs is damaged", "both are"):
+        put(path, text, ONES)
+        put(other, text, ZEROS)
+    put(other, "only theirs, damaged")
+    for store, texts in ((path, ["mine is damaged", "both are"]), (other, ["theirs is damaged", "both are"])):
+        for text in texts:
+            damage(store, text)
+    damage(other, "only theirs, damaged")
+    assert merge(path, other) == 1
+    assert (get(path, "mine is damaged"), get(path, "theirs is damaged")) == ([0, 0], [1, 1])
+    assert (get(path, "both are"), count(path)) == (None, 3)
+
+
+def test_vectors_that_nobody_uses_are_not_brought_back(path: Path, other: Path) -> None:
+    put(other, "a text")
+    assert merge(path, other, TODAY + KEPT_FOR + timedelta(1)) == 0
+    assert merge(path, other, TODAY + KEPT_FOR) == 1
+
+
+def test_keys_and_days_that_a_damaged_file_makes_up_are_not_taken(path: Path, other: Path) -> None:
+    for text in ("a", "b", "c", "d"):
+        put(other, text)
+    with closing(sqlite3.connect(other)) as connection, connection:
+        for text, change in (("a", "key = CAST(key AS BLOB)"), ("b", "used_on = x'ffff'"), ("c", "vector = 'text'")):
+            connection.execute(f"UPDATE vectors SET {change} WHERE key = ?", [MADE_WITH.key(text)])
+    assert merge(path, other) == 1
+    assert get(path, "d") == [1, 1]
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
+def test_a_file_that_is_no_store_is_not_merged(kind: str, path: Path, other: Path) -> None:
+    put(path, "a text")
+    if UNUSABLE[kind]:
+        sqlite_file(other, *UNUSABLE[kind])
+    else:
+        other.write_bytes(b"my notes" * 1000)
+    with VectorStore(path) as store:
+        with pytest.raises(StoreError) as error:
+            store.merge(other)
+        assert str(error.value).startswith(f"the store of vectors {other} can't be used: ")
+        # A store of a later version is whole.
+        is_later = kind in ("a later version", "an empty one, of another program")
+        assert isinstance(error.value, DamagedStoreError) is not is_later
+        # It can be used as before, also with a further store.
+        put(cleared(other), "theirs")
+        assert store.merge(other) == 1
+        assert store.get(["a text", "theirs"], MADE_WITH).keys() == {"a text", "theirs"}
+
+
+def test_a_store_that_is_not_there_is_not_made(path: Path, other: Path) -> None:
+    with pytest.raises(StoreError, match=r"other\.sqlite can't be used: No such file") as error:
+        merge(path, other)
+    assert not isinstance(error.value, DamagedStoreError)
+    assert not other.exists()
+
+
+@pytest.mark.slow
+def test_a_damaged_store_adds_whole_vectors_or_nothing(path: Path, other: Path) -> None:
+    texts = [f"text {number}" for number in range(60)]
+    vectors = {text: np.full(32, number + 0.5, dtype=np.float32) for number, text in enumerate(texts)}
+    with VectorStore(other, TODAY) as store:
+        store.put(vectors, MADE_WITH)
+    whole = other.read_bytes()
+    chosen = random.Random(0)
+    refused = 0
+    for _ in range(100):
+        damaged = bytearray(whole)
+        for _ in range(20):
+            damaged[chosen.randrange(len(whole))] ^= 1 << chosen.randrange(8)
+        cleared(other).write_bytes(damaged)
+        put(path, "mine")
+        try:
+            merge(path, other)
+        except StoreError:
+            refused += 1
+            assert count(path) == 1
+        with VectorStore(path) as store:
+            found = store.get([*texts, "mine"], MADE_WITH)
+            assert found.pop("mine").tolist() == [1, 1]
+            assert all(vector.tobytes() == vectors[text].tobytes() for text, vector in found.items())
+        cleared(path)
+    assert 0 < refused < 100
+
+
+def test_a_store_that_a_build_is_writing_is_merged_as_it_was(path: Path, other: Path) -> None:
+    put(other, "theirs")
+    with closing(sqlite3.connect(other)) as build:
+        build.execute("BEGIN IMMEDIATE")
+        build.execute("INSERT INTO vectors VALUES ('half a part', x'00', '2026-11-26')")
+        assert merge(path, other) == 1
+        build.rollback()
+    assert get(path, "theirs") == [1, 1]

@@ -1,0 +1,394 @@
+#!/usr/bin/env python3
+"""Publish a state to a deployed stack, list what was published, or take a state back. No deployment is needed.
+
+FILE is a state that scripts/build_state.py made, e.g. inference/model/incident_cls.pt. It is refused if the deployed
+model can't use it. It is also refused in these cases, unless --force is given: it lacks more than 10 % of the served
+incidents; its data is older than that of the served state; a rollback has taken it or a later snapshot back.
+The vectors that build_state.py keeps are published with it, so that the next build elsewhere needn't compute them.
+
+--rollback publishes an earlier state again: that of VERSION, or the newest earlier one that no rollback has taken back.
+All states newer than that one count as taken back. Give it twice to go back two states.
+After both, the command waits up to two minutes until the API answers with the state.
+
+The stack's region is AWS_REGION or AWS_DEFAULT_REGION, else the AWS_REGION in .env.
+
+Examples:
+    python scripts/publish_state.py inference/model/incident_cls.pt
+    python scripts/publish_state.py --list
+    python scripts/publish_state.py --rollback
+"""
+
+from __future__ import annotations
+
+from shared import command
+from shared.command import ROOT, argument_parser, writing_stdout
+
+import argparse
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from publishing.api import WAIT_S, Answer, health, wait_for
+from publishing.stack import Stack, StackError, find_stack, region_of, remedy_of
+from similarity.errors import StateError, one_line
+from similarity.inbox.bucket import Bucket, InboxError, s3_client
+from similarity.inbox.checks import (
+    RefusedError,
+    require_about_as_many,
+    require_most_incidents,
+    require_not_held,
+    require_not_older,
+    served_state,
+)
+from similarity.inbox.history import RollbackError, current_of, rollback
+from similarity.inbox.notes import Deployed, Hold, Served
+from similarity.inbox.publications import Publication, publications, publish, publish_again, read_facts
+from similarity.incidents.facts import StateFacts
+from similarity.incidents.ranking import Ranking
+from similarity.incidents.state import IncidentState, state_version
+from similarity.refresh.bucket_store import fetch_vectors, share_vectors
+from similarity.refresh.vector_store import StoreError
+from similarity.settings import DEFAULT_STACK_NAME
+from states.building import STORE_FILENAME
+
+CACHE_DIR = ROOT / ".cache"
+_LONGEST_MODEL = 28
+
+
+class PublishError(Exception):
+    """Nothing was published, or the API doesn't answer with it. The message is one sentence."""
+
+
+@dataclass
+class Run:
+    """A run of this command. if_stopped: how far it is, for Ctrl-C and errors."""
+
+    stack: Stack
+    bucket: Bucket
+    if_stopped: str = "nothing was published."
+
+    def served(self) -> Served:
+        served = Served.read(self.bucket)
+        if served is None:
+            raise PublishError(
+                f"s3://{self.bucket.name} has no served.json, so the deployed model isn't known: the job shelve_state "
+                "writes it in a deployment; deploy this version, and look at the job's log if it is still missing"
+            )
+        return served
+
+
+def say(message: str) -> None:
+    print(f"publish_state: {message}", file=sys.stderr)
+
+
+@contextmanager
+def checked(file: Path) -> Iterator[tuple[Path, IncidentState, StateFacts]]:
+    """A copy of the state, so that the state that is published is the one that was checked. Raises PublishError."""
+    with tempfile.TemporaryDirectory(prefix="state-") as folder:
+        path = Path(folder, "state.pt")
+        try:
+            shutil.copyfile(file, path)
+            state = IncidentState.load(path)
+            facts = state.facts(state_version(path))
+            Ranking(state, facts.version).most_similar(state.means[0], 1)
+        except StateError as error:
+            reason = error.detail.replace(str(path), str(file))
+            raise PublishError(f"{reason}; scripts/build_state.py makes a state") from error
+        yield path, state, facts
+
+
+def require_wanted(run: Run, served: Served, hold: Hold, state: IncidentState, facts: StateFacts, force: bool) -> None:
+    """Raises PublishError for a state that may be a mistake, unless it is forced."""
+
+    def require_no_loss() -> None:
+        before = served_state(run.bucket, served)
+        if before:
+            require_most_incidents(state, before)
+        else:
+            require_about_as_many(facts, served.state)
+
+    checks: tuple[Callable[[], None], ...] = (
+        lambda: require_not_held(facts, hold),
+        lambda: require_not_older(facts, served.state),
+        require_no_loss,
+    )
+    for check in checks:
+        try:
+            check()
+        except RefusedError as error:
+            if not force:
+                raise PublishError(f"refused: {error} If it is right, give --force.") from error
+            say(f"forced, although {error}")
+
+
+def publish_file(run: Run, file: Path, store: Path, force: bool) -> int:
+    served = run.served()
+    with checked(file) as (path, state, facts):
+        try:
+            served.deployed.require_usable(facts)
+        except StateError as error:
+            raise PublishError(
+                f"refused: {error.detail}. A state of another model or limit of tokens comes with a deployment "
+                "(npx aws-cdk@2 deploy)."
+            ) from error
+        hold = Hold.read(run.bucket)
+        is_held = facts.version in hold.versions
+        current = current_of(publications(run.bucket), served.deployed)
+        is_current = current is not None and current.facts is not None and current.facts.version == facts.version
+        # A rollback that was killed leaves the current state held.
+        if not is_current or (is_held and not force):
+            require_wanted(run, served, hold, state, facts, force)
+        if is_current and served.state.version == facts.version:
+            print(f"{facts.version} is served already; nothing was published.", flush=True)
+        else:
+            # The store goes first. If this is killed in between, the bucket has more vectors, which do no harm. In the
+            # other order, a refresh would find a state whose vectors it has to compute again.
+            publish_vectors(run, store)
+            run.if_stopped = "--list shows whether the state was published."
+            publish(run.bucket, path)
+        if is_held:
+            # Afterwards: a rollback after a kill in between would else choose this version, as one that isn't held.
+            Hold.read(run.bucket).without(facts.version).write(run.bucket)
+    return wait_and_report(run, served.state, facts)
+
+
+def publish_vectors(run: Run, store: Path) -> None:
+    """Adds the vectors of this machine to the bucket. A damaged store of this machine doesn't stop a publication."""
+    if not store.is_file():
+        return
+    try:
+        found = share_vectors(run.bucket, store)
+    except StoreError as error:
+        say(f"the vectors aren't published: {error}")
+        return
+    if found.damage:
+        say(f"the bucket's store of vectors was damaged and has been replaced by this machine's: {found.damage}")
+    if found.vectors:
+        print(f"Vectors: {found.vectors} published that the bucket lacked", flush=True)
+
+
+def roll_back(run: Run, version: str) -> int:
+    served = run.served()
+    hold = Hold.read(run.bucket)
+    found = rollback(publications(run.bucket), served.deployed, hold, version)
+    target = found.target.facts
+    assert target
+    try:
+        if read_facts(run.bucket, found.target.stored).version != target.version:
+            raise StateError("its file has changed")
+    except StateError as error:
+        raise PublishError(
+            f"{target.version} can't be published again: {error.detail}; go to another with --rollback VERSION"
+        ) from error
+    # hold.json goes first. Else a refresh in between could publish the bad snapshot again, as if it were newer.
+    run.if_stopped = "if --list doesn't show the state as published, give the same command again to finish."
+    if found.hold != hold:
+        found.hold.write(run.bucket)
+    publish_again(run.bucket, found.target)
+    return wait_and_report(run, served.state, target)
+
+
+def wait_and_report(run: Run, before: StateFacts, new: StateFacts) -> int:
+    """Waits for the API, and prints both states. Raises PublishError if the API doesn't answer with the new one."""
+    run.if_stopped = f"{new.version} is published; the API follows by itself. --list shows what is served."
+    answer = health(run.stack.api_url)
+    if answer.version != new.version:
+        say(f"{new.version} is published; waiting up to {WAIT_S:.0f} s until the API answers with it ...")
+        answer = wait_for(run.stack.api_url, new.version)
+    with writing_stdout("publish_state"):
+        print("\n".join(aligned(comparison(before, new))))
+    if answer.version != new.version:
+        raise PublishError(not_switched(run, answer, new.version))
+    return 0
+
+
+def comparison(before: StateFacts, new: StateFacts) -> list[list[str]]:
+    rows = [["", "before", "published"]]
+    for name, of in (
+        ("version", lambda facts: facts.version),
+        ("incidents", lambda facts: str(facts.incidents)),
+        ("reports", lambda facts: str(facts.reports)),
+        ("built at", lambda facts: facts.built_at),
+        ("source date", lambda facts: facts.source.get("date", "")),
+    ):
+        rows.append([name, of(before) or "unknown", of(new) or "unknown"])
+    return rows
+
+
+def not_switched(run: Run, answer: Answer, version: str) -> str:
+    """Says where to look."""
+    try:
+        served = Served.read(run.bucket)
+    except InboxError:
+        served = None
+    says = f"it answers with {answer.version}" if answer.version else answer.problem
+    if served and served.state.version == version:
+        where = "The job shelve_state has put it on the shelf: look at the log of the API's functions"
+    else:
+        where = "The job shelve_state hasn't put it on the shelf: look at its log group and its dead-letter queue"
+    return (
+        f"{version} is published, but the API doesn't answer with it after {WAIT_S:.0f} s: {says}. {where} "
+        "(docs/publishing.md#if-the-api-doesnt-switch)."
+    )
+
+
+def list_states(run: Run) -> int:
+    served, hold = Served.read(run.bucket), Hold.read(run.bucket)
+    if served is None:
+        say("there is no served.json yet, so no state is marked as served or as one of another model")
+    history = publications(run.bucket)
+    rows = [["time", "version", "incidents", "reports", "source date", "model", ""]]
+    shown = place_of_served(history, served)
+    newest = current_of(history, served.deployed) if served else None
+    for each in history:
+        marks = marks_of(each, served.deployed if served else None, hold)
+        if each is shown:
+            marks.insert(0, "served")
+        elif each is newest:
+            marks.insert(0, "not served yet")
+        facts = each.facts
+        columns = ["-"] * 5
+        if facts:
+            date, model = facts.source.get("date", ""), one_line(facts.model.rpartition("/")[2])[:_LONGEST_MODEL]
+            columns = [facts.version, str(facts.incidents), str(facts.reports), date or "-", model or "-"]
+        rows.append([each.time or "-", *columns, ", ".join(marks)])
+    with writing_stdout("publish_state"):
+        print("\n".join(aligned(rows)) if history else "Nothing has been published or deployed yet.")
+    return 0
+
+
+def place_of_served(history: list[Publication], served: Served | None) -> Publication | None:
+    """The served publication. A state may have been published several times; served.json says which one counts."""
+    if served is None:
+        return None
+    place = (served.key, served.version_id)
+    same = [each for each in history if each.facts and each.facts.version == served.state.version]
+    return next((each for each in same if (each.stored.key, each.stored.version_id) == place), next(iter(same), None))
+
+
+def marks_of(publication: Publication, deployed: Deployed | None, hold: Hold) -> list[str]:
+    marks = ["deployed"] if publication.is_deployed else []
+    facts = publication.facts
+    if facts is None:
+        return [*marks, "unusable"]
+    if facts.version in hold.versions:
+        marks.append("taken back")
+    if deployed and not deployed.can_use(facts):
+        try:
+            facts.require_made_by(deployed, deployed.model)
+            marks.append("other limit")
+        except StateError:
+            marks.append("other model")
+    return marks
+
+
+def aligned(rows: list[list[str]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def fetch(run: Run, store: Path) -> int:
+    run.if_stopped = "the vectors of this machine are as they were; give the same command again."
+    try:
+        found = fetch_vectors(run.bucket, store)
+    except StoreError as error:
+        raise PublishError(str(error)) from error
+    if found.damage:
+        say(f"the bucket's store of vectors is damaged; the next publication replaces it: {found.damage}")
+    with writing_stdout("publish_state"):
+        print(
+            f"{store}: {found.vectors} vectors from the bucket" if found.is_there else "The bucket has no vectors yet."
+        )
+    return 0
+
+
+def _version(value: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{4,16}", value):
+        raise argparse.ArgumentTypeError(f"{value!r} isn't a version such as 0123456789abcdef; --list shows them")
+    return value
+
+
+def _stack_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][-A-Za-z0-9]{0,127}", value):
+        raise argparse.ArgumentTypeError(f"{value!r} isn't the name of a stack")
+    return value
+
+
+def _parsed(argv: list[str] | None) -> argparse.Namespace:
+    """Exits with 2 if the arguments can't be used."""
+    parser = argument_parser(__doc__)
+    parser.add_argument("file", type=Path, nargs="?", metavar="FILE", help="state to publish")
+    parser.add_argument("--list", action="store_true", help="list what was published and deployed, newest first")
+    parser.add_argument(
+        "--rollback",
+        type=_version,
+        nargs="?",
+        const=True,
+        metavar="VERSION",
+        help="publish an earlier state again (default: the newest that no rollback has taken back)",
+    )
+    parser.add_argument(
+        "--fetch-vectors", action="store_true", help="add the bucket's vectors to those of this machine"
+    )
+    parser.add_argument("--force", action="store_true", help="publish FILE although it may be a mistake, see below")
+    parser.add_argument(
+        "--stack",
+        type=_stack_name,
+        default=DEFAULT_STACK_NAME,
+        metavar="NAME",
+        help=f"name of the stack (default {DEFAULT_STACK_NAME})",
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=CACHE_DIR,
+        metavar="FOLDER",
+        help="folder in which scripts/build_state.py keeps vectors (default .cache)",
+    )
+    args = parser.parse_args(argv)
+    given = [bool(args.file), args.list, args.rollback is not None, args.fetch_vectors]
+    if sum(given) != 1:
+        parser.error("give one of FILE, --list, --rollback and --fetch-vectors")
+    if args.force and not args.file:
+        parser.error("--force is for FILE")
+    if args.file and not args.file.is_file():
+        parser.error(f"there is no file {args.file}")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _parsed(argv)
+    store = args.cache / STORE_FILENAME
+    run: Run | None = None
+    try:
+        region = region_of(os.environ, ROOT / ".env")
+        stack = find_stack(args.stack, region)
+        run = Run(stack, Bucket(stack.bucket, s3_client(region)))
+        if args.list:
+            return list_states(run)
+        if args.fetch_vectors:
+            return fetch(run, store)
+        if args.rollback is not None:
+            return roll_back(run, "" if args.rollback is True else args.rollback)
+        return publish_file(run, args.file, store, args.force)
+    except KeyboardInterrupt:
+        print(f"\npublish_state: stopped; {run.if_stopped if run else 'nothing was done.'}", file=sys.stderr)
+    except (PublishError, RollbackError, StackError) as error:
+        say(str(error))
+    except InboxError as error:
+        remedy = remedy_of(error.__cause__)
+        say(f"{error}{f'; {remedy}' if remedy else ''}; {run.if_stopped if run else 'nothing was done.'}")
+    except OSError as error:
+        say(f"{error.filename or args.file or store}: {error.strerror or error}")
+    return 1
+
+
+if __name__ == "__main__":
+    command.run(main)
