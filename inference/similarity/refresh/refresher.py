@@ -239,7 +239,11 @@ class Refresher:
 
     def _require_time(self, before: str) -> None:
         if self._remaining_s() < RESERVE_S:
-            raise OutOfTimeError(f"the time limit came before {before}.", "Nothing to do: the next run goes on.")
+            raise OutOfTimeError(
+                f"the time limit came before {before}.",
+                "None: the next run takes the vectors that this one has computed. If it happens each time, give the "
+                "function more memory, which buys more CPU.",
+            )
 
     def _require_fit(self, state: IncidentState, served: Served) -> None:
         """Raises NotPublishedError if the deployed image can't use the state, or if it lacks too many incidents."""
