@@ -160,6 +160,9 @@ class Service:
         ours = ("jobs.refresh", "similarity")
         found = [each for each in self.caplog.records if each.name.startswith(ours) and each.levelno >= least]
         self.caplog.clear()
+        usual = vars(logging.makeLogRecord({}))
+        for each in found:
+            json.dumps({name: value for name, value in vars(each).items() if name not in usual})  # as in a Lambda's log
         return found
 
     def line(self) -> Any:
