@@ -28,6 +28,7 @@ from pages import (
     PAGES,
     PYTHON,
     README,
+    REFRESH,
     SHELL,
     anchors,
     links,
@@ -242,7 +243,7 @@ def logged() -> dict[tuple[str, str], set[str] | None]:
 
 
 def test_the_log_is_the_one_of_the_table() -> None:
-    rows = table(OPERATIONS, "| level | message | fields | meaning |")
+    rows = [row for page in (OPERATIONS, REFRESH) for row in table(page, "| level | message | fields | meaning |")]
     documented = {(level, literal(message)): set(spans(fields)) for level, message, fields, _ in rows}
     real = logged()
     assert set(documented) == set(real)

@@ -107,7 +107,7 @@ def build_state(
     max_tokens: the limit of this state, see `token_limit`. The computer's encoder must have it.
     Raises SourceError if no incident has a vector, and if the encoder isn't AIID's. Published vectors of another limit
     than AIID's need an encoder, because its tokenizer counts the tokens. Without one, it raises SourceError too.
-    Raises ModelError and StoreError.
+    Raises TooManyTextsError before it computes the first text; ModelError and StoreError.
     """
     if computer and computer.encoder.max_tokens != max_tokens:
         raise ValueError(f"the encoder cuts texts at {computer.encoder.max_tokens} tokens, not at {max_tokens}")
@@ -116,8 +116,10 @@ def build_state(
     prepared = [[_prepare(r, vectors, max_tokens, computer) for r in i.reports] for i in database.incidents]
     if vectors == "published":
         computer = None
-    if vectors == "auto" and computer:
-        _require_aiids_model(database, prepared, computer)
+    sample = _sample(database, prepared, computer) if vectors == "auto" and computer else []
+    if computer:
+        computer.require_few([*(each.text for each in sample), *_to_compute(prepared)])
+        _require_aiids_model(sample, computer)
     computed = computer.compute(_to_compute(prepared)) if computer else frozenset()
     kept: list[_Kept] = []
     left_out: list[int] = []
@@ -196,33 +198,49 @@ def _given(each: _Prepared, found: dict[str, Vector], computed: frozenset[str]) 
     return ("computed" if each.text in computed else "stored"), found[each.text]
 
 
-def _require_aiids_model(database: Database, prepared: Sequence[Sequence[_Prepared]], computer: Computer) -> None:
-    """Raises SourceError if the encoder's vectors aren't AIID's."""
-    remedy = "Give --vectors published or --vectors computed."
+_REMEDY = "Give --vectors published or --vectors computed."
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    """A report that has AIID's vector, which is computed too. text: transliterated."""
+
+    number: int
+    text: str
+    published: Vector
+
+
+def _sample(database: Database, prepared: Sequence[Sequence[_Prepared]], computer: Computer) -> list[_Sampled]:
+    """Some reports with AIID's vectors. Raises SourceError if the encoder has another dimension."""
     published = [
-        (len(each.text), report.number or 0, each.text, each.published)
+        _Sampled(report.number or 0, each.text, each.published)
         for incident, reports in zip(database.incidents, prepared, strict=True)
         for report, each in zip(incident.reports, reports, strict=True)
         if each.published is not None
     ]
-    by_length = sorted(published, key=lambda each: each[:3])
+    by_length = sorted(published, key=lambda each: (len(each.text), each.number, each.text))
     places = np.linspace(0, len(by_length) - 1, min(SAMPLE, len(by_length)))
     sample = [by_length[round(place)] for place in places]
-    for *_, theirs in sample:
-        if len(theirs) != computer.encoder.dimension:
+    for each in sample:
+        if len(each.published) != computer.encoder.dimension:
             raise SourceError(
-                f"AIID's vectors have {len(theirs)} dimensions, but the model's have {computer.encoder.dimension}, so "
-                f"they can't be compared. {remedy}"
+                f"AIID's vectors have {len(each.published)} dimensions, but the model's have "
+                f"{computer.encoder.dimension}, so they can't be compared. {_REMEDY}"
             )
-    texts = [text for _, _, text, _ in sample]
+    return sample
+
+
+def _require_aiids_model(sample: Sequence[_Sampled], computer: Computer) -> None:
+    """Raises SourceError if the encoder's vectors aren't AIID's."""
+    texts = [each.text for each in sample]
     computer.compute(texts)
     ours = computer.computed(texts)
-    for _, number, text, theirs in sample:
-        difference = float(np.abs(ours[text] - theirs).max())
+    for each in sample:
+        difference = float(np.abs(ours[each.text] - each.published).max())
         if not difference <= LARGEST_DIFFERENCE:  # NaN isn't
             raise SourceError(
-                f"the model{_in_precision(computer)} doesn't make AIID's vectors: that of report {number} differs by "
-                f"{difference:.3f}; at most {LARGEST_DIFFERENCE} is allowed. {remedy}"
+                f"the model{_in_precision(computer)} doesn't make AIID's vectors: that of report {each.number} differs "
+                f"by {difference:.3f}; at most {LARGEST_DIFFERENCE} is allowed. {_REMEDY}"
             )
 
 

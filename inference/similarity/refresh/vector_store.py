@@ -143,13 +143,13 @@ class VectorStore:
         with self._errors(), self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
 
-    def keep(self, texts: Sequence[str], made_with: MadeWith) -> int:
+    def keep(self, texts: Sequence[str], *made_with: MadeWith) -> int:
         """Marks the vectors of `texts` as used today, and removes those not used for KEPT_FOR. Returns their number."""
         today, oldest = self._today.isoformat(), (self._today - KEPT_FOR).isoformat()
         with self._errors(), self._connection:
             self._connection.executemany(
                 "UPDATE vectors SET used_on = ? WHERE key = ? AND used_on < ?",
-                ((today, made_with.key(text), today) for text in texts),
+                ((today, each.key(text), today) for each in made_with for text in texts),
             )
             return self._connection.execute("DELETE FROM vectors WHERE used_on < ?", (oldest,)).rowcount
 

@@ -11,7 +11,7 @@ import pytest
 from databases import IN_MEMORY, SNAPSHOT, computer, database
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.refresh.build import Built, VectorsFrom, build_state, has_published, token_limit
-from similarity.refresh.compute import Computer
+from similarity.refresh.compute import Computer, TooManyTextsError
 from similarity.refresh.vector_store import StoreError, VectorStore
 from similarity.settings import AIID_MAX_TOKENS, DEFAULT_MODEL_URI
 from similarity.sources.database import Database
@@ -180,6 +180,18 @@ def test_a_vector_that_got_lost_does_not_leave_a_report_out(published: list[str]
         by = Computer(tiny_encoder, store, lose_one)
         with pytest.raises(StoreError, match="it has lost 1 vectors"):
             build_state(data, vectors="auto", responses="include", max_tokens=TINY_MAX_TOKENS, computer=by)
+
+
+def test_texts_are_counted_before_the_sample_is_computed(tiny_encoder: TorchEncoder, encoded: list[str]) -> None:
+    data = database(TEXTS, vectors_of(tiny_encoder, [A, C]))
+    encoded.clear()
+    with VectorStore(IN_MEMORY) as store:
+        by = Computer(tiny_encoder, store, most=3)
+        with pytest.raises(TooManyTextsError, match="4 texts would have"):
+            build_state(data, vectors="auto", responses="include", max_tokens=TINY_MAX_TOKENS, computer=by)
+        assert encoded == []
+        by = Computer(tiny_encoder, store, most=4)
+        build_state(data, vectors="auto", responses="include", max_tokens=TINY_MAX_TOKENS, computer=by)
 
 
 # Where texts are cut.

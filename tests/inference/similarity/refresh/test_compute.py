@@ -5,15 +5,18 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from databases import IN_MEMORY, computer
 from similarity.encoder.torch_encoder import TorchEncoder
-from similarity.refresh.compute import PART_CHARS, Computer, in_this_process, parts, work
-from similarity.refresh.vector_store import VectorStore
+from similarity.refresh.compute import PART_CHARS, Computer, TooManyTextsError, in_this_process, parts, work
+from similarity.refresh.vector_store import KEPT_FOR, MadeWith, StoreError, VectorStore
 from similarity.vectors import Vector
 from tiny import sample_texts
 
@@ -97,3 +100,70 @@ def test_another_way_to_compute_may_give_parts_in_any_order(tiny_encoder: TorchE
         by = Computer(tiny_encoder, store, backwards)
         assert by.compute(["a", "bb", "ccc", "bb"]) == {"a", "bb", "ccc"}
         assert {text: vector[0] for text, vector in by.get(["a", "bb", "ccc"]).items()} == {"a": 1, "bb": 2, "ccc": 3}
+
+
+# Vectors of another engine, and a limit.
+
+
+def of_engine(engine: str, encoder: TorchEncoder, number: float, texts: Sequence[str], store: VectorStore) -> None:
+    """Stores vectors that say by their numbers who made them."""
+    made_with = MadeWith(encoder.fingerprint, engine, encoder.precision, encoder.max_tokens)
+    store.put({text: np.full(32, number, dtype=np.float32) for text in texts}, made_with)
+
+
+def test_vectors_of_an_equal_engine_are_not_computed_again_but_its_own_come_first(
+    tiny_encoder: TorchEncoder, encoded: list[str]
+) -> None:
+    with VectorStore(IN_MEMORY) as store:
+        of_engine("torch", tiny_encoder, 1, ["both", "ours"], store)
+        of_engine("onnx", tiny_encoder, 2, ["both", "theirs"], store)
+        by = Computer(tiny_encoder, store, equals=("onnx", "torch"))
+        texts = ["both", "ours", "theirs", "new"]
+        assert by.compute(texts) == {"new"}
+        assert (encoded, by.done) == (["new"], 1)
+        found = by.computed(texts)
+        assert [found[text][0] for text in texts[:3]] == [1, 1, 2]
+        assert Computer(tiny_encoder, store).get(texts).keys() == {"both", "ours", "new"}
+
+
+@pytest.mark.parametrize("other", [{"precision": "int8"}, {"max_tokens": 64}, {"fingerprint": "0"}])
+def test_vectors_of_another_kind_are_no_equals(other: dict[str, Any], tiny_encoder: TorchEncoder) -> None:
+    made_with = MadeWith(tiny_encoder.fingerprint, "onnx", "float32", tiny_encoder.max_tokens)
+    with VectorStore(IN_MEMORY) as store:
+        store.put({"a text": np.ones(32, dtype=np.float32)}, replace(made_with, **other))
+        assert Computer(tiny_encoder, store, equals=("onnx",)).get(["a text"]) == {}
+
+
+def test_the_vectors_of_equal_engines_are_kept_too(tiny_encoder: TorchEncoder, tmp_path: Path) -> None:
+    path, first = tmp_path / "vectors.sqlite", date(2026, 1, 1)
+    for days, texts in ((0, ["one", "two"]), (KEPT_FOR.days, ["one"]), (KEPT_FOR.days + 1, ["one"])):
+        with VectorStore(path, first + timedelta(days)) as store:
+            if not days:
+                of_engine("onnx", tiny_encoder, 2, texts, store)
+            Computer(tiny_encoder, store, equals=("onnx",)).keep(texts)
+    with VectorStore(path) as store:
+        assert Computer(tiny_encoder, store, equals=("onnx",)).get(["one", "two"]).keys() == {"one"}
+
+
+def test_a_vector_that_no_engine_has_is_told(tiny_encoder: TorchEncoder) -> None:
+    with VectorStore(IN_MEMORY) as store, pytest.raises(StoreError, match="it has lost 1 vectors"):
+        Computer(tiny_encoder, store, equals=("onnx",)).computed(["a text"])
+
+
+def test_more_texts_than_allowed_are_not_begun(tiny_encoder: TorchEncoder, encoded: list[str]) -> None:
+    with VectorStore(IN_MEMORY) as store:
+        by = Computer(tiny_encoder, store, most=3)
+        assert by.compute(["one", "two", "two"]) == {"one", "two"}
+        by.require_few(["one", "two", "three"])
+        for refuse in (by.require_few, by.compute):
+            with pytest.raises(TooManyTextsError) as error:
+                refuse(["two", "three", "four", "four"])
+            assert str(error.value) == "4 texts would have to be computed, but at most 3 are allowed."
+            assert error.value.texts == 4
+        assert encoded == ["one", "two"]
+        assert by.compute(["three"]) == {"three"}
+
+
+def test_without_a_limit_nothing_is_counted(tiny_encoder: TorchEncoder) -> None:
+    with VectorStore(IN_MEMORY) as store:
+        Computer(tiny_encoder, store).require_few(["a text"] * 3)
