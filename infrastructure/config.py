@@ -20,6 +20,7 @@ from similarity.settings import (
     Engine,
     Precision,
 )
+from similarity.sources.page import SNAPSHOTS_URL
 
 T = TypeVar("T", bound=str)
 
@@ -43,7 +44,7 @@ class Config:
     AWS_ACCOUNT_ID and AWS_REGION. keep_warm_minutes is the pause between two invocations that keep a Lambda warm; 0
     means that there are none. model_on_efs puts the model on the file system too. refresh_hours is the pause between
     two runs of the job `refresh`; 0 means that it runs only when somebody invokes it. snapshots_url is the page that
-    links to AIID's snapshots; "" means AIID's own.
+    links to AIID's snapshots.
     """
 
     account: str
@@ -59,7 +60,7 @@ class Config:
     keep_warm_minutes: int = 0
     model_on_efs: bool = False
     refresh_hours: int = 24
-    snapshots_url: str = ""
+    snapshots_url: str = SNAPSHOTS_URL
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str | None]) -> Config:
@@ -80,7 +81,12 @@ class Config:
             keep_warm_minutes=given.integer("KEEP_WARM_MINUTES", KEEP_WARM_MINUTES_RANGE, cls.keep_warm_minutes),
             model_on_efs=given.flag("MODEL_ON_EFS", cls.model_on_efs),
             refresh_hours=given.integer("REFRESH_HOURS", REFRESH_HOURS_RANGE, cls.refresh_hours),
-            snapshots_url=given.https_url("SNAPSHOTS_URL", cls.snapshots_url),
+            snapshots_url=given.matching(
+                "SNAPSHOTS_URL",
+                r"https://[^\s/?#]+([/?#]\S*)?",
+                "an address that begins with https://",
+                cls.snapshots_url,
+            ),
         )
 
 
@@ -117,12 +123,6 @@ class _Variables:
         if not re.fullmatch(r"[0-9]{1,6}", value, re.ASCII) or not low <= int(value) <= high:
             raise ConfigError(f'{name} must be a whole number from {low} to {high}, not "{value}".')
         return int(value)
-
-    def https_url(self, name: str, default: str) -> str:
-        value = self._get(name) or default
-        if value and not re.fullmatch(r"https://[^\s/?#]+([/?#]\S*)?", value):
-            raise ConfigError(f'{name} must be an address that begins with https://, not "{value}".')
-        return value
 
     def origins(self, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
         origins = tuple(origin.strip() for origin in self._get(name).split(",") if origin.strip()) or default

@@ -30,7 +30,7 @@ _STATES, _DEPLOYED, _VECTORS = (f"{key.partition('/')[0]}/*" for key in (STATE_K
 def needs_of_jobs(*, config: Config, network: Network, shelf: Shelf, inbox: Inbox) -> Callable[[HandlerFile], Needs]:
     file_system = shelf.mounted_by_jobs()
     bucket = {"STATE_BUCKET": inbox.bucket.bucket_name}
-    page = {"SNAPSHOTS_URL": config.snapshots_url} if config.snapshots_url else {}
+    page = {"SNAPSHOTS_URL": config.snapshots_url}
     particular = {
         SHELVING_JOB: Needs(
             Place(network, network.shelving_security_group, file_system), environment=bucket, takes_events=True

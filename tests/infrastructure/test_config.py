@@ -41,7 +41,7 @@ def test_only_account_and_region_are_required() -> None:
         keep_warm_minutes=0,
         model_on_efs=False,
         refresh_hours=24,
-        snapshots_url="",
+        snapshots_url="https://incidentdatabase.ai/research/snapshots/",
     )
 
 

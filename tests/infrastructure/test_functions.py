@@ -83,12 +83,12 @@ def test_a_file_gets_what_it_asks_for_but_no_more_memory_than_the_setting(
 @pytest.mark.parametrize(
     ("synthesised", "model", "engine", "on_efs", "page"),
     [
-        ("default", "allenai/longformer-base-4096", "onnx", "false", {}),
-        ("other", "some/model", "torch", "true", {"SNAPSHOTS_URL": "https://snapshots.example/page"}),
+        ("default", "allenai/longformer-base-4096", "onnx", "false", "https://incidentdatabase.ai/research/snapshots/"),
+        ("other", "some/model", "torch", "true", "https://snapshots.example/page"),
     ],
 )
 def test_functions_find_model_state_shelf_and_inbox_by_their_environment(
-    synthesised: str, model: str, engine: str, on_efs: str, page: dict[str, str], request: pytest.FixtureRequest
+    synthesised: str, model: str, engine: str, on_efs: str, page: str, request: pytest.FixtureRequest
 ) -> None:
     on_the_file_system = {
         "SHELF_DIR": "/mnt/hf_models_cache/shelf",
@@ -99,7 +99,7 @@ def test_functions_find_model_state_shelf_and_inbox_by_their_environment(
     (bucket,) = found.resources("AWS::S3::Bucket")
     more: dict[str, dict[str, object]] = {
         SHELVING: {"STATE_BUCKET": {"Ref": bucket}},
-        REFRESH: {"STATE_BUCKET": {"Ref": bucket}, **page},
+        REFRESH: {"STATE_BUCKET": {"Ref": bucket}, "SNAPSHOTS_URL": page},
     }
     for module, function in found.functions().items():
         assert function["Environment"]["Variables"] == {
