@@ -38,7 +38,6 @@ class SimilarIncidentsStack(cdk.Stack):
         # It keeps the name under which stacks were deployed: another one would be another file system, and the mount
         # target of a second one in the same subnet fails with "already exists".
         shelf = Shelf(self, "ModelCache", network=network)
-
         inbox = Inbox(self, "Inbox")
 
         functions = partial(image_functions, self, handlers_dir=handlers_dir, config=config)
