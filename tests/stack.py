@@ -43,7 +43,7 @@ OTHER = Config(
     snapshots_url="https://snapshots.example/page",
 )
 
-HANDLERS = {"similar", "text_to_db_similar", "embed_to_db_similar", "text_to_embed"}
+HANDLERS = {"similar", "text_to_db_similar", "embed_to_db_similar", "text_to_embed", "health"}
 SHELVING, REFRESH = "jobs.shelve_state", "jobs.refresh"
 JOBS = {SHELVING, REFRESH}
 # Methods of a route that has others than the rest.

@@ -72,16 +72,16 @@ def test_the_graduated_modules_give_the_same_template(
 
 
 def test_a_route_has_the_methods_that_its_file_states_and_cors_those_of_all_files(tmp_path: Path) -> None:
-    health = 'METHODS = ("GET",)\n\ndef handler(event, context): ...\n'
+    look = 'METHODS = ("GET",)\n\ndef handler(event, context): ...\n'
     report = 'METHODS = ["PUT"]\n\ndef handler(event, context): ...\n'
-    synthesised = synthesise(DEFAULT, tmp_path, health=health, report=report)
+    synthesised = synthesise(DEFAULT, tmp_path, look=look, report=report)
     routes = {route["RouteKey"] for route in synthesised.properties("AWS::ApiGatewayV2::Route")}
-    assert {key for key in routes if key.endswith(("/health", "/report"))} == {"GET /health", "PUT /report"}
-    assert len(routes) == 2 * len(HANDLERS) + 2
+    assert {key for key in routes if key.endswith(("/look", "/report"))} == {"GET /look", "PUT /report"}
+    assert len(routes) == len(routes_of(HANDLERS)) + 2
     found = only(synthesised.properties("AWS::ApiGatewayV2::Api"))
     assert found["CorsConfiguration"]["AllowMethods"] == ["GET", "POST", "PUT"]
 
 
 def test_a_job_has_no_route(each: Synthesised) -> None:
     assert not [key for key in each.resources("AWS::ApiGatewayV2::Route") if "shelve" in key.lower()]
-    assert len(each.resources("AWS::ApiGatewayV2::Route")) == 2 * len(HANDLERS)
+    assert len(each.resources("AWS::ApiGatewayV2::Route")) == len(routes_of(HANDLERS))

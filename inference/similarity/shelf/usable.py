@@ -7,9 +7,11 @@ in the model's folder. The model isn't loaded for this.
 from __future__ import annotations
 
 from similarity.encoder.model_folder import ModelFiles
+from similarity.encoder.text_encoder import open_folder
 from similarity.encoder.tokens import TEXT_PREPARATION
+from similarity.errors import ModelError
 from similarity.incidents.state import IncidentState
-from similarity.settings import Settings
+from similarity.settings import PRECISIONS, Engine, Precision, Settings
 
 
 class FolderModel:
@@ -55,6 +57,18 @@ class FolderModel:
             own.facts().require_limit_within(self.longest_input)
             known = self._own_limit = seen, own.max_tokens
         return known[1] or self.longest_input
+
+    def require_loadable(self, engine: Engine, precision: Precision) -> None:
+        """Raises ModelError if the engine lacks a file, or if a file is cut off or doesn't fit the others.
+
+        It reads the tokenizer, a small graph and 2 MB of the weights.
+        """
+        files, _, _ = open_folder(self.files.folder, self.files.weights_filename)
+        files.name()
+        if engine == "onnx":
+            files.require_graph_fits(files.graph(precision).name)
+        elif precision not in PRECISIONS[engine]:
+            raise ModelError(f"ENCODER_PRECISION for the engine {engine} can't be {precision}")
 
     def require_made(self, state: IncidentState) -> None:
         """Raises StateError if another model made the state, ModelError without a usable model."""
