@@ -46,9 +46,16 @@ from similarity.inbox.checks import (
     require_not_older,
     served_state,
 )
-from similarity.inbox.history import RollbackError, current_of, rollback
+from similarity.inbox.history import RollbackError, current_of, ends_in_nonsense, rollback
 from similarity.inbox.notes import Deployed, Hold, Served
-from similarity.inbox.publications import Publication, publications, publish, publish_again, read_facts
+from similarity.inbox.publications import (
+    Publication,
+    publications,
+    publish,
+    publish_again,
+    read_facts,
+    require_size,
+)
 from similarity.incidents.facts import StateFacts
 from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState, state_version
@@ -94,6 +101,7 @@ def checked(file: Path) -> Iterator[tuple[Path, IncidentState, StateFacts]]:
         path = Path(folder, "state.pt")
         try:
             shutil.copyfile(file, path)
+            require_size(path.stat().st_size)
             state = IncidentState.load(path)
             facts = state.facts(state_version(path))
             Ranking(state, facts.version).most_similar(state.means[0], 1)
@@ -139,12 +147,13 @@ def publish_file(run: Run, file: Path, store: Path, force: bool) -> int:
             ) from error
         hold = Hold.read(run.bucket)
         is_held = facts.version in hold.versions
-        current = current_of(publications(run.bucket), served.deployed)
+        history = publications(run.bucket)
+        current = current_of(history, served.deployed)
         is_current = current is not None and current.facts is not None and current.facts.version == facts.version
         # A rollback that was killed leaves the current state held.
         if not is_current or (is_held and not force):
             require_wanted(run, served, hold, state, facts, force)
-        if is_current and served.state.version == facts.version:
+        if is_current and served.state.version == facts.version and not ends_in_nonsense(history):
             print(f"{facts.version} is served already; nothing was published.", flush=True)
         else:
             # The store goes first. If this is killed in between, the bucket has more vectors, which do no harm. In the
@@ -180,6 +189,7 @@ def roll_back(run: Run, version: str) -> int:
     target = found.target.facts
     assert target
     try:
+        require_size(found.target.stored.size)
         if read_facts(run.bucket, found.target.stored).version != target.version:
             raise StateError("its file has changed")
     except StateError as error:

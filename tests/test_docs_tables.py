@@ -40,6 +40,7 @@ from pages import (
 )
 from similarity.api.events import Endpoint
 from similarity.api.routes import ALLOWED_HEADERS, METHODS, find_handlers
+from similarity.inbox import publications
 from similarity.shelf import models, served, writer
 from tiny import ROOT, Deployed
 
@@ -273,7 +274,7 @@ def test_the_fields_of_an_answer_are_those_of_the_table(deployed: Deployed, capl
         ("dated more than five minutes ahead", writer.MAX_AHEAD_S, 300),
         ("or takes more than 5 s", models.START_S, 5),
         ("tries the four versions before it", inbox_steps.TRIED_VERSIONS, 5),
-        ("or larger than 100 MB", inbox_steps.LARGEST_STATE_BYTES, 100_000_000),
+        ("or larger than 100 MB", publications.LARGEST_STATE_BYTES, 100_000_000),
     ],
 )
 def test_the_shelf_takes_the_time_that_is_written(sentence: str, real: object, written: object) -> None:

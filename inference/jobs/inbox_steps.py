@@ -15,7 +15,7 @@ from pathlib import Path
 from similarity.errors import StateError, one_line
 from similarity.inbox.bucket import STATE_KEY, Bucket, InboxError, Stored, deployed_key
 from similarity.inbox.notes import Deployed, Served, iso, now
-from similarity.inbox.publications import facts_of, keep_deployed
+from similarity.inbox.publications import facts_of, keep_deployed, require_size
 from similarity.incidents.state import IncidentState
 from similarity.settings import Settings
 from similarity.shelf.usable import FolderModel, tried
@@ -26,12 +26,10 @@ log = logging.getLogger(__name__)
 
 # So many versions are tried if the newest ones can't be used.
 TRIED_VERSIONS = 5
-# 30,000 incidents of 768 numbers. The job has the memory and the disk for it.
-LARGEST_STATE_BYTES = 100_000_000
 
 _REMEDY = (
-    "Publish a good state (python scripts/publish_state.py FILE), or an earlier one again "
-    "(python scripts/publish_state.py --rollback VERSION; --list shows the versions)."
+    "Publish a good state (python scripts/publish_state.py FILE), or the one that is served again "
+    "(python scripts/publish_state.py --rollback)."
 )
 _RETRY = "The next call of the job tries again, at the latest in a day."
 
@@ -154,8 +152,7 @@ class InboxSteps:
 
 def _load(bucket: Bucket, stored: Stored, path: Path) -> IncidentState | None:
     """Reads and tries a published state; None if it was deleted meanwhile. Raises StateError, InboxError or OSError."""
-    if stored.size > LARGEST_STATE_BYTES:
-        raise StateError(f"it has {stored.size:,} bytes, but a state may have at most {LARGEST_STATE_BYTES:,}")
+    require_size(stored.size)
     if bucket.download(stored.key, path, stored.version_id) is None:
         return None
     state = IncidentState.load(path)

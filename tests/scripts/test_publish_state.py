@@ -420,6 +420,17 @@ def test_rollbacks_go_back_one_state_each(deployment: Deployment, capsys: Output
     assert "there is no earlier state" in error(capsys)
 
 
+@pytest.mark.parametrize("command", ["--rollback", "FILE"])
+def test_nonsense_that_was_put_there_last_is_replaced_by_the_served_state(deployment: Deployment, command: str) -> None:
+    facts = deployment.publish(1)
+    put_by_hand(b"nonsense")
+    assert run(command if command == "--rollback" else deployment.folder / "1.pt")
+    newest = publications.publications(deployment.bucket)[0]
+    assert newest.facts
+    assert newest.facts.version == facts.version
+    assert Hold.read(deployment.bucket) == Hold()
+
+
 def test_a_rollback_that_was_killed_is_completed_by_the_same_command(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:

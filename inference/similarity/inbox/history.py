@@ -23,7 +23,7 @@ class RollbackError(Exception):
 
 @dataclass(frozen=True)
 class Rollback:
-    """current: the state that is taken back. target: the state to publish again. hold: to be written before that.
+    """current: the newest usable state. target: the state to publish again. hold: to be written before that.
 
     The command can be killed between the two steps. If it is given again, it decides the same: the target is looked for
     among the states older than the current one, and the target itself isn't held.
@@ -38,18 +38,26 @@ def current_of(history: Sequence[Publication], deployed: Deployed) -> Publicatio
     return next((each for each in history if each.facts and deployed.can_use(each.facts)), None)
 
 
+def ends_in_nonsense(history: Sequence[Publication]) -> bool:
+    """Whether the newest publication isn't a usable state. Then the current one counts as an earlier one."""
+    return bool(history) and history[0].facts is None
+
+
 def rollback(history: Sequence[Publication], deployed: Deployed, hold: Hold, version: str = "") -> Rollback:
     """The rollback to `version`, or "" for the newest earlier state that wasn't taken back. Raises RollbackError.
 
     It takes back all usable states that are newer than the target. A version that it goes back to isn't held any more.
+    If the newest publication isn't a usable state, the rollback takes back that one alone.
     """
     current = current_of(history, deployed)
     if current is None or current.facts is None:
         raise RollbackError("the bucket has no state that the deployed model can use")
     if version:
         target = _named(history, deployed, version)
-        if version == current.facts.version:
+        if version == current.facts.version and not ends_in_nonsense(history):
             raise RollbackError(f"{version} is already the newest state; {_HOW_TO_LIST}")
+    elif ends_in_nonsense(history):
+        target = current
     else:
         target = _earlier(history, deployed, current.facts.version, hold)
     newer = history[: next(place for place, each in enumerate(history) if each is target)]

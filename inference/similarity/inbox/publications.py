@@ -22,6 +22,8 @@ from similarity.incidents.state import IncidentState, state_version
 _FACTS = "facts"
 # S3 takes 2 KB of metadata, names and values: https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html
 _MOST_METADATA = 2000
+# 30,000 incidents of 768 numbers. The job that shelves a state has the memory and the disk for it.
+LARGEST_STATE_BYTES = 100_000_000
 # Requests at a time. S3 takes 50 ms for each, and lists no metadata.
 _THREADS = 10
 
@@ -41,6 +43,12 @@ class Publication:
     @property
     def is_deployed(self) -> bool:
         return self.stored.key.startswith(DEPLOYED_PREFIX)
+
+
+def require_size(size: int) -> None:
+    """Raises StateError if a state's file has more bytes than the job that shelves it takes."""
+    if size > LARGEST_STATE_BYTES:
+        raise StateError(f"it has {size:,} bytes, but a published state may have at most {LARGEST_STATE_BYTES:,}")
 
 
 def publish(bucket: Bucket, path: Path) -> str:

@@ -27,6 +27,7 @@ from jobs.shelve_state import ShelvingError
 from lambdas import OBJECT_CREATED, SCHEDULED, Image, PassTime, days_ago, make_old, start_again, titles, with_titles
 from processes import kill_before
 from similarity.encoder.torch_encoder import TorchEncoder
+from similarity.inbox import publications as inbox_publications
 from similarity.inbox.bucket import STATE_KEY, Bucket, InboxError, deployed_key
 from similarity.inbox.notes import Served, iso
 from similarity.inbox.publications import facts_of, publications, publish_again
@@ -393,8 +394,8 @@ def test_a_state_that_can_not_be_ranked_or_is_too_large_is_nonsense(
         with pytest.raises(ShelvingError, match="isn't served: the state can't be ranked: no direction"):
             image.call_job(OBJECT_CREATED)
     with monkeypatch.context() as small:
-        small.setattr(inbox_steps, "LARGEST_STATE_BYTES", 100)
-        with pytest.raises(ShelvingError, match=r"it has [0-9,]+ bytes, but a state may have at most 100"):
+        small.setattr(inbox_publications, "LARGEST_STATE_BYTES", 100)
+        with pytest.raises(ShelvingError, match=r"it has [0-9,]+ bytes, but a published state may have at most 100"):
             image.call_job(OBJECT_CREATED)
     assert len(state_names(image.shelf)) == 1
 
