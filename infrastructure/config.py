@@ -20,12 +20,15 @@ from similarity.settings import (
     Engine,
     Precision,
 )
+from similarity.sources.page import SNAPSHOTS_URL
 
 T = TypeVar("T", bound=str)
 
 ARCHITECTURES = ("x86_64", "arm64")
 # 0 is off. Lambda takes what was idle for longer away anyway.
 KEEP_WARM_MINUTES_RANGE = (0, 60)
+# 0 is off. AIID makes a snapshot a week, so a week is the longest pause.
+REFRESH_HOURS_RANGE = (0, 168)
 
 
 class ConfigError(Exception):
@@ -39,7 +42,9 @@ class Config:
     memory_mib and timeout_s are those of every Lambda whose file asks for nothing else; memory_mib is also the most
     that a file gets (LAMBDA_MEMORY_MIB, LAMBDA_TIMEOUT_S). architecture is LAMBDA_ARCHITECTURE, account and region are
     AWS_ACCOUNT_ID and AWS_REGION. keep_warm_minutes is the pause between two invocations that keep a Lambda warm; 0
-    means that there are none. model_on_efs puts the model on the file system too.
+    means that there are none. model_on_efs puts the model on the file system too. refresh_hours is the pause between
+    two runs of the job `refresh`; 0 means that it runs only when somebody invokes it. snapshots_url is the page that
+    links to AIID's snapshots.
     """
 
     account: str
@@ -54,6 +59,8 @@ class Config:
     encoder_precision: Precision = DEFAULT_PRECISION
     keep_warm_minutes: int = 0
     model_on_efs: bool = False
+    refresh_hours: int = 24
+    snapshots_url: str = SNAPSHOTS_URL
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str | None]) -> Config:
@@ -73,6 +80,13 @@ class Config:
             encoder_precision=given.one_of("ENCODER_PRECISION", PRECISIONS[engine], cls.encoder_precision),
             keep_warm_minutes=given.integer("KEEP_WARM_MINUTES", KEEP_WARM_MINUTES_RANGE, cls.keep_warm_minutes),
             model_on_efs=given.flag("MODEL_ON_EFS", cls.model_on_efs),
+            refresh_hours=given.integer("REFRESH_HOURS", REFRESH_HOURS_RANGE, cls.refresh_hours),
+            snapshots_url=given.matching(
+                "SNAPSHOTS_URL",
+                r"https://[^\s/?#]+([/?#]\S*)?",
+                "an address that begins with https://",
+                cls.snapshots_url,
+            ),
         )
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
 import aws_cdk as cdk
+from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecr_assets as ecr_assets
 from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from infrastructure.config import Config, ConfigError
@@ -24,6 +28,55 @@ _ARCHITECTURES = {
     "arm64": (lambda_.Architecture.ARM_64, ecr_assets.Platform.LINUX_ARM64),
 }
 
+# Lambda's own number. Here so that it doesn't depend on a default.
+RETRIES = 2
+
+
+class PlaceSettings(TypedDict, total=False):
+    """Arguments of a Lambda's construct."""
+
+    vpc: ec2.IVpc
+    vpc_subnets: ec2.SubnetSelection
+    security_groups: list[ec2.ISecurityGroup]
+    allow_public_subnet: bool
+    filesystem: lambda_.FileSystem
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a Lambda runs: in the network, as a member of a security group, with a file system."""
+
+    network: Network
+    security_group: ec2.ISecurityGroup
+    file_system: lambda_.FileSystem
+
+    def settings(self) -> PlaceSettings:
+        return {
+            "vpc": self.network.vpc,
+            "vpc_subnets": self.network.subnets,
+            "security_groups": [self.security_group],
+            # A public subnet doesn't give these Lambdas the internet. They don't call it.
+            "allow_public_subnet": True,
+            "filesystem": self.file_system,
+        }
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a Lambda gets that not all of them get, beside what its file asks for.
+
+    place: None for outside the VPC. There the internet can be reached, but no file system.
+    environment: variables.
+    storage_mib: the size of /tmp; None for Lambda's 512.
+    takes_events: whether events and schedules invoke it. It then has a queue for the events with which it failed in all
+    tries.
+    """
+
+    place: Place | None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    storage_mib: int | None = None
+    takes_events: bool = False
+
 
 class ImageFunction(Construct):
     """The Lambda of one handler file or job. All of them run the same image; the command says which file."""
@@ -36,8 +89,7 @@ class ImageFunction(Construct):
         handler: HandlerFile,
         handlers_dir: Path,
         config: Config,
-        network: Network,
-        file_system: lambda_.FileSystem,
+        needs: Needs,
     ) -> None:
         super().__init__(scope, construct_id)
         architecture, platform = _ARCHITECTURES[config.architecture]
@@ -60,12 +112,10 @@ class ImageFunction(Construct):
             # The setting is also a limit: new accounts get 3,008 MB at most, whatever a file asks for.
             memory_size=min(handler.memory_mib or config.memory_mib, config.memory_mib),
             timeout=cdk.Duration.seconds(handler.timeout_s or config.timeout_s),
-            vpc=network.vpc,
-            vpc_subnets=network.subnets,
-            security_groups=[network.functions_security_group],
-            # The Lambdas call nothing outside the VPC, which is all that a public subnet would not give them.
-            allow_public_subnet=True,
-            filesystem=file_system,
+            ephemeral_storage_size=cdk.Size.mebibytes(needs.storage_mib) if needs.storage_mib else None,
+            retry_attempts=RETRIES if needs.takes_events else None,
+            dead_letter_queue=self._dead_letters() if needs.takes_events else None,
+            **(needs.place.settings() if needs.place else {}),
             **json_logs(self),
             environment={
                 "MODEL_DIR": DEFAULT_MODEL_DIR,
@@ -74,11 +124,28 @@ class ImageFunction(Construct):
                 "HF_MODEL_URI": config.hf_model_uri,
                 "ENCODER_ENGINE": config.encoder_engine,
                 "ENCODER_PRECISION": config.encoder_precision,
-                "SHELF_DIR": f"{MOUNT_PATH}/shelf",
-                "HF_HOME": f"{MOUNT_PATH}/huggingface",
-                "MODEL_ON_EFS": str(config.model_on_efs).lower(),
+                **(_on_the_file_system(config) if needs.place else {}),
+                **needs.environment,
             },
         )
+
+    def _dead_letters(self) -> sqs.Queue:
+        """A queue of its own, because a dead letter doesn't say which Lambda failed."""
+        return sqs.Queue(
+            self,
+            "DeadLetters",
+            encryption=sqs.QueueEncryption.SQS_MANAGED,
+            enforce_ssl=True,
+            retention_period=cdk.Duration.days(14),
+        )
+
+
+def _on_the_file_system(config: Config) -> dict[str, str]:
+    return {
+        "SHELF_DIR": f"{MOUNT_PATH}/shelf",
+        "HF_HOME": f"{MOUNT_PATH}/huggingface",
+        "MODEL_ON_EFS": str(config.model_on_efs).lower(),
+    }
 
 
 def image_functions(
@@ -88,8 +155,7 @@ def image_functions(
     handlers: Iterable[HandlerFile],
     handlers_dir: Path,
     config: Config,
-    network: Network,
-    file_system: lambda_.FileSystem,
+    needs: Callable[[HandlerFile], Needs],
 ) -> dict[HandlerFile, lambda_.Function]:
     """A Lambda for each. They have a scope of their own, so that a file may be called like a part of the stack."""
     own = Construct(scope, construct_id)
@@ -100,8 +166,7 @@ def image_functions(
             handler=handler,
             handlers_dir=handlers_dir,
             config=config,
-            network=network,
-            file_system=file_system,
+            needs=needs(handler),
         ).function
         for handler in handlers
     }

@@ -23,7 +23,10 @@ class Network(Construct):
             subnet_configuration=[public, private] if nat_gateway else [public],
         )
         self.subnets = ec2.SubnetSelection(subnet_type=(private if nat_gateway else public).subnet_type)
-        # One for all functions. Without a NAT gateway nothing outside can be reached anyway; EFS adds its own rule.
+        # S3 by way of the network's own routes, at no cost.
+        self.vpc.add_gateway_endpoint("S3", service=ec2.GatewayVpcEndpointAwsService.S3, subnets=[self.subnets])
+        # One for all functions but one. Without a NAT gateway nothing outside can be reached anyway; EFS adds its own
+        # rule.
         self.functions_security_group = ec2.SecurityGroup(
             self,
             "FunctionsSecurityGroup",
@@ -35,3 +38,12 @@ class Network(Construct):
         cdk.Annotations.of(self.functions_security_group).acknowledge_warning(
             "@aws-cdk/aws-ec2:ipv4IgnoreEgressRule", "EFS adds a rule that is covered already"
         )
+        self.shelving_security_group = ec2.SecurityGroup(
+            self,
+            "ShelvingSecurityGroup",
+            vpc=self.vpc,
+            description="The job that shelves states: file system, and S3",
+            allow_all_outbound=False,
+        )
+        # Without a NAT gateway only the endpoint can be reached: a Lambda has no public address.
+        self.shelving_security_group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(443), "S3")

@@ -13,16 +13,15 @@ from constructs import Construct
 from infrastructure import INFERENCE_DIR
 from infrastructure.api import http_api
 from infrastructure.config import Config
-from infrastructure.functions import image_functions, require_no_link_around, warn_of_missing_files
+from infrastructure.functions import Needs, Place, image_functions, require_no_link_around, warn_of_missing_files
+from infrastructure.inbox import Inbox
+from infrastructure.jobs import SHELVING_JOB, InvokingJobs, allow_inbox, needs_of_jobs
 from infrastructure.keeping_warm import KeepingWarm
 from infrastructure.network import Network
 from infrastructure.priming import Priming
 from infrastructure.shelf import Shelf
 from similarity.api.routes import JOBS, HandlerFile, HandlerFileError, find_handlers
 from similarity.settings import DEFAULT_STACK_NAME
-
-# The job that each deployment calls first.
-SHELVING_JOB = "shelve_state"
 
 
 class SimilarIncidentsStack(cdk.Stack):
@@ -39,17 +38,30 @@ class SimilarIncidentsStack(cdk.Stack):
         # It keeps the name under which stacks were deployed: another one would be another file system, and the mount
         # target of a second one in the same subnet fails with "already exists".
         shelf = Shelf(self, "ModelCache", network=network)
+        inbox = Inbox(self, "Inbox")
 
-        functions = partial(image_functions, self, handlers_dir=handlers_dir, config=config, network=network)
-        handlers = functions("Functions", handlers=find_handlers(handlers_dir), file_system=shelf.mounted_by_handlers())
-        jobs = functions("Jobs", handlers=find_handlers(handlers_dir, JOBS), file_system=shelf.mounted_by_jobs())
+        functions = partial(image_functions, self, handlers_dir=handlers_dir, config=config)
+        serving = Needs(Place(network, network.functions_security_group, shelf.mounted_by_handlers()))
+        handlers = functions("Functions", handlers=find_handlers(handlers_dir), needs=lambda _: serving)
+        needs = needs_of_jobs(config=config, network=network, shelf=shelf, inbox=inbox)
+        jobs = _by_name(functions("Jobs", handlers=find_handlers(handlers_dir, JOBS), needs=needs))
+        if SHELVING_JOB not in jobs:
+            raise HandlerFileError(
+                f"{JOBS}/{SHELVING_JOB}.py with a `handler` isn't there, but each deployment calls it first."
+            )
+        allow_inbox(inbox, jobs)
+        InvokingJobs(self, "InvokingJobs", jobs=jobs, inbox=inbox, refresh_hours=config.refresh_hours)
+
         api = http_api(self, "Api", functions=handlers, config=config)
-        by_name = {handler.module: function for handler, function in handlers.items()}
-        Priming(self, "Priming", job=_shelving_job(jobs), handlers=by_name, after=[network, shelf], api=api)
+        served = _by_name(handlers)
+        Priming(self, "Priming", job=jobs[SHELVING_JOB], handlers=served, after=[network, shelf, inbox], api=api)
         if config.keep_warm_minutes:
-            KeepingWarm(self, "KeepingWarm", functions=by_name, minutes=config.keep_warm_minutes)
+            KeepingWarm(self, "KeepingWarm", functions=served, minutes=config.keep_warm_minutes)
         warn_of_missing_files(self, handlers_dir=handlers_dir, config=config)
         cdk.CfnOutput(self, "apiUrl", value=api.url or "", description="URL of the API; add a route, e.g. similar")
+        cdk.CfnOutput(
+            self, "stateBucketName", value=inbox.bucket.bucket_name, description="Bucket to which states are published"
+        )
 
     @property
     @jsii.member(jsii_name="availabilityZones")
@@ -58,13 +70,8 @@ class SimilarIncidentsStack(cdk.Stack):
         return [cdk.Fn.select(index, cdk.Fn.get_azs()) for index in range(2)]
 
 
-def _shelving_job(jobs: dict[HandlerFile, lambda_.Function]) -> lambda_.Function:
-    for job, function in jobs.items():
-        if job.module == SHELVING_JOB:
-            return function
-    raise HandlerFileError(
-        f"{JOBS}/{SHELVING_JOB}.py with a `handler` isn't there, but each deployment calls it first."
-    )
+def _by_name(functions: dict[HandlerFile, lambda_.Function]) -> dict[str, lambda_.Function]:
+    return {handler.module: function for handler, function in functions.items()}
 
 
 def build_app(config: Config, *, handlers_dir: Path = INFERENCE_DIR, outdir: str | None = None) -> cdk.App:

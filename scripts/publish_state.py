@@ -195,14 +195,15 @@ def roll_back(run: Run, version: str) -> int:
 
 
 def wait_and_report(run: Run, before: StateFacts, new: StateFacts) -> int:
-    """Waits for the API, and prints both states. Raises PublishError if the API doesn't answer with the new one."""
+    """Waits for the API, and prints both states if they differ. Raises PublishError if the API answers with another."""
     run.if_stopped = f"{new.version} is published; the API follows by itself. --list shows what is served."
     answer = health(run.stack.api_url)
     if answer.version != new.version:
         say(f"{new.version} is published; waiting up to {WAIT_S:.0f} s until the API answers with it ...")
         answer = wait_for(run.stack.api_url, new.version)
-    with writing_stdout("publish_state"):
-        print("\n".join(aligned(comparison(before, new))))
+    if before.version != new.version:
+        with writing_stdout("publish_state"):
+            print("\n".join(aligned(comparison(before, new))))
     if answer.version != new.version:
         raise PublishError(not_switched(run, answer, new.version))
     return 0

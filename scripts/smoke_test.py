@@ -32,7 +32,7 @@ from urllib.parse import urlsplit
 from similarity import __version__
 from similarity.api.routes import DEFAULT_ALLOWED_ORIGINS
 from smoke.api_client import Api, NoReplyError, UnexpectedError
-from smoke.checks import FROM_EMBED, ROUTES, TEXT, TO_EMBED, checks, count_incidents, vector
+from smoke.checks import FROM_EMBED, HEALTH, ROUTES, TEXT, TO_EMBED, checks, count_incidents, vector
 
 # API Gateway gives up after 30 s. This waits longer, to see its reply.
 DEFAULT_TIMEOUT_S = 35.0
@@ -136,7 +136,7 @@ def api_url(value: str) -> str:
     # http.client refuses spaces and controls only when it sends. A query or fragment would end up inside the URL.
     if not well_formed or not re.fullmatch(r"[!-~]+", value) or parts.query or parts.fragment:
         raise argparse.ArgumentTypeError(f'"{value}" isn\'t a URL such as https://example.org')
-    for route in ROUTES:
+    for route in (*ROUTES, HEALTH):
         value = value.rstrip("/").removesuffix(route)
     return value
 

@@ -12,13 +12,16 @@ from typing import Any
 import hypothesis
 import pytest
 import torch
+from moto import mock_aws
 
 import build_state
+from buckets import BUCKET, REGION, SetTime, make_bucket
 from hub_server import Hub, running_hub
 from lambdas import Image, PassTime
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.text_encoder import Encoding
 from similarity.encoder.torch_encoder import TorchEncoder
+from similarity.inbox.bucket import Bucket
 from similarity.incidents.state import IncidentState
 from similarity.service import service
 from snapshot_server import Host, running_host
@@ -84,6 +87,21 @@ def image(deployed: Deployed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("SHELF_DIR", str(mount / "shelf"))
     service.cache_clear()
     return Image(deployed.model_dir, mount)
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """The bucket of the stack, for jobs of this process. It is empty yet."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    monkeypatch.setenv("STATE_BUCKET", BUCKET)
+    with mock_aws():
+        yield make_bucket()
+
+
+@pytest.fixture
+def set_s3_time(monkeypatch: pytest.MonkeyPatch) -> SetTime:
+    """Sets the clock of `bucket`, which then stands still."""
+    return lambda time: monkeypatch.setattr("moto.s3.models.utcnow", lambda: time.replace(tzinfo=None))
 
 
 @pytest.fixture

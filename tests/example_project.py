@@ -12,7 +12,7 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -103,7 +103,7 @@ def copy_project(folder: Path, model_dir: Path, encoder: TextEncoder) -> None:
     shutil.copytree(ROOT / "scripts", folder / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
     copy_inference_with_examples(folder / "inference")
     shutil.copy(ROOT / ".env.example", folder)
-    state = state_of_texts(encoder, SERVED_TEXTS)
+    state = replace(state_of_texts(encoder, SERVED_TEXTS), built_at="2026-11-26T07:04:05Z")
     for model in (folder / "inference" / "model", folder / ".quickstart" / "model"):
         shutil.copytree(model_dir, model)
         state.save(model / "incident_cls.pt")

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from similarity.inbox.bucket import STATE_KEY
 from similarity.incidents.state import TIME_FORMAT, IncidentState, state_version
 from similarity.service import service
 from similarity.shelf.versions import STATE_FILENAME, put, state_name
@@ -41,7 +42,11 @@ class Image:
         """What the job answers at a deployment of this image, with another state if one is given."""
         if state is not None:
             state.save(self.state_path)
-        answer: dict[str, Any] = importlib.import_module("jobs.shelve_state").handler({}, None)
+        return self.call_job({})
+
+    def call_job(self, event: dict[str, Any]) -> dict[str, Any]:
+        """What the job answers to an event: SCHEDULED, or OBJECT_CREATED as S3 reports a new state."""
+        answer: dict[str, Any] = importlib.import_module("jobs.shelve_state").handler(event, None)
         return answer
 
     def put(self, state: IncidentState) -> str:
@@ -54,6 +59,10 @@ class Image:
         path.unlink()
         return name
 
+
+# Events of the job that aren't deployments, as EventBridge sends them; shortened.
+SCHEDULED = {"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}}
+OBJECT_CREATED = {"source": "aws.s3", "detail-type": "Object Created", "detail": {"object": {"key": STATE_KEY}}}
 
 PassTime = Callable[[float], None]
 QUESTION = {"text": "a robot in a warehouse", "num": -1}

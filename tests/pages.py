@@ -14,8 +14,8 @@ from tiny import ROOT
 
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
-API, DEPLOYING, OPERATIONS, REFRESH, DEVELOPMENT = (
-    DOCS / f"{name}.md" for name in ("api", "deploying", "operations", "refresh", "development")
+API, DEPLOYING, OPERATIONS, PUBLISHING, REFRESH, DEVELOPMENT = (
+    DOCS / f"{name}.md" for name in ("api", "deploying", "operations", "publishing", "refresh", "development")
 )
 PAGES = (README, *sorted(DOCS.glob("*.md")), ROOT / "scripts" / "sample" / "README.md")
 

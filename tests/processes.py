@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,9 @@ Command = Sequence[str | Path]
 
 # Long enough for any machine, however busy it is.
 PATIENCE_S = 300.0
+
+# Every call that changes what is on disk.
+_CALLS = ("mkdir", "open", "chmod", "fsync", "rename", "utime", "unlink", "rmdir")
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
@@ -49,3 +53,23 @@ def run_where_files_stay_small(blocks: int, command: Command) -> subprocess.Comp
         check=False,
         timeout=PATIENCE_S,
     )
+
+
+def kill_before(step: int, further: Sequence[tuple[Any, str]] = ()) -> None:
+    """From here on this process is killed right before its step with that number.
+
+    Its steps are the calls that change what is on disk, and those of `further`: owners and names of functions.
+    """
+    left = [step]
+
+    def dying(call: Callable[..., Any]) -> Callable[..., Any]:
+        def call_or_die(*args: Any, **options: Any) -> Any:
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left[0] -= 1
+            return call(*args, **options)
+
+        return call_or_die
+
+    for owner, name in (*((os, name) for name in _CALLS), *further):
+        setattr(owner, name, dying(getattr(owner, name)))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import boto3
 import moto
@@ -39,9 +39,9 @@ def stand_in_for_aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @cache
-def raw_client() -> Any:
+def raw_client(service: Literal["s3", "cloudformation"] = "s3") -> Any:
     """Made once, because that takes half a second."""
-    return boto3.client("s3", region_name=REGION)
+    return boto3.client(service, region_name=REGION)
 
 
 our_client = cache(s3_client)

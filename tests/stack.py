@@ -39,10 +39,24 @@ OTHER = Config(
     encoder_precision="bfloat16",
     keep_warm_minutes=5,
     model_on_efs=True,
+    refresh_hours=6,
+    snapshots_url="https://snapshots.example/page",
 )
 
-HANDLERS = {"similar", "text_to_db_similar", "embed_to_db_similar", "text_to_embed"}
-JOBS = {"jobs.shelve_state"}
+HANDLERS = {"similar", "text_to_db_similar", "embed_to_db_similar", "text_to_embed", "health"}
+SHELVING, REFRESH = "jobs.shelve_state", "jobs.refresh"
+JOBS = {SHELVING, REFRESH}
+# Methods of a route that has others than the rest.
+METHODS = {"health": ("GET",)}
+
+
+def routes_of(handlers: set[str]) -> dict[str, str]:
+    """The module that answers each route, by the route's key."""
+    return {
+        f"{method} /{module.replace('_', '-')}": module
+        for module in handlers
+        for method in METHODS.get(module, ("GET", "POST"))
+    }
 
 
 def copy_project(folder: Path) -> Path:
@@ -72,7 +86,7 @@ class Synthesised:
         return dict(self.template.to_json()["Resources"])
 
     def image_functions(self) -> dict[str, Object]:
-        """Those that run the image, by logical id: handlers and jobs, not the invoker."""
+        """Those that run the image, by logical id: handlers and jobs."""
         found = self.resources("AWS::Lambda::Function")
         return {
             id_: resource for id_, resource in found.items() if resource["Properties"].get("PackageType") == "Image"
@@ -85,10 +99,29 @@ class Synthesised:
     def handlers(self) -> dict[str, Object]:
         return {module: properties for module, properties in self.functions().items() if module not in JOBS}
 
+    def functions_in_vpc(self) -> dict[str, Object]:
+        return {module: properties for module, properties in self.functions().items() if module != REFRESH}
+
+    def function_behind(self, kind: str) -> str:
+        """Logical id of the function that does the work of the custom resources of a kind."""
+        (found,) = {found["ServiceToken"]["Fn::GetAtt"][0] for found in self.properties(kind)}
+        return str(found)
+
     def invoker(self) -> Object:
-        """Properties of the function behind the custom resources."""
-        (found,) = (f for f in self.properties("AWS::Lambda::Function") if f.get("PackageType") != "Image")
-        return dict(found)
+        """Properties of the function that invokes others for CloudFormation."""
+        id_ = self.function_behind("Custom::Invocation")
+        return dict(self.resources("AWS::Lambda::Function")[id_]["Properties"])
+
+    def policies(self, function: Object) -> dict[str, Object]:
+        """The policies of a function's role, by logical id; without those that AWS manages."""
+        role, _ = function["Role"]["Fn::GetAtt"]
+        found = self.resources("AWS::IAM::Policy")
+        return {id_: policy for id_, policy in found.items() if {"Ref": role} in policy["Properties"]["Roles"]}
+
+    def statements(self, function: Object) -> list[Object]:
+        """What a function's role may do, without what a policy of AWS lets it do."""
+        policies = self.policies(function).values()
+        return [found for policy in policies for found in policy["Properties"]["PolicyDocument"]["Statement"]]
 
     def module(self, function_id: str) -> str:
         """The module of the function with a logical id."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from stack import ACCOUNT, REGION, REQUIRED, Object, copy_project
+from stack import ACCOUNT, HANDLERS, JOBS, REGION, REQUIRED, Object, copy_project
 
 SYNTHESIS_S = 120.0
 SETTINGS = f"AWS_ACCOUNT_ID={ACCOUNT}\nAWS_REGION={REGION}\n"
@@ -89,7 +89,7 @@ def assert_one_line(ended: subprocess.CompletedProcess[str], *parts: str) -> Non
 def test_it_synthesises_without_credentials_and_without_docker(project: Project) -> None:
     ended = project.run("app.py", **REQUIRED)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert len(project.functions()) == 5
+    assert len(project.functions()) == len(HANDLERS | JOBS)
     manifest = json.loads((project.outdir / "manifest.json").read_text())
     assert "missing" not in manifest
     assert manifest["artifacts"]["AiidSimilarIncidents"]["environment"] == f"aws://{ACCOUNT}/{REGION}"

@@ -14,7 +14,6 @@ That their tables, names and links are right is left to `test_docs_tables.py`.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import json
 import re
@@ -25,6 +24,7 @@ from typing import Any, Literal
 import pytest
 import requests
 
+from arguments import require_parsed
 from example_project import COMMAND_S, Server, copy_project, example, execute, load, put_into_hub_cache, serving
 from pages import (
     API,
@@ -32,6 +32,7 @@ from pages import (
     DRAWINGS,
     JSON,
     OPERATIONS,
+    PUBLISHING,
     PYTHON,
     README,
     SHELL,
@@ -144,8 +145,8 @@ def shown_answers() -> list[tuple[Block, Block]]:
     """Blocks of JSON that follow a block with curl: the answer to its last command."""
     pairs = []
     for answer in JSON:
-        above = [block for block in BLOCKS if block.page == answer.page and block.line < answer.line][-1]
-        if above.language == "bash" and "curl" in above.code:
+        *_, above = [None, *(block for block in BLOCKS if block.page == answer.page and block.line < answer.line)]
+        if above and above.language == "bash" and "curl" in above.code:
             pairs.append((answer, above))
     return pairs
 
@@ -162,8 +163,13 @@ def test_answers_have_the_shape_that_is_shown(
 
 
 def answers_of_jobs() -> list[Block]:
-    """All other blocks of JSON: what the job answers that is named above."""
-    return [block for block in JSON if block not in [answer for answer, _ in shown_answers()]]
+    """All other blocks of JSON: the answer of the job named above.
+
+    `scripts/test_publish_state.py` reads those about publishing, `test_workflows.py` the policies.
+    """
+    known = [answer for answer, _ in shown_answers()]
+    others = [block for block in JSON if '"Statement"' not in block.code and block.page != PUBLISHING]
+    return [block for block in others if block not in known]
 
 
 @pytest.mark.parametrize("block", named(answers_of_jobs()))
@@ -189,24 +195,9 @@ def test_jobs_answer_what_is_shown(
 def test_arguments_are_those_of_the_command(
     command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class ParsedError(Exception):
-        pass
-
-    parse = argparse.ArgumentParser.parse_args
-
-    def parse_and_stop(parser: argparse.ArgumentParser, arguments: list[str]) -> None:
-        parse(parser, arguments)
-        raise ParsedError
-
     [words] = command.words()
     script, arguments = ("local.server", words[1:]) if words[0] == "scripts/serve" else (Path(words[1]).stem, words[2:])
-    main = importlib.import_module(script).main
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
-    try:
-        with pytest.raises(ParsedError):
-            main(arguments)
-    except SystemExit:
-        pytest.fail(capsys.readouterr().err)
+    require_parsed(script, arguments, monkeypatch, capsys)
 
 
 def test_what_commands_that_are_left_out_name_is_there() -> None:
@@ -254,7 +245,7 @@ def test_the_example_of_a_job_counts(deployed: Deployed, tmp_path: Path) -> None
 
 
 ERRORS = table(API, "| route | request | `msg` |")
-OUR_ERRORS = table(API, "| route | cause | `msg` |")
+OUR_ERRORS = table(API, "| status | route | cause | `msg` |")
 WARNINGS = table(API, "| route | request | warning |")
 
 
@@ -292,15 +283,24 @@ def break_what_is_named(cause: str, deployed: Deployed, monkeypatch: pytest.Monk
             raise AssertionError(f"nothing is known of {cause}")
 
 
-@pytest.mark.parametrize(("route", "cause", "message"), OUR_ERRORS, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("status", "route", "cause", "message"), OUR_ERRORS, ids=lambda value: str(value)[:30])
 def test_our_own_errors_are_those_of_the_table(
-    route: str, cause: str, message: str, deployed: Deployed, monkeypatch: pytest.MonkeyPatch
+    status: str, route: str, cause: str, message: str, deployed: Deployed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handler = importlib.import_module(literal(route)[1:].replace("-", "_")).handler
     break_what_is_named(cause, deployed, monkeypatch)
     envelope = json.loads(handler({"body": '{"text": "a", "embed": "[1, 2]"}'}, None)["body"])
-    assert envelope["statusCode"] == 500
+    assert envelope["statusCode"] == int(status)
     assert envelope["body"]["msg"] == literal(message)
+
+
+def test_the_fields_of_the_state_are_those_of_the_table(server: Server) -> None:
+    fields = [literal(field) for field, _ in table(API, "| field of `state` | meaning |")]
+    for answer in (
+        requests.get(f"{server.url}/health", timeout=COMMAND_S).json(),
+        post("`/similar`", b'{"text": "a", "num": 0}', server),
+    ):
+        assert list(answer["body"]["state"]) == fields
 
 
 @pytest.mark.parametrize(("route", "request_", "warning"), WARNINGS, ids=lambda value: str(value)[:30])

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from similarity.api.routes import find_handlers
 from tiny import ROOT
 
 # A room, and the rooms that it may use. `similarity` stands for the modules directly in it.
@@ -22,10 +26,11 @@ MAY_USE = {
     },
     "similarity.shelf": {"similarity", "similarity.encoder", "similarity.incidents"},
     "similarity.inbox": {"similarity", "similarity.incidents"},
-    "jobs": {"similarity", "similarity.inbox", "similarity.refresh", "similarity.shelf"},
+    "jobs": {"similarity", "similarity.inbox", "similarity.incidents", "similarity.refresh", "similarity.shelf"},
     # The local server makes model and state by the commands at the top.
     "local": {"", "shared", "models", "states", "similarity"},
     "benchmarks": {"models", "similarity"},
+    "publishing": {"similarity", "smoke"},
     "smoke": {"similarity"},
     "models": {"similarity"},
     "states": {"similarity"},
@@ -88,6 +93,22 @@ def test_a_room_uses_those_below_it_alone(room: str) -> None:
         top = "similarity" if room.startswith(("similarity", "jobs")) else None
         allowed = {name for name in used if name in MAY_USE[room] or name.partition(".")[0] in MAY_USE[room] - {top}}
         assert used == allowed, f"{module} uses {sorted(used - allowed)}"
+
+
+@pytest.mark.slow
+def test_handlers_load_nothing_that_speaks_with_s3() -> None:
+    """They have no permission for it, and boto3 would slow down each start."""
+    modules = [handler.module for handler in find_handlers(ROOT / "inference")]
+    assert "similar" in modules
+    program = f"""
+import sys
+import {", ".join(modules)}
+print(sorted({{"boto3", "botocore", "similarity.inbox", "similarity.refresh", "jobs"}}.intersection(sys.modules)))
+"""
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT / "inference", env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 def test_every_folder_says_in_two_lines_what_belongs_there() -> None:

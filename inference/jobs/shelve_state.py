@@ -1,7 +1,10 @@
-"""Puts the image's state on the shelf, where all Lambdas find it. Each deployment calls this first.
+"""Puts states on the shelf, where all Lambdas find them: the image's and the bucket's newest one.
 
-Only this Lambda may write there. It makes the folders of the file system and removes old versions. It raises an error
-if the deployment must not go on.
+Each deployment calls this first, with the event {}. A new state in the bucket and a daily schedule call it too. It does
+the same each time, so a later call makes up for one that was lost or killed.
+
+Only this Lambda may write to the shelf. It makes the folders of the file system and removes old versions. It raises an
+error if the deployment must not go on, or if Lambda should call it again.
 """
 
 from __future__ import annotations
@@ -9,10 +12,12 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from jobs.inbox_steps import InboxSteps
 from similarity.errors import SimilarityError
 from similarity.settings import Settings
 from similarity.shelf.usable import FolderModel
-from similarity.shelf.writer import prepare, put_models_aside, shelve_model, shelve_state
+from similarity.shelf.versions import digest_in
+from similarity.shelf.writer import prepare, put_models_aside, shelve_model, shelve_own, tidy
 
 # A state has a few MB. States are read one after the other.
 MEMORY_MIB = 1024
@@ -23,23 +28,32 @@ log = logging.getLogger(__name__)
 
 
 class ShelvingError(Exception):
-    """The state can't be put on the shelf. The deployment shows the message, which names the cause and the remedy."""
+    """A state can't be put on the shelf. A deployment shows the message, which names the cause and the remedy."""
 
 
 def handler(event: Any, context: Any) -> dict[str, Any]:
-    """Answers with names of states: the deployed one (`shelved`), the served one (`serves`) and the `removed` ones.
+    """Answers with names of states on the shelf, and with the version of the model there.
 
-    `model` is the version of the model on the shelf, null unless MODEL_ON_EFS is true. `note` is a sentence if another
-    state than the deployed one is served, else empty. Raises ShelvingError or OSError.
+    `shelved` is the image's state, `published` the newest usable one of the bucket, `serves` the one that is served;
+    `removed` are old ones. `published` is null without one, `model` without MODEL_ON_EFS. `note` has a sentence for
+    each thing that a reader should know, and is empty otherwise.
+
+    Raises ShelvingError or OSError. Trouble with the bucket never fails a deployment.
     """
-    del event, context
+    del context
+    is_deployment = not event
     try:
         settings = Settings.from_environment()
         if settings.shelf is None:
             raise ShelvingError("SHELF_DIR isn't set, so there is no shelf to write to")
         model = FolderModel(settings)
         prepare(settings.shelf)
-        shelved = shelve_state(settings.shelf, settings.state_path, model.require_usable)
+        own = shelve_own(settings.shelf, settings.state_path, model.require_usable)
+        inbox = InboxSteps(settings, settings.shelf, model)
+        published = inbox.shelve_newest()
+        removed = tidy(settings.shelf, own.name, published, model.require_usable)
+        inbox.keep_deployed(own)
+        served = inbox.write_served()
         if settings.model_on_shelf:
             version = shelve_model(settings.shelf, model.files)
         else:
@@ -48,17 +62,26 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     except SimilarityError as error:
         raise ShelvingError(error.detail) from error
     answer = {
-        "shelved": shelved.name,
-        "serves": shelved.serves,
-        "removed": list(shelved.removed),
+        "shelved": own.name,
+        "published": published,
+        "serves": served.name,
+        "removed": removed,
         "model": version,
-        "note": "",
+        "note": " ".join([*inbox.notes, *inbox.troubles]),
     }
-    if shelved.serves == shelved.name:
-        log.info("state shelved", extra=answer)
-    else:
-        answer["note"] = (
-            f"The shelf has a newer state of the same model than the deployed one. {shelved.serves} is still served."
-        )
+    if is_deployment and served.name != own.name:
+        answer["note"] = f"{_newer_state_note(own.name, served.name, settings)} {answer['note']}".rstrip()
         log.warning("older state deployed", extra=answer)
+    else:
+        log.info("state shelved", extra=answer)
+    if inbox.troubles and not is_deployment:
+        raise ShelvingError(" ".join(inbox.troubles))
     return answer
+
+
+def _newer_state_note(own: str, served: str, settings: Settings) -> str:
+    note = f"The shelf has a newer state of the same model than the deployed one. {served} is still served."
+    if settings.bucket:
+        remedy = f"python scripts/publish_state.py --rollback {digest_in(own)}"
+        return f"{note} To serve the deployed one: {remedy}"
+    return note

@@ -1,9 +1,14 @@
-"""An answer of the service on its way to the caller and the log."""
+"""An answer of the service on its way to the caller and the log, and the values that answers hold."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
+
+from similarity.incidents.facts import StateFacts
+from similarity.incidents.ranking import Match
+from similarity.settings import Engine, Precision
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -40,6 +45,24 @@ class Answer(Generic[T_co]):
     value: T_co
     warnings: list[str] = field(default_factory=list)
     facts: Facts = Facts()
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Incidents, best first, and the state that ranked them."""
+
+    matches: Sequence[Match]
+    state: StateFacts
+
+
+@dataclass(frozen=True)
+class Health:
+    """The state and the model that answer a text."""
+
+    state: StateFacts
+    model_fingerprint: str
+    engine: Engine
+    precision: Precision
 
 
 def _milliseconds(seconds: float | None) -> float | None:

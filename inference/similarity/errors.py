@@ -26,12 +26,16 @@ class RequestError(SimilarityError):
 class ModelError(SimilarityError):
     """The model's files are missing, broken or of a kind this project can't run."""
 
+    status = 503
+
     def __init__(self, detail: str) -> None:
         super().__init__("Error! The model could not be loaded on our side; the cause is in our log.", detail=detail)
 
 
 class StateError(SimilarityError):
     """The incident state is missing, broken, or made with another model than the one loaded."""
+
+    status = 503
 
     def __init__(self, detail: str) -> None:
         super().__init__(

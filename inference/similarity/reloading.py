@@ -1,6 +1,7 @@
 """A value loaded from files: at first use, and again when the files change, so that a new file needs no restart.
 
-As long as nothing good has been loaded, a file that can't be loaded is an error. Later the last good value serves on.
+As long as nothing good has been loaded, a file that can't be loaded is an error. Later the last good value serves on,
+unless it is asked for the present files alone.
 How to load is left to the caller.
 """
 
@@ -33,13 +34,21 @@ class FromFiles(Generic[T]):
 
     Threads that ask during the first load wait for it. Those that ask while another thread loads a replacement get the
     value from before.
+
+    keeps_last: the last good value serves on if newer files can't be loaded. Without it, that is an error.
     """
 
     def __init__(
-        self, paths: Sequence[Path], load: Callable[[], T], *, clock: Callable[[], float] = time.monotonic
+        self,
+        paths: Sequence[Path],
+        load: Callable[[], T],
+        *,
+        keeps_last: bool = True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._paths = paths
         self._load = load
+        self._keeps_last = keeps_last
         self._clock = clock
         self._lock = Lock()
         self._seen: tuple[_Stat, ...] | None = None
@@ -49,6 +58,11 @@ class FromFiles(Generic[T]):
         self._reason_logged = ""
         self._pause_s = FIRST_PAUSE_S
         self._next_try_s = 0.0
+
+    @property
+    def last(self) -> T | None:
+        """The value that was loaded last, without a look at the files; None before the first."""
+        return self._value
 
     def get(self) -> T:
         """The value of the newest files that could be loaded. Raises the error of loading if none could be so far."""
@@ -79,7 +93,9 @@ class FromFiles(Generic[T]):
         except Exception as error:
             self._next_try_s = self._clock() + self._pause_s
             self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
-            if self._value is not None:
+            if not self._keeps_last:
+                self._value = None
+            elif self._value is not None:
                 self._log_refusal(error)
             _forget_locals(error)
             self._error, self._traceback = error, error.__traceback__

@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from similarity.answer import Answer, Facts
+from similarity.answer import Answer, Facts, Health, Ranked
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.text_encoder import Encoding, TextEncoder
 from similarity.encoder.tokens import transliterated
-from similarity.errors import RequestError
-from similarity.incidents.ranking import Match, Metric, Ranking
+from similarity.errors import ModelError, RequestError, StateError
+from similarity.incidents.ranking import Metric, Ranking
 from similarity.incidents.state import IncidentState, state_version
 from similarity.once import Once
 from similarity.reloading import FromFiles
 from similarity.settings import Settings
 from similarity.shelf.models import load_from_shelf
-from similarity.shelf.served import ServedState
+from similarity.shelf.served import Look, ServedState
 from similarity.shelf.usable import FolderModel
 
 
@@ -39,6 +39,8 @@ class Service:
         self._state = FromFiles([settings.state_path], self._load_own_state)
         self._pair = FromFiles([*model_paths, settings.state_path], self._load_pair)
         self._state_for_vectors = FromFiles([*model_paths, settings.state_path], self._load_state_for_vectors)
+        self._checked_model = FromFiles(model_paths, self._check_model, keeps_last=False)
+        self._checked_state = FromFiles([*model_paths, settings.state_path], self._check_own_state, keeps_last=False)
 
     def _load_uncut(self) -> TextEncoder:
         """For texts of up to the model's maximum."""
@@ -73,6 +75,16 @@ class Service:
             self._model.require_made(ranking.state)
         return ranking
 
+    def _check_model(self) -> str:
+        """The fingerprint of a model that can be loaded, without loading it."""
+        self._model.require_loadable(self._settings.engine, self._settings.precision)
+        return self._model.fingerprint
+
+    def _check_own_state(self) -> Ranking:
+        ranking = self._state.get()
+        self._model.require_made(ranking.state)
+        return ranking
+
     def _encoder_and_ranking(self) -> tuple[TextEncoder, Ranking]:
         if self._shelved:
             look = self._shelved.look()
@@ -90,7 +102,40 @@ class Service:
         """The dimension of the state's vectors. Raises StateError, or ModelError if a file of the model is missing."""
         return self._ranking().state.dimension
 
-    def similar_to_text(self, text: str, num: int, metric: Metric) -> Answer[list[Match]]:
+    def health(self) -> Answer[Health]:
+        """The state and the model that would answer a text now. Runs and loads no model.
+
+        Raises ModelError or StateError if a text couldn't be answered. A process that has loaded a good model or state
+        serves it on, whatever has become of the files since.
+        """
+        look = self._shelved.look() if self._shelved else None
+        try:
+            fingerprint = self._checked_model.get()
+        except ModelError:
+            encoder = self._uncut.last
+            if encoder is None:
+                raise
+            fingerprint = encoder.fingerprint
+        facts = self._ranking_of_texts(look).facts
+        return Answer(
+            Health(facts, fingerprint, self._settings.engine, self._settings.precision),
+            facts=Facts(state=facts.version or None),
+        )
+
+    def _ranking_of_texts(self, look: Look | None) -> Ranking:
+        """As `_encoder_and_ranking`, without the encoder."""
+        shelved = look.newest() if look else None
+        if shelved:
+            return shelved
+        try:
+            return self._checked_state.get()
+        except (ModelError, StateError):
+            pair = self._pair.last
+            if pair is None:
+                raise
+            return pair[1]
+
+    def similar_to_text(self, text: str, num: int, metric: Metric) -> Answer[Ranked]:
         """The incidents most like a text. Raises RequestError, ModelError or StateError."""
         encoder, ranking = self._encoder_and_ranking()
         encoding = _encode(encoder, text)
@@ -98,7 +143,7 @@ class Service:
         facts = replace(_facts(encoding), ranking_s=found.facts.ranking_s, state=found.facts.state)
         return Answer(found.value, encoding.tokens.warnings(), facts)
 
-    def similar_to_vector(self, vector: NDArray[np.float64], num: int, metric: Metric) -> Answer[list[Match]]:
+    def similar_to_vector(self, vector: NDArray[np.float64], num: int, metric: Metric) -> Answer[Ranked]:
         """The incidents most like a CLS vector (hidden,). Loads no model. Raises as `dimension`."""
         return _ranked(self._ranking(), vector, num, metric)
 
@@ -123,10 +168,11 @@ def _facts(encoding: Encoding) -> Facts:
     return Facts(len(encoding.tokens.ids), encoding.tokenising_s, encoding.encoding_s)
 
 
-def _ranked(ranking: Ranking, vector: NDArray[np.floating[Any]], num: int, metric: Metric) -> Answer[list[Match]]:
+def _ranked(ranking: Ranking, vector: NDArray[np.floating[Any]], num: int, metric: Metric) -> Answer[Ranked]:
     start_s = perf_counter()
     matches = ranking.most_similar(vector, num, metric)
-    return Answer(matches, facts=Facts(ranking_s=perf_counter() - start_s, state=ranking.version or None))
+    facts = Facts(ranking_s=perf_counter() - start_s, state=ranking.version or None)
+    return Answer(Ranked(matches, ranking.facts), facts=facts)
 
 
 @Once

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -20,6 +21,7 @@ from smoke.api_client import Api, Reply, UnexpectedError, parse_json, shortened
 TEXT_ROUTES = ("/similar", "/text-to-db-similar")
 TO_EMBED, FROM_EMBED = "/text-to-embed", "/embed-to-db-similar"
 ROUTES = (*TEXT_ROUTES, TO_EMBED, FROM_EMBED)
+HEALTH = "/health"
 
 TEXT = "A chatbot insulted its users"
 ACCENTED = "Á chatbot insülted its üsers"
@@ -34,6 +36,9 @@ ZERO_NUM = 'Zero results requested with the "num" value of 0. Use value <0 for m
 TOLERANCE = 1e-4
 # In a GET the numbers of a vector are rounded. With all digits the URL would be too long for API Gateway.
 ROUNDED_TOLERANCE = 1e-2
+
+# A Lambda in use looks for a new state every 10 s.
+SWITCH_S = 11.0
 
 _NOT_ALLOWED = "if {} isn't one of the API's ALLOWED_ORIGINS, give one of those with --origin"
 
@@ -62,6 +67,7 @@ def matches(reply: Reply, *, warnings: tuple[str, ...] | None = ()) -> Matches:
         reply.fail(f'"best_url" is {body.get("best_url")} instead of {expected_url}')
     if [_structured(entry) for entry in body.get("incidents") or []] != found:
         reply.fail('"incidents" and "msg" differ')
+    state(reply)
     return found
 
 
@@ -70,6 +76,25 @@ def _structured(entry: Any) -> tuple[float, int] | None:
         case {"incident_id": int(id_), "similarity": float(similarity), "title": str() | None, "url": str(url)}:
             return (similarity, id_) if url == f"{CITE_URL}{id_}" else None
     return None
+
+
+def state(reply: Reply) -> dict[str, Any]:
+    """The state that answered, as a reply describes it. Raises UnexpectedError."""
+    found: dict[str, Any] = reply.body().get("state") or {}
+    match found:
+        case {
+            "incidents": int(incidents),
+            "reports": int(),
+            "built_at": str() | None,
+            "source_date": str() | None,
+            "model": str() | None,
+            "version": str(version),
+        }:
+            if incidents < 1 or not re.fullmatch("[0-9a-f]{16}", version):
+                reply.fail(f'"state" has {incidents} incidents and the version {shortened(version.encode())}')
+        case _:
+            reply.fail('the body has no "state" with incidents, reports, built_at, source_date, model and version')
+    return found
 
 
 def vector(reply: Reply) -> list[float]:
@@ -128,6 +153,23 @@ def count_incidents(api: Api) -> int:
     if not count:
         raise UnexpectedError("POST /similar: the state has no incidents")
     return count
+
+
+def check_health(api: Api) -> None:
+    health = api.get(HEALTH, {})
+    ranking = api.post("/similar", {"text": TEXT, "num": -1})
+    if state(health) != state(ranking):  # perhaps a new state came between the two
+        time.sleep(SWITCH_S)
+        health = api.get(HEALTH, {})
+        ranking = api.post("/similar", {"text": TEXT, "num": -1})
+    found, ranked = state(health), state(ranking)
+    if found != ranked:
+        health.fail(f"names the state {found['version']}, but POST /similar ranks with {ranked['version']}")
+    if found["incidents"] != len(matches(ranking)):
+        health.fail(f"names {found['incidents']} incidents, but POST /similar ranks {len(matches(ranking))}")
+    for name in ("model_fingerprint", "engine", "precision", "version"):
+        if not isinstance(health.body().get(name), str):
+            health.fail(f'the body has no string "{name}"')
 
 
 def check_expected(api: Api, text: str, incident_id: int) -> None:
@@ -221,7 +263,7 @@ def _require_granted(reply: Reply, origin: str) -> None:
 
 
 def check_other_routes(api: Api) -> None:
-    for method, route in (("GET", "/no-such-route"), ("DELETE", "/similar")):
+    for method, route in (("GET", "/no-such-route"), ("DELETE", "/similar"), ("POST", HEALTH)):
         reply = api.send(method, route)
         if reply.status != 404:
             reply.fail(f"status {reply.status} instead of 404")
@@ -240,6 +282,7 @@ def checks(api: Api, origin: str, expected: Sequence[tuple[str, int]]) -> Iterat
         yield name, partial(check_embedding_finds_what_the_text_finds, api, method)
     yield "num is obeyed, or answered with a warning", partial(check_num, api)
     yield "metric is obeyed, or refused", partial(check_metric, api)
+    yield f"GET {HEALTH} names the state that ranks", partial(check_health, api)
     for route in (*TEXT_ROUTES, TO_EMBED):
         yield f"{route} refuses a missing text", partial(check_missing_text, api, route)
     yield "errors name bad values", partial(check_bad_values, api)

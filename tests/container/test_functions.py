@@ -42,7 +42,7 @@ def matches(envelope: dict[str, Any]) -> dict[int, float]:
 
 def test_every_handler_answers_as_it_does_in_process(functions: dict[str, Function], in_process: InProcess) -> None:
     handlers = {"similar", "text_to_db_similar", "embed_to_db_similar", "text_to_embed"}
-    assert set(functions) == {*handlers, "jobs.shelve_state"}
+    assert set(functions) == {*handlers, "health", "jobs.refresh", "jobs.shelve_state"}
     vector = in_process("text_to_embed", {"text": TEXT})["body"]["embedding"]["vector"]
     events = {name: event(f"/{name}", text=TEXT, num=-1) for name in handlers}
     events["embed_to_db_similar"] = event("/embed-to-db-similar", embed=vector, num=-1)
@@ -65,6 +65,13 @@ def test_every_handler_answers_as_it_does_in_process(functions: dict[str, Functi
                 assert [row["title"] for row in answered["body"]["incidents"]] == [
                     row["title"] for row in expected["body"]["incidents"]
                 ]
+
+
+def test_health_is_what_it_is_in_process(functions: dict[str, Function], in_process: InProcess) -> None:
+    get = {"requestContext": {"http": {"method": "GET"}}, "rawPath": "/health"}
+    with Instance(functions["health"]) as instance:
+        assert instance.ask(get) == in_process("health", {})
+        assert not instance.api.refused
 
 
 def test_it_does_without_what_lambda_takes_away(functions: dict[str, Function], similar: Function) -> None:
@@ -118,7 +125,7 @@ def test_an_error_of_the_caller_is_an_answer(similar: Function) -> None:
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors", "encoder.onnx"])
-def test_a_broken_model_is_a_500_with_its_cause_in_the_log(
+def test_a_broken_model_is_a_503_with_its_cause_in_the_log(
     name: str, functions: dict[str, Function], tmp_path: Path
 ) -> None:
     (tmp_path / name).write_bytes(b"\x00broken")
@@ -127,7 +134,7 @@ def test_a_broken_model_is_a_500_with_its_cause_in_the_log(
     with Instance(replace(functions["similar"], mounts=(mount,))) as instance:
         for _ in range(2):
             envelope = instance.ask(event("/similar", text=TEXT))
-            assert envelope["statusCode"] == 500
+            assert envelope["statusCode"] == 503
             assert envelope["body"]["msg"].startswith("Error! ")
             assert name not in envelope["body"]["msg"]
         causes = {

@@ -1,10 +1,12 @@
 """AWS for the rehearsal: moto's server, with what a deployment of this stack needs of it and moto lacks.
 
-- A Lambda runs without Docker: the invoker, of Python, in Python; functions of an image answer nothing. Every
-  invocation is a line of JSON in the file that REHEARSAL_INVOCATIONS names.
+- A Lambda runs without Docker: one of Python in Python, one of Node in Node, with the packages in the folder that
+  REHEARSAL_NODE_PATH names; functions of an image answer nothing. Every invocation is a line of JSON in the file that
+  REHEARSAL_INVOCATIONS names.
 - A function that CloudFormation makes keeps all that its template says of it.
 - The version of a function is known by its ARN, an access point by its id; a custom resource whose properties change
-  is asked again; that a change set is not there is said as CloudFormation says it.
+  is asked again, and is told when it goes; that a change set is not there is said as CloudFormation says it.
+- A bucket that CloudFormation makes is versioned where its template says so, and isn't removed while it is full.
 - What moto makes of a VPC in CloudFormation can be removed again.
 
 Run as a program with the port to listen on. `test_rehearsal.py` says what is missing still.
@@ -24,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from moto.awslambda.models import ImageConfig, LambdaFunction, LambdaVersion
+from moto.awslambda.utils import get_backend as get_lambda_backend
 from moto.cloudformation.custom_model import CustomModel
 from moto.cloudformation.exceptions import CloudFormationError, ValidationError
 from moto.cloudformation.models import CloudFormationBackend
@@ -31,10 +34,13 @@ from moto.cloudformation.parsing import ResourceMap
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.internet_gateways import InternetGateway
 from moto.ec2.models.route_tables import RouteTable
+from moto.ec2.models.vpcs import VPCEndPoint
 from moto.efs.models import AccessPoint
+from moto.s3.models import FakeBucket, s3_backends
 from moto.server import main
+from moto.utilities.utils import get_partition
 
-PYTHON_S = 60.0
+RUN_S = 60.0
 # Plays Lambda's part: takes the reply to CloudFormation instead of sending it.
 RUN_IN_PYTHON = """
 import io, json, os, sys, urllib.request
@@ -53,6 +59,17 @@ import index
 index.handler(json.loads(os.environ["REHEARSAL_EVENT"]), Context())
 """
 
+RUN_IN_NODE = """
+const https = require("https");
+const replies = [];
+https.request = (options, answered) => ({
+  on() {},
+  write(body) { replies.push(body); },
+  end() { answered({ statusCode: 200, resume() {} }); },
+});
+require("./index").handler(JSON.parse(process.env.REHEARSAL_EVENT), {}).then(() => console.log(replies.join("\\n")));
+"""
+
 lock = threading.Lock()
 
 
@@ -65,16 +82,24 @@ def invoke(function: LambdaFunction, body: Any, request_headers: Any, response_h
     del request_headers, response_headers
     payload = body.decode() if isinstance(body, bytes) else body or ""
     reply = None
-    if (function.run_time or "").startswith("python"):
+    if runtime := function.run_time:
+        command = [sys.executable, "-c", RUN_IN_PYTHON] if runtime.startswith("python") else ["node", "-e", RUN_IN_NODE]
         with tempfile.TemporaryDirectory() as folder:
             zipfile.ZipFile(io.BytesIO(function.code_bytes)).extractall(folder)
             ended = subprocess.run(
-                [sys.executable, "-c", RUN_IN_PYTHON],
+                command,
                 cwd=folder,
-                env={**os.environ, "REHEARSAL_EVENT": payload, "AWS_DEFAULT_REGION": function.region},
+                env={
+                    **os.environ,
+                    "REHEARSAL_EVENT": payload,
+                    "AWS_DEFAULT_REGION": function.region,
+                    # The SDK would put a bucket's name before that of a host.
+                    "AWS_ENDPOINT_URL": os.environ["AWS_ENDPOINT_URL"].replace("localhost", "127.0.0.1"),
+                    "NODE_PATH": os.environ["REHEARSAL_NODE_PATH"],
+                },
                 capture_output=True,
                 text=True,
-                timeout=PYTHON_S,
+                timeout=RUN_S,
             )
         assert ended.returncode == 0, ended.stderr
         reply = ended.stdout
@@ -88,7 +113,8 @@ def create_function(cls: type[LambdaFunction], name: str, resource: Any, account
     function.package_type = properties.get("PackageType", "Zip")
     function.image_config = ImageConfig(properties.get("ImageConfig", {}))
     function.architectures = properties.get("Architectures", ["x86_64"])
-    function.kept = {key: properties[key] for key in ("FileSystemConfigs", "LoggingConfig") if key in properties}
+    kept = ("FileSystemConfigs", "LoggingConfig", "DeadLetterConfig")
+    function.kept = {key: properties[key] for key in kept if key in properties}
     return function
 
 
@@ -115,7 +141,37 @@ def create_custom(
 ) -> Any:
     custom = original_create_custom(resource_name, cloudformation_json, account_id, region_name, **kwargs)
     custom.created_with = kwargs
+    properties = cloudformation_json["Properties"]
+    custom.function = get_lambda_backend(account_id, region_name).get_function(properties["ServiceToken"])
+    custom.properties = properties
     return custom
+
+
+def delete_custom(custom: CustomModel, account: str, region: str) -> None:
+    event = {
+        "RequestType": "Delete",
+        "ResponseURL": "https://cloudformation.example/answer",
+        "StackId": custom.created_with["StackId"],
+        "RequestId": "removal",
+        "LogicalResourceId": custom.logical_id,
+        "PhysicalResourceId": custom.physical_resource_id,
+        "ResourceType": custom.created_with["ResourceType"],
+        "ResourceProperties": custom.properties,
+    }
+    invoke(custom.function, json.dumps(event), {}, {})
+
+
+def create_bucket(cls: type[FakeBucket], name: str, resource: Any, account: str, region: str, **kw: Any) -> Any:
+    bucket = original_create_bucket(name, resource, account, region, **kw)
+    bucket.versioning_status = resource["Properties"].get("VersioningConfiguration", {}).get("Status")
+    return bucket
+
+
+def delete_bucket(cls: type[FakeBucket], name: str, resource: Any, account: str, region: str) -> None:
+    """moto leaves a full bucket where it is, and says nothing. What raises is tried again when more is removed."""
+    if s3_backends[account][get_partition(region)].get_bucket(name).keys:
+        raise ValueError(f"{name} isn't empty")
+    original_delete_bucket(name, resource, account, region)
 
 
 def update_custom(cls: type[CustomModel], original_resource: Any, new_resource_name: str, **kwargs: Any) -> Any:
@@ -155,6 +211,10 @@ def delete_internet_gateway(gateway: InternetGateway, account: str, region: str)
     ec2_backends[account][region].delete_internet_gateway(gateway.id)
 
 
+def delete_endpoint(endpoint: VPCEndPoint, account: str, region: str) -> None:
+    del ec2_backends[account][region].vpc_end_points[endpoint.id]
+
+
 def class_method(function: Any) -> Any:
     return classmethod(function)
 
@@ -163,6 +223,8 @@ original_create_function = LambdaFunction.create_from_cloudformation_json
 original_get_configuration = LambdaFunction.get_configuration
 original_create_version = LambdaVersion.create_from_cloudformation_json
 original_create_custom = CustomModel.create_from_cloudformation_json
+original_create_bucket = FakeBucket.create_from_cloudformation_json
+original_delete_bucket = FakeBucket.delete_from_cloudformation_json
 original_describe_change_set = CloudFormationBackend.describe_change_set
 original_parse_ssm_parameter = ResourceMap.parse_ssm_parameter
 
@@ -173,10 +235,14 @@ if __name__ == "__main__":
     LambdaVersion.create_from_cloudformation_json = class_method(create_version)
     CustomModel.create_from_cloudformation_json = class_method(create_custom)
     CustomModel.update_from_cloudformation_json = class_method(update_custom)
+    CustomModel.delete = delete_custom
+    FakeBucket.create_from_cloudformation_json = class_method(create_bucket)
+    FakeBucket.delete_from_cloudformation_json = class_method(delete_bucket)
     ResourceMap.parse_ssm_parameter = parse_ssm_parameter
     CloudFormationBackend.describe_change_set = describe_change_set
     CloudFormationBackend.delete_change_set = delete_change_set
     AccessPoint.physical_resource_id = property(lambda access_point: access_point.access_point_id)
     RouteTable.delete = delete_route_table
     InternetGateway.delete = delete_internet_gateway
+    VPCEndPoint.delete = delete_endpoint
     main(["-H", "127.0.0.1", "-p", sys.argv[1]])

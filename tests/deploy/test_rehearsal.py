@@ -1,7 +1,7 @@
 """The deployment, rehearsed: the real command line of the CDK against stand-ins of AWS and Docker.
 
 A copy of the project with a tiny model and state goes through all that a user's would: bootstrap, synth, diff, deploy,
-deploy again, deploy with one more handler, destroy. After each step boto3 looks at what is there.
+deploy again, deploy with one more handler, publish states, destroy. After each step boto3 looks at what is there.
 
 AWS is moto's server with additions (`stand_in_aws.py`). What it still lacks, and is looked for in the template instead:
 - API Gateway's HTTP API in CloudFormation: no route is made, so no URL can be called.
@@ -9,6 +9,7 @@ AWS is moto's server with additions (`stand_in_aws.py`). What it still lacks, an
   the template.
 - Failing: a function that raises when it is invoked takes no deployment back.
 - Quotas, permissions (nobody asks IAM), time: a deployment takes a second.
+- The stack's outputs, a gateway endpoint's routes, policies of buckets and queues, a function's number of tries.
 - A function's own work: that is the container's tests' part.
 
 Where containers are tested (RUN_CONTAINER=1, and a Docker Engine answers) the image is really built and only pushing is
@@ -37,7 +38,7 @@ import pytest
 import stack
 from container.engine import base_image, docker, use_base, why_not
 from processes import PATIENCE_S, Command, running, wait_until
-from stack import ACCOUNT, HANDLERS, JOBS, REGION, Object
+from stack import ACCOUNT, HANDLERS, JOBS, REFRESH, REGION, SHELVING, Object, routes_of
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("RUN_REHEARSAL") != "1",
@@ -48,12 +49,17 @@ pytestmark = pytest.mark.skipif(
 # deprecated release, refuses it.
 CDK = "aws-cdk@2.1148.1"
 
+# What the Lambda that empties a bucket finds in Lambda's own runtime. Nothing depends on the release.
+S3_CLIENT = "@aws-sdk/client-s3@3.1175.0"
+
 STACK = "AiidSimilarIncidents"
 REPOSITORY = f"cdk-hnb659fds-container-assets-{ACCOUNT}-{REGION}"
 COMMAND_S = 600.0
 
 MORE = "count_words"
 FUNCTIONS = HANDLERS | JOBS
+# A schedule alone invokes the refresh job.
+PRIMED = FUNCTIONS - {REFRESH}
 
 
 def lines_of_json(path: Path) -> list[Object]:
@@ -71,6 +77,9 @@ class Cloud:
     mount_targets: list[Object]
     log_groups: list[Object]
     rules: list[Object]
+    buckets: list[str]
+    queues: list[Object]
+    endpoints: list[Object]
     vpcs: list[Object]
     stacks: set[str]
     image_tags: set[str]
@@ -115,8 +124,8 @@ class Rehearsal:
     def project(self) -> Path:
         return self.folder / "project"
 
-    def run(self, *command: str, primes: int = 0) -> Step:
-        """Gives a command of the CDK, and waits until as many functions were primed as it should prime."""
+    def run(self, *command: str, answers: int = 0) -> Step:
+        """Gives a command of the CDK, and waits for as many answers of functions behind custom resources."""
         calls, invocations = self.folder / "docker" / "calls.jsonl", self.folder / "invocations.jsonl"
         for path in (calls, invocations):
             path.unlink(missing_ok=True)
@@ -133,7 +142,7 @@ class Rehearsal:
         with (self.folder / "transcript.txt").open("a", encoding="utf-8") as transcript:
             transcript.write(f"$ npx {CDK} {' '.join(command)}\n{ended.stdout}\n")
         assert ended.returncode == 0, ended.stdout
-        wait_until(lambda: len(answers(lines_of_json(invocations))) >= primes, "the last function's priming")
+        wait_until(lambda: len(answers_in(lines_of_json(invocations))) >= answers, "the last answer")
         path = self.project / "cdk.out" / f"{STACK}.template.json"
         template = json.loads(path.read_text()) if path.exists() else {}
         return Step(ended.stdout, lines_of_json(calls), lines_of_json(invocations), template, self.cloud())
@@ -143,7 +152,7 @@ class Rehearsal:
         return boto3.client(service, region_name=REGION, endpoint_url=self.url, **keys)
 
     def cloud(self) -> Cloud:
-        efs, ec2, events, lambda_ = (self.client(name) for name in ("efs", "ec2", "events", "lambda"))
+        efs, ec2, events, lambda_, sqs = (self.client(name) for name in ("efs", "ec2", "events", "lambda", "sqs"))
         file_systems = efs.describe_file_systems()["FileSystems"]
         for found in file_systems:
             del found["SizeInBytes"]  # with the time at which it was asked for
@@ -169,14 +178,25 @@ class Rehearsal:
                 {**rule, "Targets": events.list_targets_by_rule(Rule=rule["Name"])["Targets"]}
                 for rule in events.list_rules()["Rules"]
             ],
+            # Without the one of CDKToolkit.
+            buckets=[
+                found["Name"]
+                for found in self.client("s3").list_buckets()["Buckets"]
+                if not found["Name"].startswith("cdk-")
+            ],
+            queues=[
+                sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+                for url in sqs.list_queues().get("QueueUrls", [])
+            ],
+            endpoints=ec2.describe_vpc_endpoints()["VpcEndpoints"],
             vpcs=[vpc for vpc in ec2.describe_vpcs()["Vpcs"] if not vpc["IsDefault"]],
             stacks={found["StackName"] for found in self.client("cloudformation").describe_stacks()["Stacks"]},
             image_tags={found["imageTag"] for found in images},
         )
 
 
-def answers(invocations: list[Object]) -> list[Object]:
-    """What the invoker told CloudFormation."""
+def answers_in(invocations: list[Object]) -> list[Object]:
+    """What the functions behind custom resources told CloudFormation."""
     return [json.loads(found["reply"].splitlines()[-1]) for found in invocations if found["reply"] is not None]
 
 
@@ -189,7 +209,19 @@ def copy_project(folder: Path, model_dir: Path, state_path: Path) -> None:
 
 def stand_in_environment(folder: Path, url: str) -> dict[str, str]:
     """This process's, without its settings and credentials; Node and Python are those of the tests."""
-    ours = ("AWS_", "CDK_", "LAMBDA_", "HF_", "MODEL_", "NAT_", "ENCODER_", "KEEP_", "ALLOWED_")
+    ours = (
+        "AWS_",
+        "CDK_",
+        "LAMBDA_",
+        "HF_",
+        "MODEL_",
+        "NAT_",
+        "ENCODER_",
+        "KEEP_",
+        "ALLOWED_",
+        "REFRESH_",
+        "SNAPSHOTS_",
+    )
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return kept | {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
@@ -205,6 +237,7 @@ def stand_in_environment(folder: Path, url: str) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "REHEARSAL_DOCKER_DIR": str(folder / "docker"),
         "REHEARSAL_INVOCATIONS": str(folder / "invocations.jsonl"),
+        "REHEARSAL_NODE_PATH": str(folder / "node_modules"),
         # moto looks whether a function's image is in ECR.
         "MOTO_LAMBDA_STUB_ECR": "false",
     }
@@ -242,6 +275,8 @@ def rehearsal(
     # The SDKs put the name of a bucket before that of a host, which an address would not take.
     url = f"http://localhost:{port}"
     environment = stand_in_environment(folder, url) | real_docker
+    install: Command = ["npm", "install", "--prefix", folder, "--no-audit", "--no-fund", "--no-package-lock", S3_CLIENT]
+    subprocess.run(install, check=True, capture_output=True, env=environment, timeout=COMMAND_S)
     command: Command = [sys.executable, Path(__file__).parent / "stand_in_aws.py", port]
     with (
         (folder / "aws.log").open("wb") as log,
@@ -282,7 +317,7 @@ def compared(synthesised: Step, rehearsal: Rehearsal) -> Step:
 
 @pytest.fixture(scope="module")
 def deployed(compared: Step, rehearsal: Rehearsal) -> Step:
-    return rehearsal.run("deploy", "--require-approval", "never", "--progress", "events", primes=len(FUNCTIONS))
+    return rehearsal.run("deploy", "--require-approval", "never", "--progress", "events", answers=len(PRIMED) + 1)
 
 
 @pytest.fixture(scope="module")
@@ -301,11 +336,23 @@ def extended(compared_again: Step, rehearsal: Rehearsal) -> Step:
     (rehearsal.project / "inference" / f"{MORE}.py").write_text(
         "def handler(event, context):\n    return {'words': len(event['text'].split())}\n"
     )
-    return rehearsal.run("deploy", "--require-approval", "never", primes=len(FUNCTIONS) + 1)
+    return rehearsal.run("deploy", "--require-approval", "never", answers=len(PRIMED) + 1)
 
 
 @pytest.fixture(scope="module")
-def destroyed(extended: Step, rehearsal: Rehearsal) -> Step:
+def published(extended: Step, rehearsal: Rehearsal) -> str:
+    """The bucket, with several versions of one object and a deleted one."""
+    s3 = rehearsal.client("s3")
+    (bucket,) = extended.cloud.buckets
+    for number in range(3):
+        s3.put_object(Bucket=bucket, Key="states/incident_cls.pt", Body=str(number).encode())
+    s3.put_object(Bucket=bucket, Key="served.json", Body=b"{}")
+    s3.delete_object(Bucket=bucket, Key="served.json")
+    return bucket
+
+
+@pytest.fixture(scope="module")
+def destroyed(published: str, rehearsal: Rehearsal) -> Step:
     return rehearsal.run("destroy", "--force")
 
 
@@ -319,18 +366,14 @@ def routes(step: Step) -> set[str]:
     return {found["RouteKey"] for found in step.resources("AWS::ApiGatewayV2::Route")}
 
 
-def expected_routes(handlers: set[str]) -> set[str]:
-    return {f"{method} /{name.replace('_', '-')}" for name in handlers for method in ("GET", "POST")}
-
-
 def test_the_template_has_an_api_with_a_route_for_each_handler(synthesised: Step) -> None:
     assert len(synthesised.resources("AWS::ApiGatewayV2::Api")) == 1
-    assert routes(synthesised) == expected_routes(HANDLERS)
+    assert routes(synthesised) == set(routes_of(HANDLERS))
     assert synthesised.docker == []
 
 
 def test_the_difference_to_nothing_is_the_whole_stack(compared: Step) -> None:
-    assert compared.output.count("[+] AWS::Lambda::Function ") == len(FUNCTIONS) + 1
+    assert compared.output.count("[+] AWS::Lambda::Function ") == len(FUNCTIONS) + 2
     assert "[+] AWS::ApiGatewayV2::Api " in compared.output
     assert "Number of stacks with differences: 1" in compared.output
     assert compared.cloud.stacks == {"CDKToolkit"}
@@ -369,26 +412,27 @@ def test_the_image_is_pushed_once_and_is_that_of_all_functions(deployed: Step) -
 
 def test_every_handler_file_and_every_job_is_a_function_with_its_command(deployed: Step) -> None:
     assert set(deployed.cloud.image_functions) == FUNCTIONS
-    # The one more is the invoker.
-    assert len(deployed.cloud.functions) == len(FUNCTIONS) + 1
+    # The two more are behind custom resources: the invoker, and the one that empties the bucket.
+    assert len(deployed.cloud.functions) == len(FUNCTIONS) + 2
 
 
 def test_functions_have_their_memory_timeout_and_architecture(deployed: Step) -> None:
     for module, function in deployed.cloud.image_functions.items():
-        expected = (1024, 600) if module in JOBS else (8096, 60)
+        expected = {SHELVING: (1024, 600), REFRESH: (8096, 900)}.get(module, (8096, 60))
         assert (function["MemorySize"], function["Timeout"]) == expected
         assert function["Architectures"] == ["x86_64"]
 
 
 def test_functions_have_their_environment(deployed: Step) -> None:
-    for function in deployed.cloud.image_functions.values():
+    (bucket,) = deployed.cloud.buckets
+    for module, function in deployed.cloud.image_functions.items():
         variables = function["Environment"]["Variables"]
         assert variables["ENCODER_ENGINE"] == "onnx"
         assert variables["MODEL_DIR"] == "model"
         assert variables["INCIDENTS_FILENAME"] == "incident_cls.pt"
         assert variables["HF_MODEL_URI"] == "allenai/longformer-base-4096"
-        assert variables["HF_HOME"].startswith("/mnt/hf_models_cache/")
-        assert variables["SHELF_DIR"] == "/mnt/hf_models_cache/shelf"
+        assert variables.get("STATE_BUCKET") == (bucket if module in JOBS else None)
+        assert variables.get("SHELF_DIR") == (None if module == REFRESH else "/mnt/hf_models_cache/shelf")
 
 
 def test_handlers_and_jobs_mount_the_same_folder_as_different_users(deployed: Step) -> None:
@@ -396,6 +440,9 @@ def test_handlers_and_jobs_mount_the_same_folder_as_different_users(deployed: St
     access_points = {found["AccessPointArn"]: found for found in deployed.cloud.access_points}
     assert len(access_points) == 2
     for module, function in deployed.cloud.image_functions.items():
+        if module == REFRESH:
+            assert "FileSystemConfigs" not in function
+            continue
         (mount,) = function["FileSystemConfigs"]
         assert mount["LocalMountPath"] == "/mnt/hf_models_cache"
         access_point = access_points[mount["Arn"]]
@@ -412,8 +459,9 @@ def test_the_file_system_is_encrypted_and_has_a_mount_target_where_the_functions
     assert file_system["Encrypted"] is True
     assert file_system["ThroughputMode"] == "elastic"
     (mount_target,) = deployed.cloud.mount_targets
-    for function in deployed.cloud.image_functions.values():
-        assert function["VpcConfig"]["SubnetIds"] == [mount_target["SubnetId"]]
+    for module, function in deployed.cloud.image_functions.items():
+        subnets = function.get("VpcConfig", {}).get("SubnetIds", [])
+        assert subnets == ([] if module == REFRESH else [mount_target["SubnetId"]])
 
 
 def test_there_is_one_vpc(deployed: Step) -> None:
@@ -430,12 +478,50 @@ def test_every_function_logs_to_a_group_of_its_own_for_a_month(deployed: Step) -
 
 
 def test_every_handler_is_kept_warm(deployed: Step) -> None:
-    assert {found["ScheduleExpression"] for found in deployed.cloud.rules} == {"rate(5 minutes)"}
-    targets = [target for found in deployed.cloud.rules for target in found["Targets"]]
+    rules = [found for found in deployed.cloud.rules if found["Description"] == "Keeps the Lambda warm"]
+    assert {found["ScheduleExpression"] for found in rules} == {"rate(5 minutes)"}
+    targets = [target for found in rules for target in found["Targets"]]
     assert {target["Input"] for target in targets} == {'{"warm":true}'}
     arns = {deployed.cloud.image_functions[module]["FunctionArn"] for module in HANDLERS}
     assert {target["Arn"] for target in targets} == arns
     assert len(targets) == len(HANDLERS)
+
+
+def test_there_is_a_bucket_for_states_with_rules_that_invoke_the_jobs(deployed: Step, rehearsal: Rehearsal) -> None:
+    (bucket,) = deployed.cloud.buckets
+    assert rehearsal.client("s3").get_bucket_versioning(Bucket=bucket)["Status"] == "Enabled"
+    modules = {found["FunctionArn"]: module for module, found in deployed.cloud.image_functions.items()}
+    rules = {
+        (modules[rule["Targets"][0]["Arn"]], rule.get("ScheduleExpression") or rule["EventPattern"])
+        for rule in deployed.cloud.rules
+        if rule["Description"] != "Keeps the Lambda warm"
+    }
+    schedules = {(SHELVING, "rate(1 day)"), (REFRESH, "rate(1 day)")}
+    assert schedules < rules
+    ((job, pattern),) = rules - schedules
+    assert job == SHELVING
+    assert json.loads(pattern)["detail"] == {
+        "bucket": {"name": [bucket]},
+        "object": {"key": ["states/incident_cls.pt"]},
+    }
+
+
+def test_each_of_these_jobs_has_a_queue_for_dead_letters(deployed: Step) -> None:
+    queues = {found["QueueArn"] for found in deployed.cloud.queues}
+    used = {
+        module: found["DeadLetterConfig"]["TargetArn"]
+        for module, found in deployed.cloud.image_functions.items()
+        if found.get("DeadLetterConfig")
+    }
+    assert set(used) == JOBS
+    assert set(used.values()) == queues
+    assert len(queues) == 2
+    assert {found["MessageRetentionPeriod"] for found in deployed.cloud.queues} == {str(14 * 24 * 60 * 60)}
+
+
+def test_there_is_an_endpoint_for_s3(deployed: Step) -> None:
+    (endpoint,) = deployed.cloud.endpoints
+    assert (endpoint["VpcEndpointType"], endpoint["ServiceName"]) == ("Gateway", f"com.amazonaws.{REGION}.s3")
 
 
 def primed(step: Step) -> list[str]:
@@ -448,9 +534,10 @@ def primed(step: Step) -> list[str]:
     return sorted(modules[invocation["function"]] for invocation in found)
 
 
-def test_a_deployment_invokes_every_function_once(deployed: Step) -> None:
-    assert primed(deployed) == sorted(FUNCTIONS)
-    assert [answer["Status"] for answer in answers(deployed.invocations)] == ["SUCCESS"] * len(FUNCTIONS)
+def test_a_deployment_invokes_the_shelving_job_and_every_handler_once(deployed: Step) -> None:
+    assert primed(deployed) == sorted(PRIMED)
+    # The one more is of the function that empties the bucket. It has nothing to do yet.
+    assert [answer["Status"] for answer in answers_in(deployed.invocations)] == ["SUCCESS"] * (len(PRIMED) + 1)
 
 
 def test_a_second_deployment_changes_builds_pushes_and_invokes_nothing(deployed: Step, deployed_again: Step) -> None:
@@ -466,7 +553,7 @@ def test_after_a_deployment_there_is_no_difference(compared_again: Step) -> None
 
 def test_one_more_handler_file_is_one_more_function_and_route(deployed: Step, extended: Step) -> None:
     assert set(extended.cloud.image_functions) == FUNCTIONS | {MORE}
-    assert routes(extended) == expected_routes(HANDLERS | {MORE})
+    assert routes(extended) == set(routes_of(HANDLERS | {MORE}))
     # The others are what they were, not new ones beside them.
     for module, before in deployed.cloud.image_functions.items():
         assert extended.cloud.image_functions[module]["FunctionArn"] == before["FunctionArn"]
@@ -480,8 +567,8 @@ def test_with_one_more_handler_all_functions_run_the_new_image_and_are_primed_wi
     ((_, pushed),) = extended.docker_calls("push")
     assert {found["Code"]["ImageUri"] for found in extended.cloud.image_functions.values()} == {pushed}
     assert pushed not in {found["Code"]["ImageUri"] for found in deployed.cloud.image_functions.values()}
-    assert primed(extended) == sorted(FUNCTIONS | {MORE})
-    assert {answer["Status"] for answer in answers(extended.invocations)} == {"SUCCESS"}
+    assert primed(extended) == sorted(PRIMED | {MORE})
+    assert {answer["Status"] for answer in answers_in(extended.invocations)} == {"SUCCESS"}
 
 
 def test_after_destroying_it_nothing_is_left(destroyed: Step) -> None:
@@ -495,7 +582,18 @@ def test_after_destroying_it_nothing_is_left(destroyed: Step) -> None:
         "mount_targets",
         "log_groups",
         "rules",
+        "buckets",
+        "queues",
+        "endpoints",
         "vpcs",
     ):
         assert getattr(destroyed.cloud, kind) == []
-    assert destroyed.invocations == []
+
+
+def test_destroying_it_empties_the_bucket_and_invokes_no_handler_and_no_job(destroyed: Step, published: str) -> None:
+    assert primed(destroyed) == []
+    events = [json.loads(found["payload"]) for found in destroyed.invocations]
+    assert {event["RequestType"] for event in events} == {"Delete"}
+    (emptied,) = (event for event in events if event["ResourceType"] == "Custom::S3AutoDeleteObjects")
+    assert emptied["ResourceProperties"]["BucketName"] == published
+    assert {answer["Status"] for answer in answers_in(destroyed.invocations)} == {"SUCCESS"}

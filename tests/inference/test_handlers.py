@@ -1,4 +1,4 @@
-"""The four handlers end to end, on a tiny model and state: events in, envelopes out, broken files in between."""
+"""The handlers end to end, on a tiny model and state: events in, envelopes out, broken files in between."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tiny import ROOT, TINY_MAX_TOKENS, TINY_TEXTS, Deployed, RunsCode, roberta_
 
 EVENTS = Path(__file__).resolve().parent.parent / "events"
 GET, POST = ({"requestContext": {"http": {"method": method}}} for method in ("GET", "POST"))
-HANDLERS = ("similar", "text_to_db_similar", "embed_to_db_similar", "text_to_embed")
+HANDLERS = ("similar", "text_to_db_similar", "embed_to_db_similar", "text_to_embed", "health")
 
 
 def invoke(module: str, event: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -46,6 +46,13 @@ def reference_ranking(vector: np.ndarray, state: IncidentState) -> list[tuple[fl
     return sorted(zip(cosines.tolist(), state.incident_ids.tolist(), strict=True), reverse=True)
 
 
+def state_in(deployed: Deployed) -> dict[str, Any]:
+    """What answers say of the tiny state."""
+    version = hashlib.sha256(deployed.state_path.read_bytes()).hexdigest()[:16]
+    facts = {"incidents": 5, "reports": 5, "built_at": None, "source_date": None}
+    return facts | {"model": "tiny", "version": version}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [path.stem for path in sorted(EVENTS.glob("similar_*.json"))])
 @pytest.mark.parametrize("module", ["similar", "text_to_db_similar"])
@@ -58,7 +65,7 @@ def test_every_kind_of_event_gets_the_same_answer(
         return
     expected = reference_ranking(tiny_encoder.encode(TINY_TEXTS[1]).vector, tiny_state)[:2]
     assert status == 200
-    assert set(body) == {"warnings", "msg", "best_url", "incidents"}
+    assert set(body) == {"warnings", "msg", "best_url", "incidents", "state"}
     assert body["warnings"] == []
     assert body["best_url"] == "https://incidentdatabase.ai/cite/1"
     pairs = literal_eval(body["msg"])
@@ -94,6 +101,7 @@ def test_num_0_has_no_best(deployed: Deployed) -> None:
         "msg": "[]",
         "best_url": None,
         "incidents": [],
+        "state": state_in(deployed),
     }
 
 
@@ -120,7 +128,7 @@ def test_embed_to_db_similar_needs_no_model(deployed: Deployed) -> None:
         if path != deployed.state_path:
             path.unlink()
     assert invoke("embed_to_db_similar", {"embed": [1.0] * 32})[0] == 200
-    assert invoke("similar", {"text": "robots"})[0] == 500
+    assert invoke("similar", {"text": "robots"})[0] == 503
 
 
 NOT_LOADED = "Error! The {} could not be loaded on our side; the cause is in our log."
@@ -150,7 +158,7 @@ def test_no_route_serves_a_state_of_another_model(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     replace_state(deployed, tiny_state)
-    refused = (500, {"warnings": [], "msg": NOT_LOADED.format("incident state")})
+    refused = (503, {"warnings": [], "msg": NOT_LOADED.format("incident state")})
     for embed in ([1.0] * 32, [1.0] * 5, "nonsense"):
         assert invoke("embed_to_db_similar", {"embed": embed}) == refused
     assert loaded_from == []
@@ -185,13 +193,13 @@ def test_a_model_that_comes_later_is_compared_with_the_state(deployed: Deployed)
     service.cache_clear()
     for path in aside.iterdir():
         path.replace(deployed.model_dir / path.name)
-    assert invoke("embed_to_db_similar", {"embed": [1.0] * 32})[0] == 500
+    assert invoke("embed_to_db_similar", {"embed": [1.0] * 32})[0] == 503
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
 def test_vectors_are_not_compared_beside_half_a_model(name: str, deployed: Deployed) -> None:
     (deployed.model_dir / name).unlink()
-    refused = (500, {"warnings": [], "msg": NOT_LOADED.format("model")})
+    refused = (503, {"warnings": [], "msg": NOT_LOADED.format("model")})
     assert invoke("embed_to_db_similar", {"embed": [1.0] * 32}) == refused
 
 
@@ -200,6 +208,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "text_to_db_similar": {"text": "robots", "num": 2, "metric": "centered"},
     "embed_to_db_similar": {"embed": [1.0] * 32, "num": 2, "metric": "centered"},
     "text_to_embed": {"text": "robots"},
+    "health": {},
 }
 
 
@@ -373,17 +382,15 @@ def test_broken_files_are_our_error_until_good_ones_come(
     good = {path: path.read_bytes() for path in deployed.model_dir.iterdir()}
     break_it, what = BREAKS[name]
     break_it(deployed)
-    status, body = invoke("similar", {"text": "robots"})
-    assert (status, body) == (
-        500,
-        {"warnings": [], "msg": f"Error! The {what} could not be loaded on our side; the cause is in our log."},
-    )
+    for module, event in (("health", GET), ("similar", {"text": "robots"})):
+        assert invoke(module, event) == (503, {"warnings": [], "msg": NOT_LOADED.format(what)})
     assert caplog.records
     assert not (deployed.model_dir / "ran").exists()
     for path, content in good.items():
         new = path.with_suffix(".new")
         new.write_bytes(content)
         new.replace(path)
+    assert invoke("health", {})[0] == 200
     assert invoke("similar", {"text": "robots"})[0] == 200
 
 
@@ -404,7 +411,7 @@ def refuse(*args, **kwargs): raise AssertionError("network")
 socket.socket.connect = refuse
 import {module}
 assert callable({module}.handler)
-assert "transformers" not in sys.modules
+assert not {{"transformers", "boto3", "botocore", "similarity.inbox"}} & set(sys.modules)
 """
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -21,6 +21,8 @@ OPTIONAL = (
     "ENCODER_PRECISION",
     "KEEP_WARM_MINUTES",
     "MODEL_ON_EFS",
+    "REFRESH_HOURS",
+    "SNAPSHOTS_URL",
 )
 
 
@@ -38,6 +40,8 @@ def test_only_account_and_region_are_required() -> None:
         encoder_precision="float32",
         keep_warm_minutes=0,
         model_on_efs=False,
+        refresh_hours=24,
+        snapshots_url="https://incidentdatabase.ai/research/snapshots/",
     )
 
 
@@ -55,6 +59,8 @@ def test_every_setting_can_be_set() -> None:
         "ENCODER_PRECISION": "bfloat16",
         "KEEP_WARM_MINUTES": "5",
         "MODEL_ON_EFS": "true",
+        "REFRESH_HOURS": "6",
+        "SNAPSHOTS_URL": "https://snapshots.example/page",
     }
     assert Config.from_environment(environment) == OTHER
 
@@ -93,6 +99,11 @@ def test_every_setting_is_in_the_example_with_its_default() -> None:
         ("KEEP_WARM_MINUTES", "60", "keep_warm_minutes", 60),
         ("MODEL_ON_EFS", " true ", "model_on_efs", True),
         ("MODEL_ON_EFS", "false", "model_on_efs", False),
+        ("REFRESH_HOURS", "0", "refresh_hours", 0),
+        ("REFRESH_HOURS", "1", "refresh_hours", 1),
+        ("REFRESH_HOURS", "168", "refresh_hours", 168),
+        ("SNAPSHOTS_URL", " https://a.example ", "snapshots_url", "https://a.example"),
+        ("SNAPSHOTS_URL", "https://a.example:8443/b/?c=d#e", "snapshots_url", "https://a.example:8443/b/?c=d#e"),
     ],
 )
 def test_good_values(name: str, value: str, field: str, expected: object) -> None:
@@ -143,6 +154,14 @@ def test_good_values(name: str, value: str, field: str, expected: object) -> Non
         ("MODEL_ON_EFS", "yes"),
         ("MODEL_ON_EFS", "TRUE"),
         ("MODEL_ON_EFS", "0"),
+        ("REFRESH_HOURS", "169"),
+        ("REFRESH_HOURS", "-1"),
+        ("REFRESH_HOURS", "0.5"),
+        ("REFRESH_HOURS", "daily"),
+        ("SNAPSHOTS_URL", "http://a.example/"),
+        ("SNAPSHOTS_URL", "a.example"),
+        ("SNAPSHOTS_URL", "https:///page"),
+        ("SNAPSHOTS_URL", "https://a.example/a page"),
     ],
 )
 def test_a_bad_value_is_named_with_its_variable_in_one_line(name: str, value: str) -> None:

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from stack import DEFAULT, HANDLERS, JOBS, Synthesised, only, synthesise, synthesise_from
+from stack import DEFAULT, HANDLERS, JOBS, REFRESH, SHELVING, Synthesised, only, synthesise, synthesise_from
 
 HANDLER = "def handler(event, context): ...\n"
 
 
 def test_every_handler_file_and_every_job_is_a_function(each: Synthesised) -> None:
     assert {path.stem for path in each.handlers_dir.glob("*.py")} == HANDLERS
-    assert {f"jobs.{path.stem}" for path in each.handlers_dir.glob("jobs/[!_]*.py")} == JOBS
+    jobs = (path for path in each.handlers_dir.glob("jobs/*.py") if "def handler(" in path.read_text())
+    assert {f"jobs.{path.stem}" for path in jobs} == JOBS
     assert len(each.image_functions()) == len(HANDLERS | JOBS)
     assert set(each.functions()) == HANDLERS | JOBS
 
@@ -25,17 +26,20 @@ def test_a_new_handler_file_is_a_new_function_and_a_helper_is_none(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_new_job_is_a_new_function_on_the_job_s_access_point(default: Synthesised, tmp_path: Path) -> None:
+def test_a_new_job_is_a_new_function_in_the_vpc_on_the_job_s_access_point(default: Synthesised, tmp_path: Path) -> None:
     synthesised = synthesise(DEFAULT, tmp_path)
     (synthesised.handlers_dir / "jobs" / "tidy.py").write_text(HANDLER, encoding="utf-8")
     functions = synthesise_from(synthesised.handlers_dir, tmp_path / "again").functions()
     assert set(functions) == HANDLERS | JOBS | {"jobs.tidy"}
     for module in ("jobs.tidy", "jobs.shelve_state"):
         assert functions[module]["FileSystemConfigs"] == default.functions()["jobs.shelve_state"]["FileSystemConfigs"]
+    assert functions["jobs.tidy"]["VpcConfig"] == default.functions()["similar"]["VpcConfig"]
+    # The inbox is for the two jobs that need it.
+    assert functions["jobs.tidy"]["Environment"] == default.functions()["similar"]["Environment"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["Api", "Network", "ModelCache", "Functions", "Jobs", "shelve_state"])
+@pytest.mark.parametrize("name", ["Api", "Network", "ModelCache", "Inbox", "Functions", "Jobs", "shelve_state"])
 def test_a_handler_may_be_called_like_a_part_of_the_stack(name: str, tmp_path: Path) -> None:
     assert set(synthesise(DEFAULT, tmp_path, **{name: HANDLER}).functions()) == HANDLERS | JOBS | {name}
 
@@ -53,7 +57,7 @@ def test_memory_and_architecture_can_be_set(other: Synthesised) -> None:
 
 
 def test_the_job_has_what_its_file_asks_for_and_may_run_beside_itself(each: Synthesised) -> None:
-    job = each.functions()["jobs.shelve_state"]
+    job = each.functions()[SHELVING]
     assert (job["MemorySize"], job["Timeout"]) == (1024, 600)
     assert "ReservedConcurrentExecutions" not in job
 
@@ -77,13 +81,27 @@ def test_a_file_gets_what_it_asks_for_but_no_more_memory_than_the_setting(
 
 
 @pytest.mark.parametrize(
-    ("synthesised", "model", "engine", "on_efs"),
-    [("default", "allenai/longformer-base-4096", "onnx", "false"), ("other", "some/model", "torch", "true")],
+    ("synthesised", "model", "engine", "on_efs", "page"),
+    [
+        ("default", "allenai/longformer-base-4096", "onnx", "false", "https://incidentdatabase.ai/research/snapshots/"),
+        ("other", "some/model", "torch", "true", "https://snapshots.example/page"),
+    ],
 )
-def test_functions_find_model_state_and_shelf_by_their_environment(
-    synthesised: str, model: str, engine: str, on_efs: str, request: pytest.FixtureRequest
+def test_functions_find_model_state_shelf_and_inbox_by_their_environment(
+    synthesised: str, model: str, engine: str, on_efs: str, page: str, request: pytest.FixtureRequest
 ) -> None:
-    for function in request.getfixturevalue(synthesised).functions().values():
+    on_the_file_system = {
+        "SHELF_DIR": "/mnt/hf_models_cache/shelf",
+        "HF_HOME": "/mnt/hf_models_cache/huggingface",
+        "MODEL_ON_EFS": on_efs,
+    }
+    found: Synthesised = request.getfixturevalue(synthesised)
+    (bucket,) = found.resources("AWS::S3::Bucket")
+    more: dict[str, dict[str, object]] = {
+        SHELVING: {"STATE_BUCKET": {"Ref": bucket}},
+        REFRESH: {"STATE_BUCKET": {"Ref": bucket}, "SNAPSHOTS_URL": page},
+    }
+    for module, function in found.functions().items():
         assert function["Environment"]["Variables"] == {
             "MODEL_DIR": "model",
             "MODEL_FILENAME": "model.safetensors",
@@ -91,21 +109,20 @@ def test_functions_find_model_state_and_shelf_by_their_environment(
             "HF_MODEL_URI": model,
             "ENCODER_ENGINE": engine,
             "ENCODER_PRECISION": {"onnx": "float32", "torch": "bfloat16"}[engine],
-            "SHELF_DIR": "/mnt/hf_models_cache/shelf",
-            "HF_HOME": "/mnt/hf_models_cache/huggingface",
-            "MODEL_ON_EFS": on_efs,
+            **(on_the_file_system if module != REFRESH else {}),
+            **more.get(module, {}),
         }
 
 
 def test_every_function_logs_lines_of_json_to_a_group_of_its_own_that_goes_with_the_stack(each: Synthesised) -> None:
     groups = each.resources("AWS::Logs::LogGroup")
     used = []
-    # The invoker included: Lambda would make a group for it that nothing removes.
+    # The two behind custom resources included: Lambda would make groups for them that nothing removes.
     for function in each.properties("AWS::Lambda::Function"):
         settings = dict(function["LoggingConfig"])
         used.append(settings.pop("LogGroup")["Ref"])
         assert settings == {"LogFormat": "JSON", "ApplicationLogLevel": "INFO"}
-    assert len(used) == len(HANDLERS | JOBS) + 1
+    assert len(used) == len(HANDLERS | JOBS) + 2
     assert sorted(used) == sorted(groups)
     for group in groups.values():
         assert group["DeletionPolicy"] == "Delete"

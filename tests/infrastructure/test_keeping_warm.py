@@ -6,15 +6,20 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from stack import DEFAULT, HANDLERS, Synthesised, only, synthesise
+from stack import DEFAULT, HANDLERS, Object, Synthesised, only, synthesise
 
 
-def test_by_default_nothing_is_invoked_on_a_schedule(default: Synthesised) -> None:
-    default.template.resource_count_is("AWS::Events::Rule", 0)
+def warming_rules(synthesised: Synthesised) -> dict[str, Object]:
+    rules = synthesised.resources("AWS::Events::Rule")
+    return {id_: rule for id_, rule in rules.items() if rule["Properties"]["Description"] == "Keeps the Lambda warm"}
 
 
-def test_every_function_can_be_kept_warm_by_a_rule_that_may_invoke_it(other: Synthesised) -> None:
-    rules = other.resources("AWS::Events::Rule")
+def test_by_default_nothing_is_kept_warm(default: Synthesised) -> None:
+    assert warming_rules(default) == {}
+
+
+def test_every_handler_can_be_kept_warm_by_a_rule_that_may_invoke_it(other: Synthesised) -> None:
+    rules = warming_rules(other)
     warmed = {}
     for id_, rule in rules.items():
         assert (rule["Properties"]["ScheduleExpression"], rule["Properties"]["State"]) == ("rate(5 minutes)", "ENABLED")
@@ -25,7 +30,7 @@ def test_every_function_can_be_kept_warm_by_a_rule_that_may_invoke_it(other: Syn
     may_invoke = {
         found["SourceArn"]["Fn::GetAtt"][0]: other.module(found["FunctionName"]["Fn::GetAtt"][0])
         for found in other.properties("AWS::Lambda::Permission")
-        if found["Principal"] == "events.amazonaws.com"
+        if found["Principal"] == "events.amazonaws.com" and found["SourceArn"]["Fn::GetAtt"][0] in rules
     }
     assert may_invoke == warmed
 
@@ -33,4 +38,6 @@ def test_every_function_can_be_kept_warm_by_a_rule_that_may_invoke_it(other: Syn
 def test_a_function_kept_warm_every_minute_has_a_rate_that_eventbridge_takes(tmp_path: Path) -> None:
     # "rate(1 minutes)" would be refused.
     synthesised = synthesise(replace(DEFAULT, keep_warm_minutes=1), tmp_path)
-    assert {r["ScheduleExpression"] for r in synthesised.properties("AWS::Events::Rule")} == {"rate(1 minute)"}
+    assert {rule["Properties"]["ScheduleExpression"] for rule in warming_rules(synthesised).values()} == {
+        "rate(1 minute)"
+    }

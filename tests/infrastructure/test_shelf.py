@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stack import JOBS, Object, Synthesised, only
+from stack import HANDLERS, REFRESH, SHELVING, Object, Synthesised, only
 from tiny import ROOT
 
 
@@ -25,11 +25,10 @@ def test_handlers_and_jobs_act_as_different_users_of_one_group(each: Synthesised
     access_points = each.resources("AWS::EFS::AccessPoint")
     users = {
         module: access_points[mounted(function)]["Properties"]["PosixUser"]
-        for module, function in each.functions().items()
+        for module, function in each.functions_in_vpc().items()
     }
-    assert users == {
-        module: {"Uid": "1001" if module in JOBS else "1002", "Gid": "1001"} for module in each.functions()
-    }
+    handlers = {module: {"Uid": "1002", "Gid": "1001"} for module in HANDLERS}
+    assert users == handlers | {SHELVING: {"Uid": "1001", "Gid": "1001"}}
     assert len(access_points) == 2
 
 
@@ -47,14 +46,17 @@ def test_whichever_access_point_comes_first_the_folder_is_the_same(each: Synthes
 def test_functions_wait_for_the_mount_targets(each: Synthesised) -> None:
     mount_targets = set(each.resources("AWS::EFS::MountTarget"))
     assert mount_targets
-    for function in each.image_functions().values():
+    in_vpc = [found for id_, found in each.image_functions().items() if each.module(id_) != REFRESH]
+    assert len(in_vpc) == len(HANDLERS) + 1
+    for function in in_vpc:
         # A function that is made before them can't start.
         assert mount_targets <= set(function["DependsOn"])
 
 
 def test_every_function_can_reach_the_file_system_over_nfs(each: Synthesised) -> None:
     groups = {
-        only(function["VpcConfig"]["SecurityGroupIds"])["Fn::GetAtt"][0] for function in each.functions().values()
+        only(function["VpcConfig"]["SecurityGroupIds"])["Fn::GetAtt"][0]
+        for function in each.functions_in_vpc().values()
     }
     rules = each.properties("AWS::EC2::SecurityGroupIngress")
     assert {rule["SourceSecurityGroupId"]["Fn::GetAtt"][0] for rule in rules} == groups
@@ -67,15 +69,16 @@ def test_every_function_can_reach_the_file_system_over_nfs(each: Synthesised) ->
 
 def test_a_function_may_mount_and_write_by_its_own_access_point_and_nothing_else(each: Synthesised) -> None:
     (file_system,) = each.resources("AWS::EFS::FileSystem")
-    policies = each.properties("AWS::IAM::Policy")
-    for function in each.image_functions().values():
-        role, _ = function["Properties"]["Role"]["Fn::GetAtt"]
-        policy = only([found for found in policies if {"Ref": role} in found["Roles"]])
-        may_mount, may_write = policy["PolicyDocument"]["Statement"]
+    for module, function in each.functions_in_vpc().items():
+        role, _ = function["Role"]["Fn::GetAtt"]
+        statements = each.statements(function)
+        if module == SHELVING:
+            statements = [found for found in statements if "elasticfilesystem" in str(found["Action"])]
+        may_mount, may_write = statements
         assert may_mount["Action"] == "elasticfilesystem:ClientMount"
         ((operator, condition),) = may_mount["Condition"].items()
         assert (operator, list(condition)) == ("StringEquals", ["elasticfilesystem:AccessPointArn"])
-        assert named_in(condition["elasticfilesystem:AccessPointArn"]) == [mounted(function["Properties"])]
+        assert named_in(condition["elasticfilesystem:AccessPointArn"]) == [mounted(function)]
         assert may_write["Action"] == "elasticfilesystem:ClientWrite"
         assert named_in(may_write["Resource"]) == [file_system]
         # Without the policies that Lambda itself needs: for its log, and for its place in the network.
@@ -84,6 +87,15 @@ def test_a_function_may_mount_and_write_by_its_own_access_point_and_nothing_else
             "AWSLambdaBasicExecutionRole",
             "AWSLambdaVPCAccessExecutionRole",
         }
+
+
+def test_the_refresh_job_has_no_file_system(each: Synthesised) -> None:
+    function = each.functions()[REFRESH]
+    assert "FileSystemConfigs" not in function
+    assert "elasticfilesystem" not in str(each.statements(function))
+    role, _ = function["Role"]["Fn::GetAtt"]
+    managed = only(each.resources("AWS::IAM::Role")[role]["Properties"]["ManagedPolicyArns"])
+    assert managed["Fn::Join"][1][-1].endswith("/AWSLambdaBasicExecutionRole")
 
 
 def test_nobody_is_root_on_the_file_system(each: Synthesised) -> None:

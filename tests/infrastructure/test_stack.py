@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stack import ACCOUNT, REGION, Synthesised
+from stack import ACCOUNT, REGION, Synthesised, all_before
 
 
 def test_nothing_is_kept_when_the_stack_is_destroyed(each: Synthesised) -> None:
@@ -13,6 +13,12 @@ def test_nothing_is_kept_when_the_stack_is_destroyed(each: Synthesised) -> None:
     assert policies == {"Delete"}
 
 
+def test_nothing_waits_for_itself(each: Synthesised) -> None:
+    """CloudFormation refuses a template with a circle; the CDK looks for circles among its own dependencies only."""
+    template = each.all_resources()
+    assert not [id_ for id_ in template if id_ in all_before(id_, template)]
+
+
 def test_synthesis_needs_to_look_up_nothing(each: Synthesised) -> None:
     assert "missing" not in each.manifest()
 
@@ -21,6 +27,10 @@ def test_the_stack_goes_to_the_account_and_region_that_were_set(each: Synthesise
     expected = {"default": f"aws://{ACCOUNT}/{REGION}", "other": "aws://210987654321/us-gov-west-1"}
     stack = each.manifest()["artifacts"]["AiidSimilarIncidents"]
     assert stack["environment"] == expected["other" if each.subnets("Private") else "default"]
+
+
+def test_what_scripts_read_is_put_out(each: Synthesised) -> None:
+    assert set(each.template.to_json()["Outputs"]) == {"apiUrl", "stateBucketName"}
 
 
 # Logical ids and types in stacks that were deployed with one access point and the CDK's triggers. An update makes what
@@ -51,6 +61,7 @@ KEPT = {
     "ApiPOSTtexttodbsimilar0F94ADC4": "AWS::ApiGatewayV2::Route",
     "ApiGETtexttoembed6BCC436B": "AWS::ApiGatewayV2::Route",
     "ApiPOSTtexttoembed8813BD91": "AWS::ApiGatewayV2::Route",
+    "InboxBucket1EDE8E4F": "AWS::S3::Bucket",
 }
 # Without a NAT gateway, all outbound traffic of the functions has a rule of its own.
 KEPT_WITHOUT_NAT = {
@@ -118,6 +129,9 @@ def test_nothing_has_a_name_of_its_own_that_a_second_one_could_collide_with(each
         "AWS::Logs::LogGroup": "LogGroupName",
         "AWS::EC2::SecurityGroup": "GroupName",
         "AWS::EFS::AccessPoint": "ClientToken",
+        "AWS::S3::Bucket": "BucketName",
+        "AWS::SQS::Queue": "QueueName",
+        "AWS::Events::Rule": "Name",
     }
     for kind, name in names.items():
         assert each.properties(kind)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from fnmatch import fnmatch
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -14,8 +15,10 @@ import boto3
 import numpy as np
 import pytest
 from botocore.exceptions import ClientError, NoCredentialsError, SSOTokenLoadError
+from botocore.model import OperationModel
 
 import publish_state
+from pages import JSON, PUBLISHING, SHELL, require_same_shape
 from publish_state import main
 from published import (
     BUCKET,
@@ -39,6 +42,9 @@ from similarity.inbox.publications import keep_deployed
 from similarity.incidents.facts import StateFacts
 from similarity.refresh.vector_store import MadeWith, VectorStore
 from similarity.settings import DEFAULT_STACK_NAME
+
+# Each test has a stand-in for AWS, and an API.
+pytestmark = pytest.mark.slow
 
 Output = pytest.CaptureFixture[str]
 EARLY, LATE, LATER = "2026-11-16T10:00:00Z", "2026-11-23T10:00:00Z", "2026-11-30T10:00:00Z"
@@ -107,7 +113,7 @@ def write_stack(outputs: dict[str, str], name: str = DEFAULT_STACK_NAME) -> None
         "Resources": {"Topic": {"Type": "AWS::SNS::Topic"}},
         "Outputs": {key: {"Value": value} for key, value in outputs.items()},
     }
-    boto3.client("cloudformation", region_name=REGION).create_stack(StackName=name, TemplateBody=json.dumps(template))
+    raw_client("cloudformation").create_stack(StackName=name, TemplateBody=json.dumps(template))
 
 
 @pytest.fixture
@@ -247,7 +253,7 @@ def test_the_served_state_is_not_published_again(deployment: Deployment, capsys:
     store(deployment, "a")
     capsys.readouterr()
     assert run(deployment.folder / "1.pt")
-    assert f"{facts.version} is served already; nothing was published." in capsys.readouterr().out
+    assert capsys.readouterr().out == f"{facts.version} is served already; nothing was published.\n"
     assert len(versions_of()) == 1
     assert stored(deployment) == set()
 
@@ -573,6 +579,74 @@ def test_the_list_needs_no_served_json(deployment: Deployment, capsys: Output) -
         raw_client().delete_object(Bucket=BUCKET, Key=each.key, VersionId=each.version_id)
     assert run("--list")
     assert capsys.readouterr().out == "Nothing has been published or deployed yet.\n"
+
+
+# The page about it.
+
+HOLD_NOTE, POLICY = (json.loads(block.code) for block in JSON if block.page == PUBLISHING)
+# An operation of S3, and the actions that it needs.
+ACTIONS = {
+    "PutObject": {"s3:PutObject"},
+    "GetObject": {"s3:GetObject", "s3:GetObjectVersion"},
+    "HeadObject": {"s3:GetObject", "s3:GetObjectVersion"},
+    "CopyObject": {"s3:PutObject", "s3:GetObjectVersion"},
+    "ListObjectVersions": {"s3:ListBucketVersions"},
+}
+
+
+def test_the_page_shows_the_hold_and_the_list_as_they_are(deployment: Deployment, capsys: Output) -> None:
+    deployment.publish(1, date=LATE)
+    assert run("--rollback")
+    note = deployment.bucket.read_note(HOLD_KEY)
+    assert note
+    require_same_shape(HOLD_NOTE, note)
+    capsys.readouterr()
+    assert run("--list")
+    [shown] = [c.output for block in SHELL for c in block.commands() if c.line.endswith("publish_state.py --list")]
+    assert shown[0] == capsys.readouterr().out.splitlines()[0]
+
+
+def test_the_policy_of_the_page_is_enough_and_no_more(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed: set[tuple[str, str]] = set()
+
+    def note(params: dict[str, str], model: OperationModel, **_: object) -> None:
+        for action in ACTIONS[model.name]:
+            key = "" if model.name == "ListObjectVersions" else f"/{params['Key']}"
+            source = params.get("CopySource")
+            if source and action != "s3:PutObject":
+                key = f"/{source['Key']}"  # type: ignore[index]
+            needed.add((action, f"arn:aws:s3:::BUCKET{key}"))
+
+    client = s3_client(REGION)
+    client.meta.events.register("provide-client-params.s3", note)
+    monkeypatch.setattr(publish_state, "s3_client", lambda _: client)
+    store(deployment, "a")
+    deployment.publish(1)
+    deployment.publish(2)
+    for arguments in (["--rollback"], ["--rollback"], ["--fetch-vectors"], ["--list"]):
+        assert run(*arguments)
+
+    def listed(value: object) -> list[str]:
+        return value if isinstance(value, list) else [str(value)]
+
+    cloudformation, *of_s3 = POLICY["Statement"]
+    assert cloudformation["Action"] == "cloudformation:DescribeStacks"
+    assert f"stack/{DEFAULT_STACK_NAME}/" in cloudformation["Resource"]
+    allowed = {
+        (action, resource)
+        for each in of_s3
+        for action in listed(each["Action"])
+        for resource in listed(each["Resource"])
+    }
+    used = {
+        (action, pattern)
+        for action, resource in needed
+        for allowed_action, pattern in allowed
+        if action == allowed_action and fnmatch(resource, pattern)
+    }
+    assert all(any(a == action and fnmatch(resource, pattern) for a, pattern in allowed) for action, resource in needed)
+    # Without it, S3 answers 403 for a missing object.
+    assert allowed - used == {("s3:ListBucket", "arn:aws:s3:::BUCKET")}
 
 
 # AWS says no.

@@ -148,9 +148,9 @@ def test_everything_passes_on_the_local_server(real_url: str, capsys: pytest.Cap
     assert captured.err == ""
     lines = captured.out.splitlines()
     checked = [line for line in lines if line.startswith("ok    ")]
-    assert len(checked) == 27
+    assert len(checked) == 28
     assert lines[0] == f"smoke test of version {similarity.__version__}: {real_url}"
-    assert lines[-2:] == ["5 incidents are served.", "27 checks passed, 0 failed."]
+    assert lines[-2:] == ["5 incidents are served.", "28 checks passed, 0 failed."]
     for route in ROUTES:
         assert any(route in line for line in checked)
         (row,) = (line.split() for line in lines if line.startswith(f"{route} "))
@@ -164,13 +164,13 @@ def test_a_proxy_that_changes_nothing_fails_nothing(real_url: str, capsys: pytes
     with proxy(real_url, lambda exchange: None) as url:
         found = outcomes(url, capsys)
     assert found["failed"] == []
-    assert len(found["passed"]) == 27
+    assert len(found["passed"]) == 28
     assert set(found["latency_s"]) == set(ROUTES)
     assert found["url"] == url
     assert found["incidents"] == 5
 
 
-@pytest.mark.parametrize("suffix", ["/", "/similar", "/text-to-embed/"])
+@pytest.mark.parametrize("suffix", ["/", "/similar", "/text-to-embed/", "/health"])
 def test_a_url_with_a_route_is_that_of_its_api(suffix: str) -> None:
     assert smoke_test.api_url(f"https://example.org{suffix}") == "https://example.org"
     assert smoke_test.api_url(f"https://example.org/stage{suffix}") == "https://example.org/stage"
@@ -312,9 +312,21 @@ def each_incident_twice(exchange: Exchange) -> None:
         with_matches(lambda found: [match for match in found for _ in range(2)])(exchange)
 
 
+def state(**fields: object) -> Callable[[Exchange], None]:
+    """Sets fields of the state in good answers."""
+
+    def change(exchange: Exchange) -> None:
+        if exchange.status == 200:
+            exchange.change_body(lambda found: found["state"].update(fields) if "state" in found else None)
+
+    return change
+
+
 GET_SIMILAR, POST_SIMILAR = "GET /similar finds incidents", "POST /similar finds incidents"
 PREFLIGHT, READ = f"pages of {ORIGIN} may call /similar", f"pages of {ORIGIN} may read /similar"
 EMBEDDING, REFUSES = "POST /text-to-embed gives a vector", "/similar refuses a missing text"
+HEALTH = "GET /health names the state that ranks"
+NO_STATE = 'the body has no "state" with incidents'
 NUM, METRIC, BAD = "num is obeyed, or answered with a warning", "metric is obeyed, or refused", "errors name bad values"
 
 BROKEN: list[Broken] = [
@@ -336,6 +348,17 @@ BROKEN: list[Broken] = [
     ("no cosine", on("/similar", body(msg="[(7.5, 1)]")), POST_SIMILAR, "isn't a cosine"),
     ("another best_url", body(best_url="https://example.org"), POST_SIMILAR, '"best_url" is https://example.org'),
     ("no incidents", body(incidents=[]), POST_SIMILAR, '"incidents" and "msg" differ'),
+    ("no state", on("/similar", body(state=None)), POST_SIMILAR, NO_STATE),
+    ("a state without incidents", on("/similar", state(incidents=0)), POST_SIMILAR, '"state" has 0 incidents'),
+    ("a state without a version", on("/similar", state(version=None)), POST_SIMILAR, NO_STATE),
+    ("another form of version", on("/similar", state(version="v1")), POST_SIMILAR, 'and the version "v1"'),
+    ("no health", on("/health", status(503)), HEALTH, "GET /health: status 503 instead of 200"),
+    ("another state in health", on("/health", state(version="0" * 16)), HEALTH,
+     "GET /health: names the state 0000000000000000, but POST /similar ranks with "),
+    ("another number of incidents", state(incidents=7), HEALTH, "names 7 incidents, but POST /similar ranks 5"),
+    ("no engine in health", on("/health", body(engine=None)), HEALTH, 'GET /health: the body has no string "engine"'),
+    ("health for POST", lambda e: setattr(e, "status", 200 if e.route == "/health" else e.status),
+     "other routes and methods are refused", "POST /health: status 200 instead of 404"),
     ("routes that disagree", on("/text-to-db-similar", other_incident),
      "POST /text-to-db-similar finds incidents", "finds incident 99 first"),
     ("quotes that count", on("/similar", without_quotes_taken_off, "GET"), GET_SIMILAR, "GET /similar: finds"),
@@ -381,7 +404,9 @@ def test_a_broken_server_fails_the_check_of_what_it_breaks(
     problem: str,
     real_url: str,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("smoke.checks.SWITCH_S", 0.0)
     with proxy(real_url, change) as url:
         found = failed(url, capsys)
     assert problem in found[check]
@@ -392,7 +417,25 @@ def test_every_check_can_fail() -> None:
     """Each kind of check notices one at least of the broken servers above."""
     checked = {check for _, _, check, _ in BROKEN}
     assert {GET_SIMILAR, POST_SIMILAR, PREFLIGHT, READ, EMBEDDING, REFUSES, NUM, METRIC, BAD} <= checked
+    assert HEALTH in checked
     assert {"GET /embed-to-db-similar finds what the text finds", "other routes and methods are refused"} <= checked
+
+
+def test_a_state_that_changes_between_two_requests_is_asked_for_again(
+    real_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smoke.checks.SWITCH_S", 0.0)
+    asked: list[str] = []
+
+    def older_at_first(exchange: Exchange) -> None:
+        if exchange.route == "/health" and exchange.method == "GET":
+            asked.append(exchange.route)
+            if len(asked) == 1:
+                state(version="0" * 16)(exchange)
+
+    with proxy(real_url, older_at_first) as url:
+        assert failed(url, capsys) == {}
+    assert len(asked) == 2
 
 
 @pytest.mark.slow
@@ -402,7 +445,7 @@ def test_a_failure_is_a_line_on_stdout_and_exit_code_1(real_url: str, capsys: py
     captured = capsys.readouterr()
     (line,) = (line for line in captured.out.splitlines() if line.startswith("FAIL"))
     assert line == "FAIL  other routes and methods are refused: GET /no-such-route: status 200 instead of 404"
-    assert captured.out.splitlines()[-1] == "26 checks passed, 1 failed."
+    assert captured.out.splitlines()[-1] == "27 checks passed, 1 failed."
     assert captured.err == ""
 
 
@@ -429,7 +472,7 @@ def expectations(texts: dict[int, str]) -> list[str]:
 def test_expected_incidents_are_found_first(real_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = outcomes(real_url, capsys, *expectations(TINY_TEXTS))
     assert found["failed"] == []
-    assert len(found["passed"]) == 27 + len(TINY_TEXTS)
+    assert len(found["passed"]) == 28 + len(TINY_TEXTS)
     assert f'"{TINY_TEXTS[4]}" finds incident 4 first' in found["passed"]
 
 
@@ -591,4 +634,4 @@ def test_it_runs_as_a_program_without_the_packages_of_the_project(real_url: str)
     command: Command = [sys.executable, "-S", ROOT / "scripts" / "smoke_test.py", real_url, "--repeat", "1"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.endswith("27 checks passed, 0 failed.\n")
+    assert ended.stdout.endswith("28 checks passed, 0 failed.\n")

@@ -1,22 +1,25 @@
-"""How an answer looks: the fields of a ranking, the envelope around all fields, the response to API Gateway."""
+"""How an answer looks: its fields, the envelope around them, the response to API Gateway."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from similarity.incidents.ranking import Match
+from similarity import __version__
+from similarity.answer import Health, Ranked
+from similarity.incidents.facts import StateFacts
 
 CITE_URL = "https://incidentdatabase.ai/cite/"
 HEADERS = {"Content-Type": "application/json"}
 
 
-def ranked(matches: Sequence[Match]) -> dict[str, Any]:
-    """The fields in which a caller gets matches: `msg`, `best_url`, `incidents`.
+def ranked(found: Ranked) -> dict[str, Any]:
+    """The fields in which a caller gets matches: `msg`, `best_url`, `incidents`, `state`.
 
     `msg` stays what callers have always parsed: a Python literal that becomes JSON when its parentheses are replaced.
     """
+    matches = found.matches
     return {
         "msg": str([(match.similarity, match.incident_id) for match in matches]),
         "best_url": f"{CITE_URL}{matches[0].incident_id}" if matches else None,
@@ -29,6 +32,30 @@ def ranked(matches: Sequence[Match]) -> dict[str, Any]:
             }
             for match in matches
         ],
+        "state": _state(found.state),
+    }
+
+
+def health(found: Health) -> dict[str, Any]:
+    """The fields of /health."""
+    return {
+        "state": _state(found.state),
+        "model_fingerprint": found.model_fingerprint,
+        "engine": found.engine,
+        "precision": found.precision,
+        "version": __version__,
+    }
+
+
+def _state(facts: StateFacts) -> dict[str, Any]:
+    """The state that answers, for the caller. An unknown fact is null."""
+    return {
+        "incidents": facts.incidents,
+        "reports": facts.reports,
+        "built_at": facts.built_at or None,
+        "source_date": facts.source.get("date") or None,
+        "model": facts.model or None,
+        "version": facts.version or None,
     }
 
 

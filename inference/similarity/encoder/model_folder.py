@@ -219,6 +219,33 @@ class ModelFiles:
         if is_small:
             self.require_graph_unchanged(name)
 
+    def graph(self, precision: Precision) -> Path:
+        """The graph that the engine onnx runs with this precision. Raises ModelError if it can't be the exported one.
+
+        See `require_graph_at_start`.
+        """
+        if precision not in GRAPH_FILENAMES:
+            raise ModelError(
+                f"ENCODER_PRECISION for the engine onnx must be one of {', '.join(GRAPH_FILENAMES)}, not {precision}"
+            )
+        path = self.folder / GRAPH_FILENAMES[precision]
+        if not path.exists():
+            raise ModelError(f"there is no graph {path}; make it with scripts/export_onnx.py")
+        self.require_graph_at_start(path.name)
+        return path
+
+    def require_graph_fits(self, name: str) -> None:
+        """Raises ModelError if the export wrote another model's fingerprint into a graph. Skips graphs as above."""
+        path = self.folder / name
+        try:
+            fits = path.stat().st_size > _SMALL_BYTES or self.fingerprint().encode() in path.read_bytes()
+        except OSError as error:
+            raise ModelError(f"{path} can't be read: {error.strerror or error}") from error
+        if not fits:
+            raise ModelError(
+                f"{path} was made from other files than those beside it; export it again with scripts/export_onnx.py"
+            )
+
     def require_unchanged(self) -> None:
         """Raises ModelError if weights or graphs have changed, or the folder is unusable. Reads all of them."""
         self.config()

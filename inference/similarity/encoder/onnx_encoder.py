@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from similarity.encoder.model_folder import GRAPH_FILENAMES, LongformerConfig, ModelFiles
+from similarity.encoder.model_folder import LongformerConfig, ModelFiles
 from similarity.encoder.text_encoder import TextEncoder, open_folder, require_vocabulary
 from similarity.encoder.tokens import TextTokenizer
 from similarity.errors import ModelError
@@ -54,15 +54,7 @@ class OnnxEncoder(TextEncoder):
     ) -> OnnxEncoder:
         """As `load_encoder`."""
         files, config, tokenizer = open_folder(model_dir, model_filename)
-        if precision not in GRAPH_FILENAMES:
-            raise ModelError(
-                f"ENCODER_PRECISION for the engine onnx must be one of {', '.join(GRAPH_FILENAMES)}, not {precision}"
-            )
-        path = files.folder / GRAPH_FILENAMES[precision]
-        if not path.exists():
-            raise ModelError(f"there is no graph {path}; make it with scripts/export_onnx.py")
-        files.require_graph_at_start(path.name)
-        return cls.from_graph(path, config, tokenizer, files, precision)
+        return cls.from_graph(files.graph(precision), config, tokenizer, files, precision)
 
     @classmethod
     def from_graph(

@@ -39,10 +39,11 @@ _CHANGED = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey")
 # A note has a kilobyte.
 _MAX_NOTE_BYTES = 1 << 20
 
-# A gateway endpoint leads to the region's own addresses. boto3 would else use others in us-east-1.
+# The job `shelve_state` must end in its time even if S3 never answers. A gateway endpoint leads to the region's own
+# addresses; boto3 would else use others in us-east-1.
 _CONFIG = Config(
     connect_timeout=5,
-    read_timeout=60,
+    read_timeout=20,
     retries={"mode": "standard", "total_max_attempts": 5},
     s3={"us_east_1_regional_endpoint": "regional"},
 )

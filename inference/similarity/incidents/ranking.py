@@ -36,7 +36,7 @@ class Match:
 
 
 class Ranking:
-    """A state with its index. Safe to use from several threads.
+    """A state with its facts and its index. Safe to use from several threads.
 
     version: from `state_version`, "" if the state isn't from a file.
     """
@@ -44,6 +44,7 @@ class Ranking:
     def __init__(self, state: IncidentState, version: str = "") -> None:
         self.state = state
         self.version = version
+        self.facts = state.facts(version)
         self._index = Index(state.means)
 
     def most_similar(self, vector: NDArray[np.floating[Any]], num: int, metric: Metric = "cosine") -> list[Match]:

@@ -21,6 +21,7 @@ from threading import Event, Lock, Thread
 from similarity.errors import SimilarityError, StateError, reason_of
 from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState
+from similarity.shelf.usable import tried
 from similarity.shelf.versions import STATE_FILENAME, STATES, copy_hashed, digest_in, state_names
 
 log = logging.getLogger(__name__)
@@ -126,9 +127,7 @@ class ServedState:
         finally:
             copy.unlink()
         self._check(state)
-        ranking = Ranking(state, digest[:16])
-        ranking.most_similar(state.means[0], 1)
-        return ranking
+        return tried(state, digest[:16])
 
     def _refuse(self, name: str, error: Exception) -> None:
         before = self._refused.get(name)

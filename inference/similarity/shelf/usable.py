@@ -7,9 +7,12 @@ in the model's folder. The model isn't loaded for this.
 from __future__ import annotations
 
 from similarity.encoder.model_folder import ModelFiles
+from similarity.encoder.text_encoder import open_folder
 from similarity.encoder.tokens import TEXT_PREPARATION
+from similarity.errors import ModelError, StateError
+from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState
-from similarity.settings import Settings
+from similarity.settings import PRECISIONS, Engine, Precision, Settings
 
 
 class FolderModel:
@@ -24,6 +27,10 @@ class FolderModel:
 
     def is_there(self) -> bool:
         return any(path.exists() for path in self.files.paths)
+
+    @property
+    def name(self) -> str:
+        return self.files.name() or self._model_uri
 
     @property
     def dimension(self) -> int:
@@ -56,11 +63,33 @@ class FolderModel:
             known = self._own_limit = seen, own.max_tokens
         return known[1] or self.longest_input
 
+    def require_loadable(self, engine: Engine, precision: Precision) -> None:
+        """Raises ModelError if the engine lacks a file, or if a file is cut off or doesn't fit the others.
+
+        It reads the tokenizer, a small graph and 2 MB of the weights.
+        """
+        files, _, _ = open_folder(self.files.folder, self.files.weights_filename)
+        files.name()
+        if engine == "onnx":
+            files.require_graph_fits(files.graph(precision).name)
+        elif precision not in PRECISIONS[engine]:
+            raise ModelError(f"ENCODER_PRECISION for the engine {engine} can't be {precision}")
+
     def require_made(self, state: IncidentState) -> None:
         """Raises StateError if another model made the state, ModelError without a usable model."""
-        state.require_made_by(self, self.files.name() or self._model_uri)
+        state.require_made_by(self, self.name)
 
     def require_usable(self, state: IncidentState) -> None:
         """Raises as `require_made`, and StateError if the state has another limit of tokens than this process."""
         self.require_made(state)
         state.facts().require_limit(self.max_tokens(), self.longest_input)
+
+
+def tried(state: IncidentState, version: str = "") -> Ranking:
+    """The ranking of a state, after a first query. version: as for `Ranking`. Raises StateError if the query fails."""
+    try:
+        ranking = Ranking(state, version)
+        ranking.most_similar(state.means[0], 1)
+    except (ArithmeticError, MemoryError, ValueError) as error:
+        raise StateError(f"the state can't be ranked: {error or type(error).__name__}") from error
+    return ranking

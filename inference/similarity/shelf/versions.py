@@ -3,8 +3,9 @@
     states/<time>-<digest>/incident_cls.pt
     models/<version>/…
 
-<time> is when the state was built, in UTC, e.g. 20261126T070405Z. It is UNDATED if the state doesn't say. <digest> is
-the first 16 digits of the file's SHA-256. `similarity.shelf.models` computes a model's <version>.
+<time> is in UTC, e.g. 20261126T070405Z: when the state was published or, for the state of an image, when it was built.
+It is UNDATED if an image's state doesn't say that. <digest> is the first 16 digits of the file's SHA-256.
+`similarity.shelf.models` computes a model's <version>.
 
 A version is written into a temporary folder beside its place, and then renamed. The temporary name starts with a dot.
 So a reader sees the whole version or nothing, whenever a process is killed. Two writers of the same version only waste
@@ -30,6 +31,8 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
+from similarity.incidents.state import TIME_FORMAT
+
 STATES, MODELS = "states", "models"
 STATE_FILENAME = "incident_cls.pt"
 UNDATED = "00000000T000000Z"
@@ -37,20 +40,28 @@ UNDATED = "00000000T000000Z"
 FOLDER_MODE, FILE_MODE = 0o750, 0o640
 
 _STATE_NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{16}")
+_STAMP_FORMAT = "%Y%m%dT%H%M%SZ"
 _NEW, _OLD = ".new-", ".old-"
 # A writer ends within the 15 minutes of a Lambda. A replaced Lambda ends within an hour.
 _LEFTOVER_S = 3600.0
 _CHUNK_BYTES = 1 << 20
 
 
-def state_name(built_at: str, digest: str) -> str:
-    """The name of a state's folder. built_at: as `IncidentState.built_at`, may be "". digest: 16 hex digits."""
-    stamp = f"{datetime.fromisoformat(built_at):%Y%m%dT%H%M%SZ}" if built_at else UNDATED
+def state_name(at: str, digest: str) -> str:
+    """The name of a state's folder. at: its time, UTC, ISO 8601, "" if unknown. digest: 16 hex digits."""
+    stamp = f"{datetime.fromisoformat(at):{_STAMP_FORMAT}}" if at else UNDATED
     return f"{stamp}-{digest}"
 
 
 def digest_in(name: str) -> str:
     return name.rpartition("-")[2]
+
+
+def time_in(name: str) -> str:
+    """The time in a state's name, UTC, ISO 8601; "" if there is none."""
+    with suppress(ValueError):
+        return f"{datetime.strptime(name.partition('-')[0], _STAMP_FORMAT):{TIME_FORMAT}}"
+    return ""
 
 
 def state_names(shelf: Path) -> list[str]:

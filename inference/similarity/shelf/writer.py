@@ -1,4 +1,4 @@
-"""Writes to the shelf at a deployment: prepares it, adds the image's state, and removes old versions.
+"""Writes to the shelf: prepares it, adds the image's state and published ones, and removes old versions.
 
 Only the job `jobs/shelve_state.py` uses this. Two runs at the same time do no harm, see `similarity.shelf.versions`.
 """
@@ -17,8 +17,10 @@ from pathlib import Path
 
 from similarity.encoder.model_folder import ModelFiles
 from similarity.errors import SimilarityError, StateError, reason_of
+from similarity.incidents.facts import StateFacts
 from similarity.incidents.state import TIME_FORMAT, IncidentState, state_version
 from similarity.shelf.models import model_files, model_version
+from similarity.shelf.usable import tried
 from similarity.shelf.versions import (
     FOLDER_MODE,
     MODELS,
@@ -32,6 +34,7 @@ from similarity.shelf.versions import (
     remove_leftovers,
     state_name,
     state_names,
+    time_in,
 )
 
 log = logging.getLogger(__name__)
@@ -50,12 +53,16 @@ _FORMER_CACHE = "incidents"
 
 
 @dataclass(frozen=True)
-class Shelved:
-    """name: of the new state on the shelf. serves: the newest state that the image can use. removed: old states."""
+class OnShelf:
+    """A state on the shelf."""
 
     name: str
-    serves: str
-    removed: tuple[str, ...]
+    facts: StateFacts
+
+    @property
+    def time(self) -> str:
+        """UTC, ISO 8601, "" if unknown: when it was published or, for the state of an image, when it was built."""
+        return time_in(self.name)
 
 
 def prepare(shelf: Path) -> None:
@@ -78,14 +85,15 @@ def prepare(shelf: Path) -> None:
         remove_leftovers(parent)
 
 
-def shelve_state(shelf: Path, path: Path, check: Callable[[IncidentState], None]) -> Shelved:
-    """Puts the state in the file `path` on the shelf, under its build time. Then removes old states.
+def shelve_own(shelf: Path, path: Path, check: Callable[[IncidentState], None]) -> OnShelf:
+    """Puts the image's state, which is in the file `path`, on the shelf under its build time.
 
-    check: raises SimilarityError for a state that the image can't use. Raises StateError if the state is unusable, is
-    dated ahead, or can't be read back from the shelf; OSError if it can't be written.
+    check: raises SimilarityError for a state that the image can't use. Raises StateError if the state is unusable or is
+    dated ahead, OSError if it can't be written.
     """
     state = IncidentState.load(path)
     check(state)
+    tried(state)
     if state.built_at:
         ahead_s = datetime.fromisoformat(state.built_at).timestamp() - time.time()
         if ahead_s > MAX_AHEAD_S:
@@ -93,13 +101,39 @@ def shelve_state(shelf: Path, path: Path, check: Callable[[IncidentState], None]
                 f"the state says it was built at {state.built_at}, {ahead_s / 60:.0f} minutes from now "
                 f"({datetime.now(UTC):{TIME_FORMAT}}): set the clock of the machine that built it, and build it again"
             )
-    name = state_name(state.built_at, state_version(path))
+    return shelve(shelf, path, state, state.built_at)
+
+
+def shelve(shelf: Path, path: Path, state: IncidentState, at: str) -> OnShelf:
+    """Puts a state on the shelf. path: its file. at: its time, UTC, ISO 8601. Raises StateError or OSError."""
+    version = state_version(path)
+    name = state_name(at, version)
     put(shelf / STATES / name, {STATE_FILENAME: path})
-    return _tidy(shelf, name, check)
+    return OnShelf(name, state.facts(version))
 
 
-def _tidy(shelf: Path, name: str, check: Callable[[IncidentState], None]) -> Shelved:
-    """Keeps the newest states that the image can use, the newest that another image can use, and all young ones."""
+def newest_usable(shelf: Path, check: Callable[[IncidentState], None]) -> OnShelf:
+    """The newest state on the shelf that `check` accepts. Raises StateError without one, or OSError."""
+    for name in state_names(shelf):
+        path = shelf / STATES / name / STATE_FILENAME
+        with suppress(SimilarityError):  # another run may have removed it
+            version = state_version(path)
+            if version == digest_in(name):
+                state = IncidentState.load(path)
+                check(state)
+                return OnShelf(name, state.facts(version))
+    raise StateError(f"no state in {shelf} can be read: call the job again")
+
+
+def tidy(shelf: Path, own: str, published: str | None, check: Callable[[IncidentState], None]) -> list[str]:
+    """Removes old states and returns their names.
+
+    It keeps the newest states that the image can use, the newest that another image can use, and all young ones.
+
+    own, published: the names of the image's state and of the newest published one; both stay. Raises StateError if one
+    of them can't be read back from the shelf, or OSError.
+    """
+    required = {own, published} if published else {own}
     usable: list[str] = []
     others: list[str] = []
     damaged: list[str] = []
@@ -121,19 +155,25 @@ def _tidy(shelf: Path, name: str, check: Callable[[IncidentState], None]) -> She
             others.append(each)
         else:
             usable.append(each)
-    if name not in usable:
+    for name in required.difference(usable):
         raise StateError(f"the state {name} was put on the shelf, but can't be read back: deploy again")
-    # After a rollback, the earlier image needs the newest of the others again.
-    kept = {*usable[:KEPT_STATES], *others[:1], name}
+    # If a deployment is taken back, the earlier image needs the newest of the others again.
+    kept = {*usable[:KEPT_STATES], *others[:1], *required}
     removed = []
     for each in (*usable, *others, *damaged):
         folder = shelf / STATES / each
-        undated_others = each != name and each.startswith(UNDATED) and name.startswith(UNDATED)
-        if undated_others or (each not in kept and _age_s(folder) > KEPT_S):
+        is_old = each not in kept and _age_s(folder) > KEPT_S
+        if each not in required and (is_old or _is_replaced(each, own, published)):
             remove(folder)
             removed.append(each)
-    serves = next(each for each in usable if each not in removed)
-    return Shelved(name, serves, tuple(removed))
+    return removed
+
+
+def _is_replaced(name: str, own: str, published: str | None) -> bool:
+    """Whether a state has no time, as the image's, or has the time of the newest published one but is served first."""
+    if name.startswith(UNDATED):
+        return own.startswith(UNDATED)
+    return published is not None and time_in(name) == time_in(published) and name > published
 
 
 def shelve_model(shelf: Path, files: ModelFiles) -> str:

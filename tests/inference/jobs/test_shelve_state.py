@@ -25,6 +25,7 @@ def test_a_deployment_puts_the_images_state_on_the_shelf_and_the_handlers_serve_
     assert answer["shelved"].startswith("20261126T070405Z-")
     assert answer == {
         "shelved": answer["shelved"],
+        "published": None,
         "serves": answer["shelved"],
         "removed": [],
         "model": None,

@@ -92,6 +92,21 @@ def test_what_was_good_serves_on_and_the_log_says_why(loader: Loader, caplog: py
     assert value.get() == "better"
 
 
+def test_without_keeping_it_what_was_good_ends_with_its_file(loader: Loader, caplog: pytest.LogCaptureFixture) -> None:
+    loader.path.write_text("good")
+    value = FromFiles([loader.path], loader, keeps_last=False)
+    assert value.last is None
+    assert value.get() == value.last == "good"
+    replace(loader.path, "bad file")
+    assert value.last == "good"
+    with pytest.raises(StateError):
+        value.get()
+    assert value.last is None
+    assert refusals(caplog) == []
+    replace(loader.path, "better")
+    assert value.get() == value.last == "better"
+
+
 class Clock:
     """Seconds that pass when a test says so."""
 

@@ -48,7 +48,7 @@ def test_an_unknown_engine_or_precision_is_an_error_on_our_side(name: str) -> No
     with pytest.raises(ModelError) as caught:
         Settings.from_environment({name: "mystery"})
     assert caught.value.detail.startswith(f"{name} must be one of ")
-    assert caught.value.status == 500
+    assert caught.value.status == 503
 
 
 def test_names_of_files_are_relative_to_the_model_folder() -> None:

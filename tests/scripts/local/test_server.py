@@ -104,6 +104,21 @@ def test_the_number_of_incidents_can_be_asked_for(server: Server) -> None:
         assert pairs == sorted(pairs, reverse=True)
 
 
+def test_health_is_a_get_that_names_the_state_that_ranks(server: Server, tiny_state_path: Path) -> None:
+    health = server.get("/health").json()["body"]
+    assert health["state"]["version"] == hashlib.sha256(tiny_state_path.read_bytes()).hexdigest()[:16]
+    assert server.get("/similar", text="A car", num="0").json()["body"]["state"] == health["state"]
+    assert (health["engine"], health["precision"]) == ("onnx", "float32")
+    assert server.post("/health").status_code == 404
+    preflight = requests.options(
+        server.url + "/health",
+        headers={"Origin": "http://localhost:3000", "Access-Control-Request-Method": "GET"},
+        timeout=PATIENCE_S,
+    )
+    assert preflight.status_code == 200
+    assert preflight.headers["access-control-allow-methods"] == "GET, POST"
+
+
 def test_what_the_caller_did_wrong_is_a_400_with_the_envelope(server: Server) -> None:
     response = server.get("/similar")
     assert response.status_code == response.json()["statusCode"] == 400
@@ -255,10 +270,12 @@ def quick_start(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) 
 
 
 def heavy(notes: Path) -> set[str]:
-    """Those of the packages that take a second or more to import that were imported."""
-    imported = {name.partition(".")[0] for name in notes.read_text().splitlines()}
+    """Those of the packages that take a second or more to import that were imported, and the room that needs one."""
+    modules = notes.read_text().splitlines()
+    imported = {name.partition(".")[0] for name in modules}
     assert "starlette" in imported
-    return {"torch", "onnx", "transformers"} & imported
+    inbox = {name for name in modules if name.startswith("similarity.inbox")}
+    return {"torch", "onnx", "transformers", "boto3", "botocore"} & imported | inbox
 
 
 def test_help_is_shown_without_what_makes_models_and_states(tmp_path: Path) -> None:
@@ -279,7 +296,8 @@ def test_serving_does_without_what_makes_models_and_states(
     arguments: list[str | Path] = ["--model", tiny_model_dir, "--state", tiny_state_path] if own else []
     with serving(tmp_path, *arguments, program=["-c", NOTING_IMPORTS, quick_start, notes]) as server:
         vector = server.post("/text-to-embed", text="A car").json()["body"]["embedding"]["vector"]
-        for answer in (server.post("/similar", text="A car"), server.post("/embed-to-db-similar", embed=vector)):
+        rankings = [server.post("/similar", text="A car"), server.post("/embed-to-db-similar", embed=vector)]
+        for answer in (*rankings, server.get("/health")):
             assert answer.status_code == 200
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(PATIENCE_S) == 0

@@ -174,7 +174,7 @@ def test_errors_know_their_status_and_keep_the_cause_for_the_log(caplog: pytest.
 
     with caplog.at_level(logging.ERROR):
         envelope = broken({}, None)
-    assert envelope["statusCode"] == 500
+    assert envelope["statusCode"] == 503
     assert envelope["body"] == {
         "warnings": [],
         "msg": "Error! The model could not be loaded on our side; the cause is in our log.",

@@ -144,12 +144,13 @@ def test_a_folder_without_files_has_no_handlers(tmp_path: Path) -> None:
     assert find_handlers(tmp_path) == []
 
 
-def test_the_project_has_the_four_routes_of_its_contract() -> None:
+def test_the_project_has_the_routes_of_its_contract() -> None:
     assert {found.route: found.path.name for found in find_handlers(ROOT / "inference")} == {
         "/similar": "similar.py",
         "/text-to-db-similar": "text_to_db_similar.py",
         "/embed-to-db-similar": "embed_to_db_similar.py",
         "/text-to-embed": "text_to_embed.py",
+        "/health": "health.py",
     }
 
 
@@ -189,7 +190,8 @@ def test_a_job_and_a_handler_may_share_a_name_and_jobs_a_route(tmp_path: Path) -
 
 
 def test_the_project_has_the_job_that_a_deployment_calls() -> None:
-    assert [found.command for found in find_handlers(ROOT / "inference", JOBS)] == ["jobs.shelve_state.handler"]
+    commands = [found.command for found in find_handlers(ROOT / "inference", JOBS)]
+    assert commands == ["jobs.refresh.handler", "jobs.shelve_state.handler"]
 
 
 def test_a_file_that_states_nothing_leaves_all_to_the_settings(tmp_path: Path) -> None:
@@ -290,9 +292,10 @@ def test_errors_name_a_job_with_its_folder(tmp_path: Path) -> None:
         find_handlers(tmp_path, JOBS)
 
 
-def test_the_project_s_handlers_take_both_methods_and_end_after_a_minute() -> None:
+def test_the_project_s_handlers_take_both_methods_but_for_health_and_end_after_a_minute() -> None:
     for found in find_handlers(ROOT / "inference"):
-        assert (found.methods, found.timeout_s) == (("GET", "POST"), 60)
+        methods = ("GET",) if found.route == "/health" else ("GET", "POST")
+        assert (found.methods, found.timeout_s) == (methods, 60)
 
 
 def test_methods_of_several_files_are_those_of_any_each_once_in_a_fixed_order(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ from similarity.encoder.text_encoder import TextEncoder, inputs_needed
 from similarity.encoder.tokens import tokenizer_errors
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.errors import ModelError
-from similarity.settings import Engine, Precision
+from similarity.settings import Engine, Precision, Settings
+from similarity.shelf.usable import FolderModel
 from similarity.vectors import Vector
 from tiny import ROOT, TINY_MAX_TOKENS, Deployed, cleared, edit_config, roberta_tokenizer, write_tiny_longformer
 
@@ -304,17 +305,26 @@ def precompiled(charsmap: str) -> dict[str, str]:
     return {"type": "Precompiled", "precompiled_charsmap": charsmap}
 
 
+# With torch, only loading the weights shows these. The export writes what it needs to know of them into a graph.
+ONLY_LOADING_SHOWS = ("unknown activation", "more layers than weights", "another size", "more tokens than words")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BREAKS)
 def test_a_broken_model_is_a_model_error(name: str, engine: Engine, tmp_path: Path, tiny_model_dir: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(tiny_model_dir, folder)
     assert load_encoder(folder, engine=engine).dimension == 32
+    check = FolderModel(Settings.from_environment({"MODEL_DIR": str(folder)})).require_loadable
+    check(engine, "float32")
     damage, reason = BREAKS[name]
     damage(folder)
+    if engine == "onnx" or name not in ONLY_LOADING_SHOWS:
+        with pytest.raises(ModelError, check=lambda error: bool(re.search(reason, error.detail))):
+            check(engine, "float32")
     with pytest.raises(ModelError) as caught:
         load_encoder(folder, engine=engine)
-    assert caught.value.status == 500
+    assert caught.value.status == 503
     assert str(tmp_path) not in str(caught.value)
     assert re.search(reason, caught.value.detail), caught.value.detail
     assert caught.value.detail.isprintable()

@@ -17,12 +17,10 @@ from typing import Any
 import pytest
 
 from lambdas import make_old
+from processes import kill_before
 from similarity.shelf import versions
 from similarity.shelf.versions import put, put_aside, remove_leftovers, state_name, state_names
 from tiny import cleared
-
-# Every call that changes what is on disk.
-CALLS = ("mkdir", "open", "chmod", "fsync", "rename", "utime", "unlink", "rmdir")
 
 
 @pytest.fixture
@@ -74,23 +72,6 @@ def test_a_damaged_version_gives_way_to_a_whole_one(
     damage(folder)
     assert put(folder, files)
     assert is_whole(folder, files)
-
-
-def kill_before(step: int) -> None:
-    """From here on this process is killed right before its step with that number."""
-    left = [step]
-
-    def dying(call: Callable[..., Any]) -> Callable[..., Any]:
-        def call_or_die(*args: Any, **options: Any) -> Any:
-            if not left[0]:
-                os.kill(os.getpid(), signal.SIGKILL)
-            left[0] -= 1
-            return call(*args, **options)
-
-        return call_or_die
-
-    for name in CALLS:
-        setattr(os, name, dying(getattr(os, name)))
 
 
 @pytest.mark.slow

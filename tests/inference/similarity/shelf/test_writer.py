@@ -17,7 +17,7 @@ from similarity.errors import StateError
 from similarity.incidents import state as state_module
 from similarity.incidents.state import IncidentState
 from similarity.shelf.versions import UNDATED, state_names
-from similarity.shelf.writer import HUGGINGFACE_DIRNAME, KEPT_S, prepare, put_models_aside, shelve_state
+from similarity.shelf.writer import HUGGINGFACE_DIRNAME, KEPT_S, prepare, put_models_aside, shelve_own, tidy
 from tiny import TINY_TEXTS, state_of_texts, write_tiny_longformer
 
 
@@ -99,7 +99,7 @@ def test_a_deployed_state_that_can_not_be_read_back_stops_the_deployment_and_rem
     monkeypatch.setattr("similarity.shelf.writer.put", lambda *_: False)
     fail_to_open(new, monkeypatch)
     with pytest.raises(StateError) as caught:
-        shelve_state(image.shelf, image.state_path, lambda _: None)
+        tidy(image.shelf, shelve_own(image.shelf, image.state_path, lambda _: None).name, None, lambda _: None)
     assert new in caught.value.detail
     assert state_names(image.shelf) == [new, *old]
 

@@ -1,0 +1,17 @@
+"""GET /health: which state, model and code answer; 503 if a text couldn't be answered. Runs no model."""
+
+from typing import Any
+
+from similarity.api import answers
+from similarity.api.events import Request, endpoint
+from similarity.service import service
+
+METHODS = ("GET",)
+# As in similar.py: constants are read from each file by itself.
+TIMEOUT_S = 60
+
+
+# A deployment fails if this would answer 503.
+@endpoint(parameters=(), ready=lambda: service().health())
+def handler(request: Request) -> dict[str, Any]:
+    return answers.health(request.take(service().health()))
