@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 Command = Sequence[str | Path]
@@ -27,6 +28,24 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {PATIENCE_S:g} s"
         time.sleep(0.01)
+
+
+@contextmanager
+def repeating(call: Callable[[], object]) -> Iterator[None]:
+    """Meanwhile, a thread makes this call again and again."""
+    end = Event()
+
+    def run() -> None:
+        while not end.wait(0.05):
+            call()
+
+    thread = Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,14 +48,18 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path, *arguments: str | Path, program: Command = (SCRIPT,)) -> Iterator[Server]:
-    """Runs the server on a port that the system picks. `folder` takes its output."""
+def serving(
+    folder: Path, *arguments: str | Path, program: Command = (SCRIPT,), variables: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """Runs the server on a port that the system picks. `folder` takes its output. variables: further ones."""
     stdout_path, stderr_path = folder / "stdout.txt", folder / "stderr.txt"
     command = [sys.executable, *program, "--port", "0", *arguments]
     with (
         stdout_path.open("wb") as stdout,
         stderr_path.open("wb") as stderr,
-        running(command, stdout=stdout, stderr=stderr, env=environment(), cwd=folder) as process,
+        running(
+            command, stdout=stdout, stderr=stderr, env=environment() | dict(variables or {}), cwd=folder
+        ) as process,
     ):
         wait_until(lambda: "Serving on" in stdout_path.read_text() or process.poll() is not None, "the server's start")
         assert process.poll() is None, stderr_path.read_text()
