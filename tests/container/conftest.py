@@ -8,17 +8,21 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import build_state
 import convert_encoder
+from chain.cloud import BUCKET
 from container.engine import Image, base_image, use_base, why_not
-from container.instance import MOUNT_PATH, Function
+from container.instance import LAMBDAS_USER, MOUNT_PATH, Function
 from container.volume import Volume
 from similarity.service import service
 from tiny import SAMPLE_DIR, copy_inference
+
+if TYPE_CHECKING:
+    from stack import Synthesised
 
 
 @pytest.fixture(scope="session")
@@ -47,35 +51,49 @@ def image(context: Path) -> Iterator[Image]:
 
 
 @pytest.fixture(scope="session")
-def functions(context: Path, image: Image, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Function]:
-    """By handler module, each as the stack's template has it: command, memory, environment, access point's user."""
-    from aws_cdk import Stack
-    from aws_cdk.assertions import Template
+def synthesised(context: Path, tmp_path_factory: pytest.TempPathFactory) -> Synthesised:
+    """The stack of the image's handlers."""
+    from stack import synthesise_from  # which takes seconds, even where nothing of this is run
 
-    from infrastructure.config import Config
-    from infrastructure.stack import build_app
+    return synthesise_from(context, tmp_path_factory.mktemp("cdk"))
 
-    config = Config(account="123456789012", region="us-east-1")
-    app = build_app(config, handlers_dir=context, outdir=str(tmp_path_factory.mktemp("cdk")))
-    (stack,) = app.node.children
-    assert isinstance(stack, Stack)
-    template = Template.from_stack(stack)
-    access_points = template.find_resources("AWS::EFS::AccessPoint")
-    found = {}
-    for resource in template.find_resources("AWS::Lambda::Function").values():
-        properties = resource["Properties"]
-        if "ImageConfig" not in properties:  # the invoker
-            continue
-        ((command,), (mount,)) = properties["ImageConfig"]["Command"], properties["FileSystemConfigs"]
-        assert mount["LocalMountPath"] == MOUNT_PATH
-        environment = properties["Environment"]["Variables"]
-        # The mount's ARN is joined from parts, one of which refers to the access point.
-        (name,) = [name for name in access_points if f'"{name}"' in json.dumps(mount["Arn"])]
-        posix = access_points[name]["Properties"]["PosixUser"]
-        user = f"{posix['Uid']}:{posix['Gid']}"
-        module = command.removesuffix(".handler")
-        found[module] = Function(image.name, command, properties["MemorySize"], environment, user=user)
-    return found
+
+@pytest.fixture(scope="session")
+def functions(image: Image, synthesised: Synthesised) -> dict[str, Function]:
+    """By handler module, each as the stack's template has it: command, limits, environment, access point's user."""
+    access_points = synthesised.resources("AWS::EFS::AccessPoint")
+    return {
+        module: Function(
+            image.name,
+            f"{module}.handler",
+            properties["MemorySize"],
+            _resolved(properties["Environment"]["Variables"]),
+            user=_user(properties.get("FileSystemConfigs", []), access_points),
+            tmp_mib=properties.get("EphemeralStorage", {"Size": 512})["Size"],
+            timeout_s=properties["Timeout"],
+        )
+        for module, properties in synthesised.functions().items()
+    }
+
+
+def _resolved(environment: dict[str, Any]) -> dict[str, str]:
+    """The variables, with a name in place of the reference to the bucket."""
+    references = {name: value for name, value in environment.items() if not isinstance(value, str)}
+    assert set(references) <= {"STATE_BUCKET"}
+    assert all(set(value) == {"Ref"} for value in references.values())
+    return {**environment, **dict.fromkeys(references, BUCKET)}
+
+
+def _user(mounts: list[dict[str, Any]], access_points: dict[str, dict[str, Any]]) -> str:
+    """The access point's, or Lambda's where there is none."""
+    if not mounts:
+        return LAMBDAS_USER
+    (mount,) = mounts
+    assert mount["LocalMountPath"] == MOUNT_PATH
+    # The mount's ARN is joined from parts, one of which refers to the access point.
+    (name,) = [name for name in access_points if f'"{name}"' in json.dumps(mount["Arn"])]
+    posix = access_points[name]["Properties"]["PosixUser"]
+    return f"{posix['Uid']}:{posix['Gid']}"
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """An instance of a function, started as Lambda would: the image with its handler, and all that Lambda takes away.
 
 Read-only root, a user that is not root and has no capabilities, a memory limit without swap, /tmp of 512 MB, no
-/dev/shm, 1,024 files and processes, and no network but the Runtime API on 127.0.0.1:9001.
+/dev/shm, 1,024 files and processes, and no network but the Runtime API on 127.0.0.1:9001, and the servers that a test
+names.
 https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html and .../configuration-envvars.html
 """
 
@@ -23,7 +24,7 @@ from threading import Thread
 from typing import Any
 
 from container.engine import DockerError, docker, logs
-from container.relay import PORT
+from container.relay import PORT, PassingOn
 from container.runtime_api import TIMEOUT_S, Invoked, RuntimeApi, RuntimeApiError
 
 RELAY = Path(__file__).with_name("relay.py")
@@ -40,6 +41,7 @@ class Function:
 
     The user is the access point's, not Lambda's: EFS does everything in the name of the access point's user, whoever
     asks, and that is how a local volume does the same. `mounts` are further arguments of `docker run --mount`.
+    `servers` are what else it can reach: ports of this machine, by the port of 127.0.0.1 that stands for it in there.
     """
 
     image: str
@@ -52,6 +54,9 @@ class Function:
     read_only: bool = True
     volume_read_only: bool = False
     cpus: float | None = None
+    tmp_mib: int = 512
+    timeout_s: float = TIMEOUT_S
+    servers: Mapping[int, int] = field(default_factory=dict)
 
     def arguments(self, network: str) -> list[str]:
         """Those of `docker run`."""
@@ -81,7 +86,7 @@ class Function:
             *("--memory", f"{self.memory_mib}m", "--memory-swap", f"{self.memory_mib}m"),
             *("--network", network, "--ipc=none"),
             *(["--read-only"] if self.read_only else []),
-            "--tmpfs=/tmp:rw,exec,nosuid,nodev,size=512m,mode=1777",
+            f"--tmpfs=/tmp:rw,exec,nosuid,nodev,size={self.tmp_mib}m,mode=1777",
             *("--pids-limit=1024", "--ulimit=nofile=1024:1024"),
             *([f"--cpus={self.cpus}"] if self.cpus else []),
             *(f"--env={name}={value}" for name, value in environment.items()),
@@ -115,8 +120,11 @@ class Instance:
         self.function = function
         self.container = f"similar-incidents-{uuid.uuid4().hex[:12]}"
         self._relay = f"{self.container}-relay"
-        self.api = RuntimeApi(self._folder / "api.sock")
+        self.api = RuntimeApi(self._folder / f"{PORT}.sock")
+        self._passing_on: list[PassingOn] = []
         try:
+            for port, on_host in function.servers.items():
+                self._passing_on.append(PassingOn(str(self._folder / f"{port}.sock"), ("127.0.0.1", on_host)))
             self._start_relay()
             docker("run", "--detach", "--name", self.container, *function.arguments(f"container:{self._relay}"))
             self._watch = Thread(target=self._give_up_at_its_end, daemon=True)
@@ -129,7 +137,7 @@ class Instance:
         docker(
             *("run", "--detach", "--name", self._relay, "--network=none", "--user=0:0", "--entrypoint=python3"),
             *(f"--volume={self._folder}:/api", f"--volume={RELAY}:/relay.py:ro"),
-            *(self.function.image, "/relay.py", "/api"),
+            *(self.function.image, "/relay.py", "/api", str(PORT), *map(str, self.function.servers)),
         )
         deadline = time.monotonic() + TIMEOUT_S
         while not (self._folder / "listening").exists():
@@ -147,6 +155,8 @@ class Instance:
             with suppress(DockerError):  # one that was never made
                 docker("rm", "--force", "--volumes", container)
         self.api.close()
+        for each in self._passing_on:
+            each.close()
         shutil.rmtree(self._folder)
 
     def __enter__(self) -> Instance:
@@ -155,14 +165,14 @@ class Instance:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def invoke(self, event: object, timeout_s: float = TIMEOUT_S) -> Invoked:
-        """Raises RuntimeApiError with the instance's end and log where it does not answer."""
+    def invoke(self, event: object, timeout_s: float | None = None) -> Invoked:
+        """Raises RuntimeApiError with the instance's end and log where it does not answer in the function's time."""
         try:
-            return self.api.invoke(event, timeout_s)
+            return self.api.invoke(event, self.function.timeout_s if timeout_s is None else timeout_s)
         except RuntimeApiError as error:
             raise RuntimeApiError(f"{error}; {self.state()}; log: {self.log()[-3000:]}") from error
 
-    def ask(self, event: object, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
+    def ask(self, event: object, timeout_s: float | None = None) -> dict[str, Any]:
         """The envelope in the answer to an event, API Gateway's or a direct one."""
         answer = self.invoke(event, timeout_s).json()
         return dict(json.loads(answer["body"]) if isinstance(answer["body"], str) else answer)
