@@ -62,8 +62,16 @@ def bert_tokenizer() -> Tokenizer:
     return Tokenizer.from_str(BertWordPieceTokenizer(trained).to_str())
 
 
-def write_tiny_longformer(folder: Path, *, seed: int = 0, hidden_size: int = 32, dtype: str = "float32") -> Path:
-    """A random Longformer of three layers whose windows differ, 128 tokens at most, saved by transformers."""
+def write_tiny_longformer(
+    folder: Path,
+    *,
+    seed: int = 0,
+    hidden_size: int = 32,
+    dtype: str = "float32",
+    max_tokens: int = TINY_MAX_TOKENS,
+    name: str = "tiny",
+) -> Path:
+    """A random Longformer of three layers whose windows differ, saved by transformers."""
     from transformers import LongformerConfig, LongformerModel
 
     torch.manual_seed(seed)
@@ -74,7 +82,7 @@ def write_tiny_longformer(folder: Path, *, seed: int = 0, hidden_size: int = 32,
         num_attention_heads=4,
         intermediate_size=48,
         attention_window=[TINY_WINDOW, 2 * TINY_WINDOW, TINY_WINDOW],
-        max_position_embeddings=TINY_MAX_TOKENS + 2,
+        max_position_embeddings=max_tokens + 2,
         type_vocab_size=1,
         pad_token_id=1,
         bos_token_id=0,
@@ -85,7 +93,7 @@ def write_tiny_longformer(folder: Path, *, seed: int = 0, hidden_size: int = 32,
     )
     LongformerModel(config).to(getattr(torch, dtype)).save_pretrained(folder)
     roberta_tokenizer().save(str(folder / "tokenizer.json"))
-    (folder / "provenance.json").write_text(json.dumps({"model": "tiny"}))
+    (folder / "provenance.json").write_text(json.dumps({"model": name}))
     export(folder)
     return folder
 
