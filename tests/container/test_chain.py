@@ -267,7 +267,7 @@ def test_a_snapshot_of_aiids_size_stays_within_lambdas_limits(
         print(
             f"\nrefresh of {archive.stat().st_size >> 20} MiB: {took:.0f} s of {job.timeout_s:.0f}, "
             f"{peak.resident >> 20} MiB of {job.memory_mib - job.tmp_mib}, "
-            f"/tmp {max(used) >> 10} MiB of {job.tmp_mib}"
+            f"/tmp {max(used, default=0) >> 10} MiB of {job.tmp_mib}"
         )
     assert cloud.bucket.read_note(SERVED_KEY) is not None
     assert deployed.newest_version() == found["published"]
