@@ -188,7 +188,10 @@ class Bucket:
         return note
 
     def write_note(self, key: str, note: Mapping[str, Any]) -> None:
+        """Raises InboxError too if `read_note` wouldn't take the note."""
         content = json.dumps(note, indent=2).encode()
+        if len(content) > _MAX_NOTE_BYTES:
+            raise InboxError(f"s3://{self.name}/{key} would have {len(content):,} bytes; it stays as it is.")
         with self._errors(f"{key} can't be written"):
             self._client.put_object(Bucket=self.name, Key=key, Body=content, ContentType="application/json")
 

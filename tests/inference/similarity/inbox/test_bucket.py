@@ -96,6 +96,14 @@ def test_a_note_that_is_nonsense_is_an_error(bucket: Bucket, content: bytes) -> 
         bucket.read_note("served.json")
 
 
+def test_a_note_that_could_not_be_read_again_is_not_written(bucket: Bucket) -> None:
+    """A state may say much of itself. Without served.json, nothing could be published or taken back."""
+    bucket.write_note("served.json", {"model": "tiny"})
+    with pytest.raises(InboxError, match=rf"s3://{BUCKET}/served.json would have [0-9,]+ bytes"):
+        bucket.write_note("served.json", {"model": "x" * 2**20})
+    assert bucket.read_note("served.json") == {"model": "tiny"}
+
+
 def test_a_bucket_that_is_not_there_is_an_error(bucket: Bucket, path: Path) -> None:
     other = Bucket("another-bucket", s3_client(REGION))
     path.write_text("content")
