@@ -54,10 +54,13 @@ def require_size(size: int) -> None:
         raise StateError(f"it has {size:,} bytes, but a published state may have at most {LARGEST_STATE_BYTES:,}")
 
 
-def publish(bucket: Bucket, path: Path) -> str:
-    """Publishes the state in the file `path`. Returns its version. Raises StateError, InboxError or OSError."""
+def publish(bucket: Bucket, path: Path, *, instead_of: str | None = None) -> str:
+    """Publishes the state in the file `path`. Returns its version. Raises StateError, InboxError or OSError.
+
+    instead_of: as for `Bucket.upload`.
+    """
     facts = IncidentState.load(path).facts(state_version(path))
-    bucket.upload(path, STATE_KEY, metadata_of(facts))
+    bucket.upload(path, STATE_KEY, metadata_of(facts), instead_of=instead_of)
     return facts.version
 
 

@@ -692,6 +692,29 @@ def test_it_gives_up_if_a_state_was_published_that_is_not_served_yet(
     assert computed.keys()[STATE_KEY] == 2
 
 
+def test_a_rollback_in_the_last_moment_wins(computed: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two runs have built a state of the same snapshot. That of the first one is taken back."""
+    before = computed.published()
+    computed.refresh()
+    bad = computed.published()
+    computed.serve(before)
+    content = (computed.tmp.parent / "served.pt").read_bytes()
+    upload = Bucket.upload
+
+    def roll_back_first(bucket: Bucket, path: Path, key: str, *rest: Any, **options: Any) -> str:
+        if key == STATE_KEY and path.is_relative_to(computed.tmp):
+            Hold().with_taken_back(bad.facts()).write(bucket)
+            boto3.client("s3").put_object(Bucket="states", Key=STATE_KEY, Body=content + b" ")
+        return upload(bucket, path, key, *rest, **options)
+
+    monkeypatch.setattr(Bucket, "upload", roll_back_first)
+    with pytest.raises(RefreshError, match="has been written meanwhile"):
+        computed.refresh()
+    assert computed.keys()[STATE_KEY] == 4
+    computed.lines()
+    assert "rollback" in computed.refresh()["reason"]
+
+
 def test_what_the_image_can_not_use_is_replaced(computed: Service) -> None:
     """Nonsense, and a state of an earlier image."""
     path = computed.tmp.parent / "other.pt"
