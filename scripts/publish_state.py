@@ -188,6 +188,8 @@ def roll_back(run: Run, version: str) -> int:
     found = rollback(publications(run.bucket), served.deployed, hold, version)
     target = found.target.facts
     assert target
+    if found.target is found.current:
+        say(f"the newest publication isn't a usable state; {target.version}, which is served, replaces it")
     try:
         require_size(found.target.stored.size)
         if read_facts(run.bucket, found.target.stored).version != target.version:

@@ -431,6 +431,18 @@ def test_nonsense_that_was_put_there_last_is_replaced_by_the_served_state(deploy
     assert Hold.read(deployment.bucket) == Hold()
 
 
+def test_nonsense_below_a_deployed_state_is_replaced_by_that_state(deployment: Deployment, capsys: Output) -> None:
+    deployment.publish(1)
+    put_by_hand(b"nonsense")
+    deployed = deployment.deploy(2, "2100-01-01T00:00:00Z")
+    assert run("--rollback")
+    assert f"{deployed.version}, which is served, replaces it" in capsys.readouterr().err
+    newest = next(each for each in publications.publications(deployment.bucket) if not each.is_deployed)
+    assert newest.facts
+    assert newest.facts.version == deployed.version
+    assert Hold.read(deployment.bucket) == Hold()
+
+
 def test_a_rollback_that_was_killed_is_completed_by_the_same_command(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -487,10 +499,11 @@ def test_damaged_objects_in_the_history_are_passed_over(deployment: Deployment) 
     first = deployment.publish(1)
     put_by_hand(b"nonsense")
     put_by_hand(b"")
-    deployment.publish(2)
+    second = deployment.publish(2)
     put_by_hand(b"nonsense", Metadata={"facts": "{"})
-    assert run("--rollback")
-    assert deployment.served == first.version
+    for version in (second.version, first.version):
+        assert run("--rollback")
+        assert deployment.served == version
 
 
 def test_a_target_whose_content_is_not_what_it_says_is_not_published(deployment: Deployment, capsys: Output) -> None:

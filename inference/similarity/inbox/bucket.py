@@ -21,8 +21,9 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.httpsession import URLLib3SSLError
 
-from similarity.errors import one_line
+from similarity.errors import one_line, reason_of
 
 STATE_KEY = "states/incident_cls.pt"
 DEPLOYED_PREFIX = "deployed/"
@@ -93,6 +94,9 @@ class Bucket:
             yield
         except (ClientError, BotoCoreError) as error:
             raise InboxError(f"s3://{self.name}/{doing}: {one_line(str(error))}") from error
+        # boto3 lets some errors of a broken connection through, and an answer may lack what each one of S3 has.
+        except (URLLib3SSLError, LookupError, ValueError) as error:
+            raise InboxError(f"s3://{self.name}/{doing}: {reason_of(error)}") from error
 
     def download(self, key: str, path: Path, version_id: str = "") -> Stored | None:
         """Writes an object into the file `path`; None if the bucket hasn't got it. Raises OSError too.
@@ -126,7 +130,9 @@ class Bucket:
     def upload(
         self, path: Path, key: str, metadata: Mapping[str, str] | None = None, *, instead_of: str | None = None
     ) -> str:
-        """Writes the file `path` with one PUT, and returns the id of the new version. Raises OSError too.
+        """Writes the file `path` with one PUT, and returns the id of the new version, "" if the bucket isn't versioned.
+
+        Raises OSError too.
 
         instead_of: the etag of the object that it may replace, "" for none. Raises ChangedError if another is there.
         """
@@ -142,7 +148,7 @@ class Bucket:
                 if instead_of is not None and _code(error) in _CHANGED:
                     raise ChangedError(f"s3://{self.name}/{key} has been written meanwhile") from error
                 raise
-        return str(answer["VersionId"])
+        return str(answer.get("VersionId", ""))
 
     def copy(self, source: Stored, key: str, metadata: Mapping[str, str] | None = None) -> str:
         """Copies a version within the bucket, as a new version of `key`, whose id it returns.
@@ -157,7 +163,7 @@ class Bucket:
                 Metadata=dict(source.metadata if metadata is None else metadata),
                 MetadataDirective="REPLACE",
             )
-        return str(answer["VersionId"])
+        return str(answer.get("VersionId", ""))
 
     def versions(self, prefix: str) -> list[Stored]:
         """All versions of all objects whose keys start with `prefix`, newest first, without metadata."""
@@ -188,7 +194,10 @@ class Bucket:
         return note
 
     def write_note(self, key: str, note: Mapping[str, Any]) -> None:
+        """Raises InboxError too if `read_note` wouldn't take the note."""
         content = json.dumps(note, indent=2).encode()
+        if len(content) > _MAX_NOTE_BYTES:
+            raise InboxError(f"s3://{self.name}/{key} would have {len(content):,} bytes; it stays as it is.")
         with self._errors(f"{key} can't be written"):
             self._client.put_object(Bucket=self.name, Key=key, Body=content, ContentType="application/json")
 

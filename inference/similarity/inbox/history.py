@@ -39,8 +39,12 @@ def current_of(history: Sequence[Publication], deployed: Deployed) -> Publicatio
 
 
 def ends_in_nonsense(history: Sequence[Publication]) -> bool:
-    """Whether the newest publication isn't a usable state. Then the current one counts as an earlier one."""
-    return bool(history) and history[0].facts is None
+    """Whether the newest publication isn't a usable state. Then the current one counts as an earlier one.
+
+    A deployed state isn't a publication: one that was built later doesn't replace the nonsense in the bucket.
+    """
+    newest = next((each for each in history if not each.is_deployed), None)
+    return newest is not None and newest.facts is None
 
 
 def rollback(history: Sequence[Publication], deployed: Deployed, hold: Hold, version: str = "") -> Rollback:

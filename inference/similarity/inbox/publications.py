@@ -6,6 +6,7 @@ All published states are versions of one key. A state's facts are in the metadat
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,8 @@ from similarity.incidents.facts import StateFacts
 from similarity.incidents.state import IncidentState, state_version
 
 _FACTS = "facts"
+_VERSION = re.compile(r"[0-9a-f]{16}")
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 # S3 takes 2 KB of metadata, names and values: https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html
 _MOST_METADATA = 2000
 # 30,000 incidents of 768 numbers. The job that shelves a state has the memory and the disk for it.
@@ -51,10 +54,13 @@ def require_size(size: int) -> None:
         raise StateError(f"it has {size:,} bytes, but a published state may have at most {LARGEST_STATE_BYTES:,}")
 
 
-def publish(bucket: Bucket, path: Path) -> str:
-    """Publishes the state in the file `path`. Returns its version. Raises StateError, InboxError or OSError."""
+def publish(bucket: Bucket, path: Path, *, instead_of: str | None = None) -> str:
+    """Publishes the state in the file `path`. Returns its version. Raises StateError, InboxError or OSError.
+
+    instead_of: as for `Bucket.upload`.
+    """
     facts = IncidentState.load(path).facts(state_version(path))
-    bucket.upload(path, STATE_KEY, metadata_of(facts))
+    bucket.upload(path, STATE_KEY, metadata_of(facts), instead_of=instead_of)
     return facts.version
 
 
@@ -97,10 +103,16 @@ def _publication(bucket: Bucket, listed: Stored) -> Publication | None:
 def facts_of(bucket: Bucket, stored: Stored) -> StateFacts | None:
     """The facts of a state in the bucket; None if it isn't a usable state. Raises InboxError or OSError.
 
-    A state that was put there by other means has no metadata, so it is read.
+    A state that was put there by other means has no metadata, or other ones, so it is read.
     """
     try:
-        return StateFacts.from_json(json.loads(stored.metadata[_FACTS]))
+        if stored.key == STATE_KEY:
+            require_size(stored.size)
+        facts = StateFacts.from_json(json.loads(stored.metadata[_FACTS]))
+        if _is_credible(facts):
+            return facts
+    except StateError:
+        return None
     except (KeyError, ValueError, RecursionError):
         pass
     try:
@@ -111,11 +123,18 @@ def facts_of(bucket: Bucket, stored: Stored) -> StateFacts | None:
 
 def read_facts(bucket: Bucket, stored: Stored) -> StateFacts:
     """The facts that the state itself gives. Raises StateError if it can't be used; InboxError or OSError."""
+    require_size(stored.size)
     with tempfile.TemporaryDirectory(prefix="state-") as folder:
         path = Path(folder, "state.pt")
         if bucket.download(stored.key, path, stored.version_id) is None:
             raise StateError(f"{stored.key} isn't in the bucket any more")
         return IncidentState.load(path).facts(state_version(path))
+
+
+def _is_credible(facts: StateFacts) -> bool:
+    """Whether version and times have their form. They order the history, and are printed."""
+    times = (facts.built_at, facts.source.get("date", ""))
+    return bool(_VERSION.fullmatch(facts.version)) and all(not each or _TIME.fullmatch(each) for each in times)
 
 
 def metadata_of(facts: StateFacts) -> Mapping[str, str]:

@@ -62,6 +62,8 @@ KINDS = ("aiid-snapshot", "csv", "records")
 # An encoder ends with layer normalisation, so a number of a vector is at most sqrt(hidden) times a weight. Real numbers
 # stay below 20. A larger one comes from a damaged file, and would dominate every comparison.
 MAX_SIZE = 1e6
+# Beyond that, a program that reads our JSON may round the number.
+MAX_REPORTS = 2**53
 
 
 def _no_pairs() -> NDArray[np.int64]:
@@ -110,6 +112,8 @@ class IncidentState:
             raise ValueError("incident_ids must be 1 or more, in ascending order and unique")
         if not (self.report_counts > 0).all():
             raise ValueError("report_counts must be at least 1")
+        if self.report_counts.sum(dtype=np.float64) > MAX_REPORTS:  # int64 would overflow
+            raise ValueError(f"report_counts must add up to at most {MAX_REPORTS:,}")
         self._require_usable_means()
 
     def _require_strings(self) -> None:

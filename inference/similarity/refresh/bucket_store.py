@@ -6,6 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from similarity.errors import one_line
 from similarity.inbox.bucket import STORE_KEY, Bucket, ChangedError
 from similarity.refresh.vector_store import DamagedStoreError, VectorStore
 
@@ -36,7 +37,7 @@ def fetch_vectors(bucket: Bucket, path: Path) -> Exchange:
         try:
             return Exchange(True, store.merge(theirs))
         except DamagedStoreError as error:
-            return Exchange(True, 0, str(error.__cause__))
+            return Exchange(True, 0, one_line(str(error.__cause__)))
 
 
 def share_vectors(bucket: Bucket, path: Path) -> Exchange:
@@ -57,7 +58,7 @@ def share_vectors(bucket: Bucket, path: Path) -> Exchange:
                     try:
                         store.merge(theirs)
                     except DamagedStoreError as error:
-                        damage = str(error.__cause__)
+                        damage = one_line(str(error.__cause__))
                 added = store.merge(path)
             if added:
                 try:

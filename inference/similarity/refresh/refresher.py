@@ -15,10 +15,10 @@ from typing import TypeVar, get_args
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.text_encoder import TextEncoder
 from similarity.errors import ModelError, SimilarityError, StateError, one_line, reason_of
-from similarity.inbox.bucket import Bucket, InboxError
+from similarity.inbox.bucket import STATE_KEY, Bucket, InboxError, Stored
 from similarity.inbox.checks import LossError, require_about_as_many, require_most_incidents, served_state
-from similarity.inbox.notes import Hold, Served, now
-from similarity.inbox.publications import publish
+from similarity.inbox.notes import Hold, Served, iso, now
+from similarity.inbox.publications import facts_of, publish
 from similarity.incidents.facts import StateFacts
 from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState
@@ -131,6 +131,8 @@ class Refresher:
         if reason := _not_ours(served):
             return Result(reason=reason)
         assert served is not None
+        if reason := self._not_over_a_waiting_one(self._bucket.look_at(STATE_KEY), served):
+            return Result(reason=reason)
         hold = Hold.read(self._bucket)
         snapshot = newest_snapshot(snapshots_url())
         if reason := _not_newer(snapshot, served, hold):
@@ -142,13 +144,36 @@ class Refresher:
         state = replace(built.state, built_at=now())
         state.save(path)
         self._require_fit(state, served)
+        # If somebody publishes or takes back after this look, the state isn't uploaded.
+        newest = self._bucket.look_at(STATE_KEY)
         vectors, again = dict(built.reports), Served.read(self._bucket)
         if reason := _not_ours(again) or _not_newer(snapshot, again, Hold.read(self._bucket)):
             return Result(reason=f"While the state was built: {reason}", snapshot=snapshot.name, vectors=vectors)
         assert again is not None
+        if reason := self._not_over_a_waiting_one(newest, again, snapshot):
+            return Result(reason=f"While the state was built: {reason}", snapshot=snapshot.name, vectors=vectors)
         if (again.state.version, again.deployed) != (served.state.version, served.deployed):
             self._require_fit(state, again)
-        return Result(publish(self._bucket, path), snapshot=snapshot.name, vectors=vectors)
+        version = publish(self._bucket, path, instead_of=newest.etag if newest else "")
+        return Result(version, snapshot=snapshot.name, vectors=vectors)
+
+    def _not_over_a_waiting_one(self, stored: Stored | None, served: Served, snapshot: Snapshot | None = None) -> str:
+        """Why the newest published state, if it isn't served yet, mustn't be replaced; "" if it may.
+
+        The job `shelve_state` takes seconds to serve it, or days if something is wrong with the file system.
+        """
+        if stored is None or stored.version_id == served.version_id or iso(stored.written_at) < served.published_at:
+            return ""
+        facts = facts_of(self._bucket, stored)
+        if facts is None or not served.deployed.can_use(facts):
+            return ""
+        kind, date = facts.source.get("kind"), _facts_date(facts)
+        if kind != _KIND:
+            data = one_line(kind or "unknown data")
+            return f"A state that isn't served yet isn't made of a snapshot of AIID, but of {data}."
+        if snapshot and snapshot.date < date:
+            return f"A state that isn't served yet is made of a later snapshot, of {one_line(date)}."
+        return ""
 
     def _database(self, snapshot: Snapshot, options: _Options) -> Database:
         path = download(snapshot, self._folder, lambda *_: self._require_time("the snapshot was downloaded"))

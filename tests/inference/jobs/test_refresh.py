@@ -245,6 +245,22 @@ def test_a_service_of_other_records_is_left_alone(source: dict[str, str], comput
     assert computed.keys() == before
 
 
+def publish_unserved(service: Service, **source: str) -> None:
+    """Publishes a state, which the job `shelve_state` hasn't served yet."""
+    path = service.tmp.parent / "unserved.pt"
+    replace(service.published(), source={"kind": "aiid-snapshot", "name": "other", "date": "", **source}).save(path)
+    publish(service.bucket, path)
+
+
+def test_other_records_that_are_published_but_not_served_yet_are_left_alone(computed: Service) -> None:
+    publish_unserved(computed, kind="records")
+    before = computed.keys()
+    answer = computed.refresh()
+    assert (answer["published"], answer["snapshot"], computed.asked()) == (None, None, [])
+    assert "isn't served yet isn't made of a snapshot of AIID, but of records" in answer["reason"]
+    assert computed.keys() == before
+
+
 def test_before_the_first_note_it_asks_nobody(service: Service) -> None:
     service.offer(NEXT_MONDAY, snapshot(MORE))
     assert service.refresh()["published"] is None
@@ -663,6 +679,51 @@ def test_it_gives_up_if_the_service_has_moved_on(
     assert answer["reason"].startswith("While the state was built: ")
     assert computed.keys()[STATE_KEY] == 1
     assert stored(computed) == 8, "what was computed isn't lost"
+
+
+@pytest.mark.parametrize("source", [{"kind": "csv"}, {"date": "2026-11-30T10:00:00Z"}], ids=["csv", "later"])
+def test_it_gives_up_if_a_state_was_published_that_is_not_served_yet(
+    source: dict[str, str], computed: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    while_built(monkeypatch, lambda: publish_unserved(computed, **source))
+    answer = computed.refresh()
+    assert answer["published"] is None
+    assert answer["reason"].startswith("While the state was built: A state that isn't served yet ")
+    assert computed.keys()[STATE_KEY] == 2
+
+
+def test_a_rollback_in_the_last_moment_wins(computed: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two runs have built a state of the same snapshot. That of the first one is taken back."""
+    before = computed.published()
+    computed.refresh()
+    bad = computed.published()
+    computed.serve(before)
+    content = (computed.tmp.parent / "served.pt").read_bytes()
+    upload = Bucket.upload
+
+    def roll_back_first(bucket: Bucket, path: Path, key: str, *rest: Any, **options: Any) -> str:
+        if key == STATE_KEY and path.is_relative_to(computed.tmp):
+            Hold().with_taken_back(bad.facts()).write(bucket)
+            boto3.client("s3").put_object(Bucket="states", Key=STATE_KEY, Body=content + b" ")
+        return upload(bucket, path, key, *rest, **options)
+
+    monkeypatch.setattr(Bucket, "upload", roll_back_first)
+    with pytest.raises(RefreshError, match="has been written meanwhile"):
+        computed.refresh()
+    assert computed.keys()[STATE_KEY] == 4
+    computed.lines()
+    assert "rollback" in computed.refresh()["reason"]
+
+
+def test_what_the_image_can_not_use_is_replaced(computed: Service) -> None:
+    """Nonsense, and a state of an earlier image."""
+    path = computed.tmp.parent / "other.pt"
+    path.write_bytes(b"nonsense")
+    computed.bucket.upload(path, STATE_KEY)
+    assert computed.refresh()["published"]
+    replace(computed.published(), source={"kind": "csv", "name": "", "date": ""}, model_fingerprint="0" * 64).save(path)
+    publish(computed.bucket, path)
+    assert computed.refresh()["published"]
 
 
 def test_a_state_that_came_meanwhile_is_compared_too(computed: Service, monkeypatch: pytest.MonkeyPatch) -> None:

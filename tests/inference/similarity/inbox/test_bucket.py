@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from botocore.httpsession import URLLib3SSLError
 
 from published import BUCKET, REGION, put_by_hand, raw_client, versions_of
 from similarity.inbox.bucket import STATE_KEY, Bucket, ChangedError, InboxError, s3_client
@@ -94,6 +96,48 @@ def test_a_note_that_is_nonsense_is_an_error(bucket: Bucket, content: bytes) -> 
     put_by_hand(content, "served.json")
     with pytest.raises(InboxError, match=rf"s3://{BUCKET}/served.json isn't (a JSON object|JSON)\."):
         bucket.read_note("served.json")
+
+
+def test_a_note_that_could_not_be_read_again_is_not_written(bucket: Bucket) -> None:
+    """A state may say much of itself. Without served.json, nothing could be published or taken back."""
+    bucket.write_note("served.json", {"model": "tiny"})
+    with pytest.raises(InboxError, match=rf"s3://{BUCKET}/served.json would have [0-9,]+ bytes"):
+        bucket.write_note("served.json", {"model": "x" * 2**20})
+    assert bucket.read_note("served.json") == {"model": "tiny"}
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [URLLib3SSLError("bad record MAC"), KeyError("LastModified"), ValueError('Invalid timestamp "yesterday"')],
+    ids=lambda failure: type(failure).__name__,
+)
+def test_what_boto3_lets_through_is_an_error_of_the_bucket(failure: Exception, path: Path) -> None:
+    """Such trouble mustn't fail a deployment."""
+    client = Mock(**{f"{name}_object.side_effect": failure for name in ("get", "head", "put", "copy")})
+    client.get_paginator.side_effect = failure
+    bucket = Bucket(BUCKET, client)
+    path.write_text("content")
+    for call in (
+        lambda: bucket.download("key", path),
+        lambda: bucket.look_at("key"),
+        lambda: bucket.upload(path, "key"),
+        lambda: bucket.versions("key"),
+        lambda: bucket.read_note("key"),
+        lambda: bucket.write_note("key", {}),
+    ):
+        with pytest.raises(InboxError, match=f"^s3://{BUCKET}/key can't be .*: {type(failure).__name__}: "):
+            call()
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_bucket_whose_versions_were_turned_off_can_be_written(path: Path) -> None:
+    client = raw_client()
+    client.create_bucket(Bucket="unversioned", CreateBucketConfiguration={"LocationConstraint": REGION})
+    bucket = Bucket("unversioned", client)
+    assert upload(bucket, path, "content") == ""
+    stored = bucket.look_at("key")
+    assert stored
+    assert bucket.copy(stored, "copy") == ""
 
 
 def test_a_bucket_that_is_not_there_is_an_error(bucket: Bucket, path: Path) -> None:

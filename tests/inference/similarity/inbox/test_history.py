@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from published import DEPLOYED
 from similarity.inbox.bucket import DEPLOYED_PREFIX, STATE_KEY, Stored
-from similarity.inbox.history import Rollback, RollbackError, current_of, rollback
+from similarity.inbox.history import Rollback, RollbackError, current_of, ends_in_nonsense, rollback
 from similarity.inbox.notes import Hold
 from similarity.inbox.publications import Publication
 from similarity.incidents.facts import StateFacts
@@ -84,6 +84,15 @@ def test_nonsense_that_was_published_last_is_taken_back_alone() -> None:
         assert (found.target, found.hold) == (ABC[0], Hold())
     assert rollback(history, DEPLOYED, Hold(), A.version).hold.versions == versions(B, C)
     assert rollback(published(history, found), DEPLOYED, found.hold).target is ABC[1]
+
+
+def test_nonsense_is_taken_back_alone_also_after_a_deployment() -> None:
+    """The job shelve_state names this command as long as the newest publication is nonsense."""
+    history = [publication(D, 9, deployed=True), publication(None, 8), *ABC]
+    for wanted in ("", D.version):
+        found = rollback(history, DEPLOYED, Hold(), wanted)
+        assert (found.target, found.hold) == (history[0], Hold())
+    assert rollback(published(history, found), DEPLOYED, found.hold).target is ABC[0]
 
 
 def test_a_deployed_state_can_be_gone_back_to() -> None:
@@ -163,7 +172,7 @@ def happened(
     assert target.facts
     assert DEPLOYED.can_use(target.facts)
     assert wanted in ("", version(target))
-    nonsense = history[0].facts is None
+    nonsense = ends_in_nonsense(history)
     assert wanted or nonsense or version(target) not in hold.versions
     newer = {version(each) for each in history[:place] if each.facts and DEPLOYED.can_use(each.facts)}
     assert (version(found.current) in newer) == (target is not found.current)
@@ -190,7 +199,7 @@ def test_whatever_happened_a_rollback_keeps_its_promises(events: list[tuple[str,
     for event in events:
         history, hold = happened(history, hold, event)
     visited = []
-    if history and history[0].facts is None:
+    if ends_in_nonsense(history):
         history, hold = happened(history, hold, ("roll back", None))
     current = current_of(history, DEPLOYED)
     while current:

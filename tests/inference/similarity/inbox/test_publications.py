@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,33 @@ def test_states_put_there_by_hand_are_read(bucket: Bucket, path: Path) -> None:
     found = publications(bucket)
     assert [each.facts for each in found] == [None, None, facts, facts, facts, None]
     assert found[-1].time == ""
+
+
+def test_what_is_too_large_is_not_downloaded(bucket: Bucket, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job doesn't shelve it, and it might fill the disk."""
+    facts = published(bucket, path, 1)
+    keep_deployed(bucket, path, facts)
+    put_by_hand(path.read_bytes(), f"{DEPLOYED_PREFIX}by-hand.pt")
+    put_by_hand(path.read_bytes())
+    monkeypatch.setattr("similarity.inbox.publications.LARGEST_STATE_BYTES", 100)
+    monkeypatch.delattr(Bucket, "download")
+    found = publications(bucket)
+    assert [each.facts for each in found] == [None, None, facts, None]
+    assert found[2].is_deployed, "an image's state may be larger"
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [{"version": "\x1b[2J"}, {"version": "../../etc"}, {"built_at": "9"}, {"source": {"date": "2026\n"}}],
+    ids=lambda lie: next(iter(lie)),
+)
+def test_metadata_that_are_not_ours_are_not_believed(lie: dict[str, object], bucket: Bucket, path: Path) -> None:
+    """The times order the history, and the list shows times and versions."""
+    facts = saved(path, state(1, built_at="2026-11-24T00:00:00Z"))
+    metadata = {"facts": json.dumps({**facts.to_json(), **lie})}
+    for key in (STATE_KEY, deployed_key(facts.version)):
+        put_by_hand(path.read_bytes(), key, Metadata=metadata)
+    assert [each.facts for each in publications(bucket)] == [facts, facts]
 
 
 def test_facts_that_are_too_long_for_s3_are_read_from_the_state(bucket: Bucket, path: Path) -> None:

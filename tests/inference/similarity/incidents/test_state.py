@@ -324,6 +324,7 @@ BROKEN: dict[str, Callable[[Path], object]] = {
     "a list of nothing": lambda path: torch.save([None, None], path),
     "a list of empty tensors": lambda path: torch.save([torch.ones(0, 3)], path),
     "a count of 0": lambda path: save_dict(path, report_counts=torch.tensor([0, 1, 1])),
+    "counts whose sum overflows": lambda path: save_dict(path, report_counts=torch.tensor([1, 2**62, 2**62])),
 }
 
 

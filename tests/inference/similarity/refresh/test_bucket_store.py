@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +88,18 @@ def test_the_store_of_a_later_version_is_not_replaced(
     put_by_hand(path.read_bytes(), STORE_KEY)
     monkeypatch.setattr("similarity.refresh.vector_store._VERSION", 2)
     assert share_vectors(bucket, put(cleared(path), "a")).damage
+
+
+def test_what_a_damaged_store_says_is_one_printable_line(bucket: Bucket, path: Path, tmp_path: Path) -> None:
+    """SQLite repeats the name of a table that it can't read."""
+    with closing(sqlite3.connect(put(tmp_path / "other", "a"))) as connection, connection:
+        connection.execute("PRAGMA writable_schema = 1")
+        connection.execute("UPDATE sqlite_master SET name = ?, sql = 'CREATE nonsense'", ("\x1b[2J\nforged",))
+    put_by_hand((tmp_path / "other").read_bytes(), STORE_KEY)
+    for exchange in (fetch_vectors, share_vectors):
+        damage = exchange(bucket, put(path, "b")).damage
+        assert "forged" in damage
+        assert damage.isprintable()
 
 
 def test_a_damaged_store_of_this_machine_is_not_shared(bucket: Bucket, path: Path, tmp_path: Path) -> None:
