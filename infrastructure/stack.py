@@ -58,7 +58,9 @@ class SimilarIncidentsStack(cdk.Stack):
         if config.keep_warm_minutes:
             KeepingWarm(self, "KeepingWarm", functions=served, minutes=config.keep_warm_minutes)
         warn_of_missing_files(self, handlers_dir=handlers_dir, config=config)
-        cdk.CfnOutput(self, "apiUrl", value=api.url or "", description="URL of the API; add a route, e.g. similar")
+        # `api.url` ends with a slash, and "$URL/similar" would become //similar.
+        url = f"https://{api.http_api_id}.execute-api.{self.region}.{self.url_suffix}"
+        cdk.CfnOutput(self, "apiUrl", value=url, description="URL of the API; add a route, e.g. /similar")
         cdk.CfnOutput(
             self, "stateBucketName", value=inbox.bucket.bucket_name, description="Bucket to which states are published"
         )

@@ -3,7 +3,8 @@
 
 FILE is a state that scripts/build_state.py made, e.g. inference/model/incident_cls.pt. It is refused if the deployed
 model can't use it. It is also refused in these cases, unless --force is given: it lacks more than 10 % of the served
-incidents; its data is older than that of the served state; a rollback has taken it or a later snapshot back.
+incidents; its data is older than that of the served state; a rollback has taken it or a later snapshot back; it is made
+of AIID's snapshot, and the served state of other records.
 The vectors that build_state.py keeps are published with it, so that the next build elsewhere needn't compute them.
 
 --rollback publishes an earlier state again: that of VERSION, or the newest earlier one that no rollback has taken back.
@@ -44,9 +45,10 @@ from similarity.inbox.checks import (
     require_most_incidents,
     require_not_held,
     require_not_older,
+    require_same_kind,
     served_state,
 )
-from similarity.inbox.history import RollbackError, current_of, ends_in_nonsense, rollback
+from similarity.inbox.history import RollbackError, current_of, ends_in_nonsense, released, rollback
 from similarity.inbox.notes import Deployed, Hold, Served
 from similarity.inbox.publications import (
     Publication,
@@ -122,6 +124,7 @@ def require_wanted(run: Run, served: Served, hold: Hold, state: IncidentState, f
             require_about_as_many(facts, served.state)
 
     checks: tuple[Callable[[], None], ...] = (
+        lambda: require_same_kind(facts, served.state),
         lambda: require_not_held(facts, hold),
         lambda: require_not_older(facts, served.state),
         require_no_loss,
@@ -161,9 +164,10 @@ def publish_file(run: Run, file: Path, store: Path, force: bool) -> int:
             publish_vectors(run, store)
             run.if_stopped = "--list shows whether the state was published."
             publish(run.bucket, path)
+            say_again(served.state, facts)
         if is_held:
             # Afterwards: a rollback after a kill in between would else choose this version, as one that isn't held.
-            Hold.read(run.bucket).without(facts.version).write(run.bucket)
+            released(Hold.read(run.bucket), facts.version, history).write(run.bucket)
     return wait_and_report(run, served.state, facts)
 
 
@@ -185,10 +189,12 @@ def publish_vectors(run: Run, store: Path) -> None:
 def roll_back(run: Run, version: str) -> int:
     served = run.served()
     hold = Hold.read(run.bucket)
-    found = rollback(publications(run.bucket), served.deployed, hold, version)
+    history = publications(run.bucket)
+    found = rollback(history, served.deployed, hold, version)
     target = found.target.facts
     assert target
-    if found.target is found.current:
+    is_newest = found.target is found.current and not ends_in_nonsense(history)
+    if found.target is found.current and not is_newest:
         say(f"the newest publication isn't a usable state; {target.version}, which is served, replaces it")
     try:
         require_size(found.target.stored.size)
@@ -202,8 +208,19 @@ def roll_back(run: Run, version: str) -> int:
     run.if_stopped = "if --list doesn't show the state as published, give the same command again to finish."
     if found.hold != hold:
         found.hold.write(run.bucket)
-    publish_again(run.bucket, found.target)
+    if not is_newest:
+        publish_again(run.bucket, found.target)
+        say_again(served.state, target)
+    if found.released:
+        found.released.write(run.bucket)
+        print(f"{target.version} doesn't count as taken back any more.", flush=True)
     return wait_and_report(run, served.state, target)
+
+
+def say_again(before: StateFacts, new: StateFacts) -> None:
+    """Otherwise the comparison says it."""
+    if before.version == new.version:
+        print(f"{new.version} is published again.", flush=True)
 
 
 def wait_and_report(run: Run, before: StateFacts, new: StateFacts) -> int:

@@ -45,8 +45,8 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
         else:
             log.info("nothing to refresh", extra=asdict(result))
     except NotPublishedError as error:
-        log.error("state not published", extra=_fields(error))
-        result = Result(reason=str(error))
+        log.error("state not published", extra={**_fields(error), "snapshot": error.snapshot})
+        result = Result(reason=str(error), snapshot=error.snapshot)
     except OutOfTimeError as error:
         log.warning("refresh out of time", extra=_fields(error))
         raise

@@ -59,7 +59,9 @@ def test_allowed_origins_may_call_from_a_browser(
 def test_the_url_of_the_api_is_put_out(each: Synthesised) -> None:
     (id_,) = each.resources("AWS::ApiGatewayV2::Api")
     (output,) = each.template.find_outputs("apiUrl").values()
-    assert output["Value"]["Fn::Join"][1][:2] == ["https://", {"Ref": id_}]
+    start, api, middle, suffix = output["Value"]["Fn::Join"][1]
+    assert (start, api, suffix) == ("https://", {"Ref": id_}, {"Ref": "AWS::URLSuffix"}), "without a slash at the end"
+    assert middle.startswith(".execute-api.")
 
 
 def test_the_graduated_modules_give_the_same_template(

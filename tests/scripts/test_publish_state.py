@@ -286,6 +286,7 @@ def test_a_state_that_is_published_but_not_served_is_published_again(deployment:
 
 # Refusing.
 
+
 REFUSED: dict[str, tuple[Callable[[Deployment], Path], str, bool]] = {
     "loss": (lambda made: made.file(1, range(4, 21))[0], r"lacks 3 of the 20 incidents .*give --force", True),
     "age": (lambda made: made.file(1, date="2026-11-09T10:00:00Z")[0], r"served one of newer data.*give --force", True),
@@ -312,6 +313,17 @@ def test_a_mistake_is_refused_and_nothing_is_uploaded(deployment: Deployment, ki
     assert run("--force", path) is can_be_forced
     assert len(versions_of()) == can_be_forced
     assert ("publish_state: forced, although " in capsys.readouterr().err) is can_be_forced
+
+
+def test_aiids_snapshot_does_not_replace_other_records(deployment: Deployment, capsys: Output) -> None:
+    other = deployment.publish(1, kind="csv")
+    path, facts = deployment.file(2, date=LATER)
+    assert not run(path)
+    assert re.search(r"the served one of other records \(csv\).*give --force", error(capsys))
+    assert deployment.served == other.version
+    assert run(path, "--force")
+    assert deployment.served == facts.version
+    assert run(deployment.file(3, kind="csv")[0]), "the other way round it is a person's wish"
 
 
 def test_a_file_that_is_no_state_is_refused(deployment: Deployment, capsys: Output) -> None:
@@ -463,15 +475,35 @@ def test_a_rollback_that_was_killed_is_completed_by_the_same_command(
         assert Hold.read(deployment.bucket).versions == {each.version for each in held}
 
 
-def test_a_version_can_be_named_also_to_go_forward_again(deployment: Deployment) -> None:
+def test_a_version_can_be_named_also_to_go_forward_again(deployment: Deployment, capsys: Output) -> None:
     first = deployment.publish(1)
     deployment.publish(2)
     third = deployment.publish(3)
     assert run("--rollback", first.version)
     assert deployment.served == first.version
+    capsys.readouterr()
     assert run("--rollback", third.version)
     assert deployment.served == third.version
+    assert f"{third.version} doesn't count as taken back any more.\n" in capsys.readouterr().out
     assert third.version not in Hold.read(deployment.bucket).versions
+    assert run("--rollback"), "the state left behind isn't bad"
+    assert deployment.served == first.version
+
+
+def test_a_rollback_that_was_killed_can_be_called_off(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    deployment.publish(1)
+    second = deployment.publish(2)
+    with monkeypatch.context() as here:
+        here.setattr(publish_state, "publish_again", killed)
+        with pytest.raises(Killed):
+            main(["--rollback"])
+    count = len(versions_of())
+    assert run("--rollback", second.version)
+    assert (deployment.served, len(versions_of()), Hold.read(deployment.bucket)) == (second.version, count, Hold())
+    assert not run("--rollback", second.version)
+    assert "already the newest state" in error(capsys)
 
 
 @pytest.mark.parametrize(
@@ -534,7 +566,7 @@ def test_what_was_taken_back_is_published_again_only_by_force(deployment: Deploy
     assert deployment.served == first.version
     assert run("--force", deployment.folder / "2.pt")
     assert deployment.served == second.version
-    assert Hold.read(deployment.bucket) == Hold(LATER)
+    assert Hold.read(deployment.bucket) == Hold()
     assert run("--rollback"), "the state that was forced counts as any other"
     assert deployment.served == first.version
 

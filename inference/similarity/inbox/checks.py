@@ -9,7 +9,7 @@ import numpy as np
 
 from similarity.errors import StateError
 from similarity.inbox.bucket import Bucket
-from similarity.inbox.notes import Hold, Served
+from similarity.inbox.notes import SNAPSHOT_KIND, Hold, Served
 from similarity.incidents.facts import StateFacts
 from similarity.incidents.state import IncidentState, state_version
 
@@ -25,6 +25,13 @@ class LossError(RefusedError):
     """The new state lacks too many incidents of the served one."""
 
 
+def require_same_kind(facts: StateFacts, served: StateFacts) -> None:
+    """Raises RefusedError if a state of AIID's snapshots would replace other records. Unknown ones may be replaced."""
+    kind, before = facts.source.get("kind", ""), served.source.get("kind", "")
+    if kind == SNAPSHOT_KIND and before not in ("", SNAPSHOT_KIND):
+        raise RefusedError(f"the new state is made of AIID's snapshot, the served one of other records ({before}).")
+
+
 def require_not_older(facts: StateFacts, served: StateFacts) -> None:
     """Raises RefusedError if a state's data is older than that of the served one. An unknown time isn't older."""
     date, before = facts.source.get("date", ""), served.source.get("date", "")
@@ -37,7 +44,7 @@ def require_not_held(facts: StateFacts, hold: Hold) -> None:
     if facts.version in hold.versions:
         raise RefusedError(f"a rollback has taken this state back, {facts.version}.")
     date = facts.source.get("date", "")
-    if hold.source_date and facts.source.get("kind") == "aiid-snapshot" and date <= hold.source_date:
+    if hold.source_date and facts.source.get("kind") == SNAPSHOT_KIND and date <= hold.source_date:
         raise RefusedError(
             f"the state is made of the snapshot of {date or 'an unknown date'}, and a rollback has taken back a state "
             f"of that of {hold.source_date}; only a later snapshot can be published."

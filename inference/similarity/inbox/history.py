@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from similarity.errors import StateError
-from similarity.inbox.notes import Deployed, Hold
+from similarity.inbox.notes import Deployed, Hold, snapshot_date_of
 from similarity.inbox.publications import Publication
 
 _HOW_TO_LIST = "--list shows all"
@@ -23,15 +23,17 @@ class RollbackError(Exception):
 
 @dataclass(frozen=True)
 class Rollback:
-    """current: the newest usable state. target: the state to publish again. hold: to be written before that.
+    """current: the newest usable state. target: the state to publish again, which may be the current one.
 
-    The command can be killed between the two steps. If it is given again, it decides the same: the target is looked for
-    among the states older than the current one, and the target itself isn't held.
+    hold: to be written before that. released: to be written afterwards, because the target was held; None otherwise.
+    The command can be killed between two steps. If it is given again, it decides the same, because the hold says of the
+    target what it said before.
     """
 
     current: Publication
     target: Publication
     hold: Hold
+    released: Hold | None = None
 
 
 def current_of(history: Sequence[Publication], deployed: Deployed) -> Publication | None:
@@ -50,25 +52,39 @@ def ends_in_nonsense(history: Sequence[Publication]) -> bool:
 def rollback(history: Sequence[Publication], deployed: Deployed, hold: Hold, version: str = "") -> Rollback:
     """The rollback to `version`, or "" for the newest earlier state that wasn't taken back. Raises RollbackError.
 
-    It takes back all usable states that are newer than the target. A version that it goes back to isn't held any more.
-    If the newest publication isn't a usable state, the rollback takes back that one alone.
+    It takes back all usable states that were published after the target. But if the target was taken back itself, it was
+    good after all. The rollback then only releases it. If the newest publication isn't a usable state, the rollback
+    takes back that one alone.
     """
     current = current_of(history, deployed)
     if current is None or current.facts is None:
         raise RollbackError("the bucket has no state that the deployed model can use")
     if version:
         target = _named(history, deployed, version)
-        if version == current.facts.version and not ends_in_nonsense(history):
+        if version == current.facts.version:
+            # A rollback that was killed has left the current state held.
+            target = current
+        if target is current and version not in hold.versions and not ends_in_nonsense(history):
             raise RollbackError(f"{version} is already the newest state; {_HOW_TO_LIST}")
-    elif ends_in_nonsense(history):
+    elif ends_in_nonsense(history) and current.facts.version not in hold.versions:
         target = current
     else:
         target = _earlier(history, deployed, current.facts.version, hold)
+    assert target.facts
+    if target.facts.version in hold.versions:
+        return Rollback(current, target, hold, released=released(hold, target.facts.version, history))
     newer = history[: next(place for place, each in enumerate(history) if each is target)]
     for each in newer:
         if each.facts and deployed.can_use(each.facts):
             hold = hold.with_taken_back(each.facts)
-    return Rollback(current, target, hold.without(target.facts.version) if target.facts else hold)
+    return Rollback(current, target, hold)
+
+
+def released(hold: Hold, version: str, history: Sequence[Publication]) -> Hold:
+    """The hold without a version that was published again. Its date is that of the states that it still holds."""
+    versions = hold.versions - {version}
+    held = (each.facts for each in history if each.facts and each.facts.version in versions)
+    return Hold(max(map(snapshot_date_of, held), default=""), versions)
 
 
 def _earlier(history: Sequence[Publication], deployed: Deployed, current: str, hold: Hold) -> Publication:

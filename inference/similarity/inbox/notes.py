@@ -5,7 +5,7 @@ The job `shelve_state` writes served.json. `scripts/publish_state.py` writes hol
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +13,9 @@ from similarity.errors import StateError
 from similarity.inbox.bucket import HOLD_KEY, SERVED_KEY, Bucket, InboxError
 from similarity.incidents.facts import StateFacts
 from similarity.incidents.state import TIME_FORMAT
+
+# The `source.kind` of states that are made of AIID's snapshots.
+SNAPSHOT_KIND = "aiid-snapshot"
 
 
 @dataclass(frozen=True)
@@ -95,13 +98,7 @@ class Hold:
     versions: frozenset[str] = frozenset()
 
     def with_taken_back(self, facts: StateFacts) -> Hold:
-        # Other sources have no date to compare with.
-        date = facts.source.get("date", "") if facts.source.get("kind") == "aiid-snapshot" else ""
-        return Hold(max(self.source_date, date), self.versions | {facts.version})
-
-    def without(self, version: str) -> Hold:
-        """After a state was published although it had been taken back."""
-        return replace(self, versions=self.versions - {version})
+        return Hold(max(self.source_date, snapshot_date_of(facts)), self.versions | {facts.version})
 
     def write(self, bucket: Bucket) -> None:
         """Raises InboxError."""
@@ -120,6 +117,11 @@ class Hold:
                 f"s3://{bucket.name}/{HOLD_KEY} isn't a note about states taken back: {error}; restore its earlier "
                 "version in S3"
             ) from error
+
+
+def snapshot_date_of(facts: StateFacts) -> str:
+    """The date of the snapshot that a state is made of; "" for other sources, whose dates mean something else."""
+    return facts.source.get("date", "") if facts.source.get("kind") == SNAPSHOT_KIND else ""
 
 
 def now() -> str:

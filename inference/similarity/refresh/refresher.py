@@ -17,7 +17,7 @@ from similarity.encoder.text_encoder import TextEncoder
 from similarity.errors import ModelError, SimilarityError, StateError, one_line, reason_of
 from similarity.inbox.bucket import STATE_KEY, Bucket, InboxError, Stored
 from similarity.inbox.checks import LossError, require_about_as_many, require_most_incidents, served_state
-from similarity.inbox.notes import Hold, Served, iso, now
+from similarity.inbox.notes import SNAPSHOT_KIND, Hold, Served, iso, now
 from similarity.inbox.publications import facts_of, publish
 from similarity.incidents.facts import StateFacts
 from similarity.incidents.ranking import Ranking
@@ -41,7 +41,6 @@ MOST_COMPUTED = 300
 # Before the time limit, so that what was computed gets into the bucket. A text takes 10 s on the smallest Lambda.
 RESERVE_S = 60.0
 
-_KIND = "aiid-snapshot"
 # So many bad rows are named.
 _NAMED = 5
 
@@ -73,7 +72,9 @@ class RefreshError(Exception):
 
 
 class NotPublishedError(RefreshError):
-    """A person must act: another run would come to the same result."""
+    """A person must act: another run would come to the same result. snapshot: its name, None if nobody looked."""
+
+    snapshot: str | None = None
 
 
 class OutOfTimeError(RefreshError):
@@ -137,6 +138,13 @@ class Refresher:
         snapshot = newest_snapshot(snapshots_url())
         if reason := _not_newer(snapshot, served, hold):
             return Result(reason=reason, snapshot=snapshot.name)
+        try:
+            return self._publish(snapshot, served)
+        except NotPublishedError as error:
+            error.snapshot = snapshot.name
+            raise
+
+    def _publish(self, snapshot: Snapshot, served: Served) -> Result:
         options = _Options.of(served)
         with self._computer(options) as computer:
             built = self._build(self._database(snapshot, options), options, computer)
@@ -168,7 +176,7 @@ class Refresher:
         if facts is None or not served.deployed.can_use(facts):
             return ""
         kind, date = facts.source.get("kind"), _facts_date(facts)
-        if kind != _KIND:
+        if kind != SNAPSHOT_KIND:
             data = one_line(kind or "unknown data")
             return f"A state that isn't served yet isn't made of a snapshot of AIID, but of {data}."
         if snapshot and snapshot.date < date:
@@ -185,7 +193,7 @@ class Refresher:
                 extra={"snapshot": snapshot.name, "count": problems.count, "first": problems.first},
             )
         path.unlink()  # It makes room for the store of vectors.
-        if database.source.kind != _KIND:
+        if database.source.kind != SNAPSHOT_KIND:
             raise SourceError(f"{snapshot.name} wasn't read as a snapshot of AIID.")
         return database
 
@@ -350,7 +358,7 @@ def _not_ours(served: Served | None) -> str:
     if served is None:
         return "The bucket has no served.json yet; the job shelve_state writes it."
     kind = served.state.source.get("kind")
-    if kind != _KIND:
+    if kind != SNAPSHOT_KIND:
         return f"The served state isn't made of a snapshot of AIID, but of {one_line(kind or 'unknown data')}."
     return ""
 

@@ -546,6 +546,7 @@ def test_too_many_texts_are_counted_before_the_first_is_computed(
     line = computed.line()
     assert (line.levelname, line.getMessage()) == ("ERROR", "state not published")
     assert line.reason == answer["reason"] == "2 texts would have to be computed, but at most 1 are allowed."
+    assert line.snapshot == answer["snapshot"] == NEXT_MONDAY
     assert line.remedy == (
         "On a laptop: python scripts/publish_state.py --fetch-vectors; python scripts/build_state.py --latest "
         "--vectors computed; python scripts/publish_state.py inference/model/incident_cls.pt"

@@ -104,8 +104,26 @@ def test_a_version_can_be_named_also_one_that_was_taken_back() -> None:
     back = rollback(ABC, DEPLOYED, Hold(), A.version)
     assert (back.target, back.hold.versions) == (ABC[2], versions(B, C))
     forward = rollback(published(ABC, back), DEPLOYED, back.hold, B.version)
-    assert forward.target is ABC[1]
-    assert forward.hold.versions == versions(A, C)
+    assert (forward.target, forward.hold, forward.released) == (ABC[1], back.hold, Hold(versions=versions(C)))
+    again = rollback(published(published(ABC, back), forward), DEPLOYED, Hold(versions=versions(C)))
+    assert (version(again.target), again.hold.versions) == (A.version, versions(B, C)), "A wasn't taken back"
+
+
+def test_a_state_that_a_killed_rollback_has_left_held_can_be_released() -> None:
+    killed = rollback(ABC, DEPLOYED, Hold()).hold
+    found = rollback(ABC, DEPLOYED, killed, C.version)
+    assert (found.target, found.current, found.released) == (ABC[0], ABC[0], Hold())
+
+
+def test_the_date_of_the_hold_is_that_of_the_states_that_it_still_holds() -> None:
+    dated = [publication(facts(letter, day=day), day) for letter, day in (("d", 9), ("c", 6), ("b", 3), ("a", 2))]
+    back = rollback(dated, DEPLOYED, Hold(), "a" * 16)
+    assert back.hold.source_date == "2026-11-09T10:00:00Z"
+    history = published(dated, back)
+    for version_, date in (("d" * 16, "2026-11-06T10:00:00Z"), ("b" * 16, "2026-11-09T10:00:00Z")):
+        found = rollback(history, DEPLOYED, back.hold, version_)
+        assert found.released
+        assert found.released.source_date == date
 
 
 def test_the_hold_keeps_the_latest_date_of_a_snapshot() -> None:
@@ -176,8 +194,14 @@ def happened(
     assert wanted or nonsense or version(target) not in hold.versions
     newer = {version(each) for each in history[:place] if each.facts and DEPLOYED.can_use(each.facts)}
     assert (version(found.current) in newer) == (target is not found.current)
-    assert nonsense or version(target) != version(found.current)
-    assert found.hold.versions == (hold.versions | newer) - {version(target)}
+    if target is found.current:
+        assert nonsense or version(target) in hold.versions
+        assert nonsense or wanted
+    if version(target) in hold.versions:
+        newer = set()
+        assert found.released
+        assert found.released.versions == hold.versions - {version(target)}
+    assert found.hold.versions == hold.versions | newer
     dates = {each.facts.source.get("date", "") for each in history[:place] if each.facts and version(each) in newer}
     assert found.hold.source_date == max({hold.source_date, *dates})
     # Killed after hold.json was written, and given again.
@@ -188,7 +212,7 @@ def happened(
     current = current_of(history, DEPLOYED)
     assert current
     assert version(current) == version(target)
-    return history, found.hold
+    return history, found.released or found.hold
 
 
 @pytest.mark.slow
