@@ -52,8 +52,8 @@ def ends_in_nonsense(history: Sequence[Publication]) -> bool:
 def rollback(history: Sequence[Publication], deployed: Deployed, hold: Hold, version: str = "") -> Rollback:
     """The rollback to `version`, or "" for the newest earlier state that wasn't taken back. Raises RollbackError.
 
-    It takes back all usable states that were published after the target. But if the target was taken back itself, it was
-    good after all. The rollback then only releases it. If the newest publication isn't a usable state, the rollback
+    It takes back all usable states that were published after the target. But if the target was taken back itself, it
+    was good after all. The rollback then only releases it. If the newest publication isn't a usable state, the rollback
     takes back that one alone.
     """
     current = current_of(history, deployed)
