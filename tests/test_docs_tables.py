@@ -15,10 +15,11 @@ from pathlib import Path
 import aws_cdk as cdk
 import pytest
 
+import publishing.api
 from example_project import copy_inference_with_examples
 from infrastructure.config import Config, ConfigError, env_file
 from infrastructure.stack import build_app
-from jobs import inbox_steps
+from jobs import inbox_steps, refresh
 from pages import (
     API,
     DEPLOYING,
@@ -26,6 +27,7 @@ from pages import (
     DOCS,
     OPERATIONS,
     PAGES,
+    PUBLISHING,
     PYTHON,
     README,
     REFRESH,
@@ -40,7 +42,8 @@ from pages import (
 )
 from similarity.api.events import Endpoint
 from similarity.api.routes import ALLOWED_HEADERS, METHODS, find_handlers
-from similarity.inbox import publications
+from similarity.inbox import checks, publications
+from similarity.refresh import refresher
 from similarity.shelf import models, served, writer
 from tiny import ROOT, Deployed
 
@@ -263,22 +266,38 @@ def test_the_fields_of_an_answer_are_those_of_the_table(deployed: Deployed, capl
 
 
 @pytest.mark.parametrize(
-    ("sentence", "real", "written"),
+    ("page", "sentence", "real", "written"),
     [
-        ("waits for the shelf for one second at most", served.WAIT_S, 1),
-        ("If its last look at the shelf is more than a minute old", served.STALE_S, 60),
-        ("looks in the background, every 10 s", served.LOOK_S, 10),
-        ("after pauses that grow from 10 s to an hour", (served.FIRST_PAUSE_S, served.LONGEST_PAUSE_S), (10, 3600)),
-        ("the newest three states", writer.KEPT_STATES, 3),
-        ("on the shelf for less than a day", writer.KEPT_S, 86_400),
-        ("dated more than five minutes ahead", writer.MAX_AHEAD_S, 300),
-        ("or takes more than 5 s", models.START_S, 5),
-        ("tries the four versions before it", inbox_steps.TRIED_VERSIONS, 5),
-        ("or larger than 100 MB", publications.LARGEST_STATE_BYTES, 100_000_000),
+        (OPERATIONS, "waits for the shelf for one second at most", served.WAIT_S, 1),
+        (OPERATIONS, "If its last look at the shelf is more than a minute old", served.STALE_S, 60),
+        (OPERATIONS, "looks in the background, every 10 s", served.LOOK_S, 10),
+        (
+            OPERATIONS,
+            "after pauses that grow from 10 s to an hour",
+            (served.FIRST_PAUSE_S, served.LONGEST_PAUSE_S),
+            (10, 3600),
+        ),
+        (OPERATIONS, "the newest three states", writer.KEPT_STATES, 3),
+        (OPERATIONS, "on the shelf for less than a day", writer.KEPT_S, 86_400),
+        (OPERATIONS, "dated more than five minutes ahead", writer.MAX_AHEAD_S, 300),
+        (OPERATIONS, "or takes more than 5 s", models.START_S, 5),
+        (OPERATIONS, "tries the four versions before it", inbox_steps.TRIED_VERSIONS, 5),
+        (OPERATIONS, "or larger than 100 MB", publications.LARGEST_STATE_BYTES, 100_000_000),
+        (PUBLISHING, "waits up to two minutes", publishing.api.WAIT_S, 120),
+        (PUBLISHING, "or has more than 100 MB", publications.LARGEST_STATE_BYTES, 100_000_000),
+        (PUBLISHING, "lacks more than 10 % of the served incidents", checks.MOST_LOST, 0.1),
+        (REFRESH, "| 300 texts to compute,", refresher.MOST_COMPUTED, 300),
+        (REFRESH, "| 10 % of the incidents lost |", checks.MOST_LOST, 0.1),
+        (
+            REFRESH,
+            "| 15 minutes, Lambda's longest run | 60 s earlier,",
+            (refresh.TIMEOUT_S, refresher.RESERVE_S),
+            (900, 60),
+        ),
     ],
 )
-def test_the_shelf_takes_the_time_that_is_written(sentence: str, real: object, written: object) -> None:
-    assert sentence in " ".join(text_of(OPERATIONS).split())
+def test_the_code_has_the_numbers_that_are_written(page: Path, sentence: str, real: object, written: object) -> None:
+    assert sentence in " ".join(text_of(page).split())
     assert real == written
 
 

@@ -253,10 +253,11 @@ def test_health_says_that_a_text_is_still_answered(deployed: Deployed, tiny_stat
     assert healthy()["state"] == ask()["state"] != before["state"]
 
 
-def test_health_says_that_a_text_is_no_longer_answered(deployed: Deployed) -> None:
+@pytest.mark.parametrize("missing", ["model.safetensors", "encoder.onnx"])
+def test_health_says_that_a_text_is_no_longer_answered(missing: str, deployed: Deployed) -> None:
     """Nothing was loaded before the files went, so nothing serves on."""
     healthy()
-    (deployed.model_dir / "model.safetensors").unlink()
+    (deployed.model_dir / missing).unlink()
     assert health() == (503, {"warnings": [], "msg": MODEL_GONE})
     assert importlib.import_module("similar").handler({"text": "a"}, None)["statusCode"] == 503
 

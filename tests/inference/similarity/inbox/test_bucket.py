@@ -64,6 +64,16 @@ def test_versions_are_listed_newest_first(bucket: Bucket, path: Path) -> None:
     assert [each.version_id for each in bucket.versions("key")] == ids[::-1] == versions_of("key")
 
 
+def test_a_large_file_is_written_with_one_put(bucket: Bucket, path: Path) -> None:
+    """boto3's own upload makes several parts of more than 8 MB. S3 dates those by the start."""
+    path.write_bytes(bytes(9 << 20))
+    bucket.upload(path, "key")
+    found = bucket.look_at("key")
+    assert found
+    # https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html: the ETag of several parts has a "-".
+    assert "-" not in found.etag
+
+
 @pytest.mark.slow
 def test_more_versions_than_a_page_of_s3_are_listed(bucket: Bucket) -> None:
     for number in range(7):
