@@ -285,7 +285,9 @@ def list_states(run: Run) -> int:
         facts = each.facts
         columns = ["-"] * 5
         if facts:
-            date, model = facts.source.get("date", ""), one_line(facts.model.rpartition("/")[2])[:_LONGEST_MODEL]
+            date, model = facts.source.get("date", ""), one_line(facts.model.rpartition("/")[2])
+            if len(model) > _LONGEST_MODEL:
+                model = model[: _LONGEST_MODEL - 1] + "…"
             columns = [facts.version, str(facts.incidents), str(facts.reports), date or "-", model or "-"]
         rows.append([each.time or "-", *columns, ", ".join(marks)])
     with writing_stdout("publish_state"):

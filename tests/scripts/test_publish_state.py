@@ -616,7 +616,7 @@ def test_the_list_says_what_became_of_each_state(deployment: Deployment, capsys:
         (deployed, ["deployed"]),
     ]
     assert [row[-1] for row in rows[:3]] == ["other limit", "other model", "unusable"]
-    assert rows[3][2:6] == ["20", "20", LATE, "very-long-name-of-a-model-th"]
+    assert rows[3][2:6] == ["20", "20", LATE, "very-long-name-of-a-model-t…"]
     deployment.service.works = False
     run_job_before = deployment.bucket.read_note(SERVED_KEY)
     put_by_hand(deployment.file(5)[0].read_bytes())

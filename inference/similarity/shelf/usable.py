@@ -6,6 +6,8 @@ in the model's folder. The model isn't loaded for this.
 
 from __future__ import annotations
 
+from threading import Lock
+
 from similarity.encoder.model_folder import ModelFiles
 from similarity.encoder.text_encoder import open_folder
 from similarity.encoder.tokens import TEXT_PREPARATION
@@ -22,8 +24,9 @@ class FolderModel:
         self.files = ModelFiles(settings.model_dir, settings.model_filename)
         self._model_uri = settings.model_uri
         self._own_state_path = settings.state_path
-        # Inode, size and time of the folder's own state, and its limit. A start asks several times.
+        # Inode, size and time of the folder's own state, and its limit. A start asks several times, in two threads.
         self._own_limit: tuple[tuple[int, int, int], int] | None = None
+        self._lock = Lock()
 
     def is_there(self) -> bool:
         return any(path.exists() for path in self.files.paths)
@@ -55,12 +58,13 @@ class FolderModel:
         """
         if not self._own_state_path.exists():
             return self.longest_input
-        stat = self._own_state_path.stat()
-        seen, known = (stat.st_ino, stat.st_size, stat.st_mtime_ns), self._own_limit
-        if known is None or known[0] != seen:
-            own = IncidentState.load(self._own_state_path)
-            own.facts().require_limit_within(self.longest_input)
-            known = self._own_limit = seen, own.max_tokens
+        with self._lock:
+            stat = self._own_state_path.stat()
+            seen, known = (stat.st_ino, stat.st_size, stat.st_mtime_ns), self._own_limit
+            if known is None or known[0] != seen:
+                own = IncidentState.load(self._own_state_path)
+                own.facts().require_limit_within(self.longest_input)
+                known = self._own_limit = seen, own.max_tokens
         return known[1] or self.longest_input
 
     def require_loadable(self, engine: Engine, precision: Precision) -> None:

@@ -48,6 +48,9 @@ from snapshots import Snapshot, dump, embedding, form_hash, incident, report
 from tiny import ROOT, TINY_MAX_TOKENS
 from tiny import Deployed as Files
 
+# All its parameters together take a minute.
+pytestmark = pytest.mark.slow
+
 PAGE = "/research/snapshots/"
 MONDAY, NEXT_MONDAY = "backup-20261116100000.tar.bz2", "backup-20261123100000.tar.bz2"
 MONDAYS = {MONDAY: "2026-11-16T10:00:00Z", NEXT_MONDAY: "2026-11-23T10:00:00Z"}
@@ -430,7 +433,6 @@ with moto.mock_aws():
 """
 
 
-@pytest.mark.slow
 def test_the_engine_onnx_computes_without_torch_and_prints_nothing(computed: Service, tmp_path: Path) -> None:
     note = tmp_path / "served.json"
     note.write_text(json.dumps(computed.bucket.read_note(SERVED_KEY)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -168,6 +169,8 @@ def test_a_start_reads_the_images_state_once_for_its_limit(
 
     def load_and_note(path: Path) -> IncidentState:
         loaded.append(path)
+        if path == image.state_path:
+            time.sleep(0.1)  # The look at the shelf and the encoder ask meanwhile, each in a thread of its own.
         return load(path)
 
     monkeypatch.setattr(IncidentState, "load", load_and_note)
