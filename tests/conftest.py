@@ -12,10 +12,9 @@ from typing import Any
 import hypothesis
 import pytest
 import torch
-from moto import mock_aws
 
 import build_state
-from buckets import BUCKET, REGION, SetTime, make_bucket
+from buckets import BUCKET, REGION, SetTime, make_bucket, stand_in_for_aws
 from hub_server import Hub, running_hub
 from lambdas import Image, PassTime
 from similarity.encoder.loading import load_encoder
@@ -92,9 +91,9 @@ def image(deployed: Deployed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     """The bucket of the stack, for jobs of this process. It is empty yet."""
-    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
-    monkeypatch.setenv("STATE_BUCKET", BUCKET)
-    with mock_aws():
+    with stand_in_for_aws(monkeypatch):
+        monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+        monkeypatch.setenv("STATE_BUCKET", BUCKET)
         yield make_bucket()
 
 

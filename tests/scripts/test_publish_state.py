@@ -18,22 +18,10 @@ from botocore.exceptions import ClientError, NoCredentialsError, SSOTokenLoadErr
 from botocore.model import OperationModel
 
 import publish_state
+from buckets import BUCKET, REGION, make_bucket, our_client, put_by_hand, raw_client, stand_in_for_aws, versions_of
 from pages import JSON, PUBLISHING, SHELL, require_same_shape
 from publish_state import main
-from published import (
-    BUCKET,
-    DEPLOYED,
-    REGION,
-    make_bucket,
-    our_client,
-    put_by_hand,
-    raw_client,
-    run_job,
-    saved,
-    stand_in_for_aws,
-    state,
-    versions_of,
-)
+from published import DEPLOYED, run_job, saved, state
 from publishing.stack import StackError, explained, find_stack, region_of
 from similarity.inbox import publications
 from similarity.inbox.bucket import HOLD_KEY, SERVED_KEY, STATE_KEY, STORE_KEY, Bucket, s3_client

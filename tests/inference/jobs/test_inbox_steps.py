@@ -21,14 +21,15 @@ from botocore.exceptions import ClientError, EndpointConnectionError, Incomplete
 from botocore.response import StreamingBody
 from moto.server import ThreadedMotoServer
 
-from buckets import BUCKET, REGION, SetTime, content_of, make_bucket, publish_state, put_by_hand
+from buckets import BUCKET, REGION, SetTime, make_bucket, put_by_hand
 from jobs import inbox_steps
 from jobs.shelve_state import ShelvingError
 from lambdas import OBJECT_CREATED, SCHEDULED, Image, PassTime, days_ago, make_old, start_again, titles, with_titles
 from processes import kill_before
+from published import content_of, publish_state
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.inbox import publications as inbox_publications
-from similarity.inbox.bucket import STATE_KEY, Bucket, InboxError, deployed_key
+from similarity.inbox.bucket import STATE_KEY, Bucket, InboxError, deployed_key, s3_client
 from similarity.inbox.notes import Served, iso
 from similarity.inbox.publications import facts_of, publications, publish_again
 from similarity.incidents.ranking import Ranking
@@ -244,7 +245,7 @@ def test_another_object_beside_the_states_is_none(
     set_s3_time(NOW - timedelta(hours=2))
     publish_state(bucket, good)
     set_s3_time(NOW - timedelta(hours=1))
-    put_by_hand(bucket, b"nonsense", f"{STATE_KEY}.bak")
+    put_by_hand(b"nonsense", f"{STATE_KEY}.bak")
     assert image.call_job(SCHEDULED)["note"] == ""
 
 
@@ -314,7 +315,7 @@ def test_a_copy_that_was_deleted_is_made_again(image: Image, bucket: Bucket) -> 
 def test_an_object_that_was_put_there_by_hand_is_served_and_named(
     image: Image, bucket: Bucket, good: IncidentState
 ) -> None:
-    version_id = put_by_hand(bucket, content_of(good))
+    version_id = put_by_hand(content_of(good))
     answer = image.call_job(OBJECT_CREATED)
     assert answer["serves"] == answer["published"]
     said = note(bucket)
@@ -353,7 +354,7 @@ def test_nonsense_in_the_bucket_leaves_the_last_good_state(
     version = publish_state(bucket, good)
     name = image.call_job(OBJECT_CREATED)["serves"]
     set_s3_time(NOW)
-    version_id = put_by_hand(bucket, nonsense(good))
+    version_id = put_by_hand(nonsense(good))
     if fresh:
         new_file_system(image)
     bucket._client.delete_object(Bucket=BUCKET, Key="served.json")
@@ -433,7 +434,7 @@ def test_older_versions_are_nobody_s_trouble_and_five_are_tried(
 ) -> None:
     publish_state(bucket, good)
     for _ in range(3):
-        put_by_hand(bucket, b"nonsense")
+        put_by_hand(b"nonsense")
     publish_state(bucket, of_another_model)
     answer = image.call_job(SCHEDULED)
     assert answer["serves"] == answer["published"]
@@ -641,7 +642,7 @@ def bucket_of_processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     }.items():
         monkeypatch.setenv(name, value)
     try:
-        yield make_bucket()
+        yield make_bucket(s3_client())
     finally:
         server.stop()
 

@@ -14,19 +14,18 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import boto3
-import moto
 import numpy as np
 import pytest
 
 import build_state
 import snapshots
+from buckets import BUCKET, put_by_hand, raw_client
 from jobs import refresh
 from models.export import export
 from similarity.encoder.torch_encoder import TorchEncoder
@@ -175,21 +174,20 @@ class Service:
 
 @pytest.fixture
 def service(
-    deployed: Files, host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> Iterator[Service]:
+    deployed: Files,
+    bucket: Bucket,
+    host: Host,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> Service:
     """Serves a state of Monday's snapshot, all of whose vectors are computed. The page has that snapshot only."""
     caplog.set_level(logging.INFO)
     tmp = tmp_path / "tmp"
     tmp.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp))
     monkeypatch.setenv("SNAPSHOTS_URL", f"{host.url}{PAGE}")
-    monkeypatch.setenv("STATE_BUCKET", "states")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-    with moto.mock_aws():
-        client = boto3.client("s3")
-        client.create_bucket(Bucket="states", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
-        client.put_bucket_versioning(Bucket="states", VersioningConfiguration={"Status": "Enabled"})
-        yield Service(deployed, Bucket("states"), host, tmp, caplog)
+    return Service(deployed, bucket, host, tmp, caplog)
 
 
 def built(service: Service, path: Path, *options: str, keep: bool = False) -> IncidentState:
@@ -417,15 +415,16 @@ def test_an_image_of_int8_refreshes_a_state_of_float32(computed: Service, monkey
 
 
 WITHOUT_TORCH = """
-import json, sys, boto3, moto
+import json, os, sys, boto3, moto
 sys.path.insert(0, sys.argv[1])
 sys.modules["torch"] = None
 from pathlib import Path
 with moto.mock_aws():
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="states", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
-    client.put_bucket_versioning(Bucket="states", VersioningConfiguration={"Status": "Enabled"})
-    client.put_object(Bucket="states", Key="served.json", Body=Path(sys.argv[2]).read_bytes())
+    client, bucket = boto3.client("s3"), os.environ["STATE_BUCKET"]
+    region = {"LocationConstraint": os.environ["AWS_DEFAULT_REGION"]}
+    client.create_bucket(Bucket=bucket, CreateBucketConfiguration=region)
+    client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    client.put_object(Bucket=bucket, Key="served.json", Body=Path(sys.argv[2]).read_bytes())
     from jobs import refresh
     class Context:
         def get_remaining_time_in_millis(self): return 900_000
@@ -482,7 +481,7 @@ def stored(service: Service) -> int:
 
 
 def test_without_a_store_it_makes_one(computed: Service) -> None:
-    boto3.client("s3").delete_object(Bucket="states", Key=STORE_KEY)
+    raw_client().delete_object(Bucket=BUCKET, Key=STORE_KEY)
     assert computed.refresh()["vectors"] == {"computed": 8}
     assert stored(computed) == 8
 
@@ -521,7 +520,7 @@ def test_two_runs_at_once_both_end_well(computed: Service, monkeypatch: pytest.M
 
     def run_another() -> None:
         result = Refresher(
-            Bucket("states"),
+            Bucket(BUCKET),
             settings,
             other,
             require_usable=FolderModel(settings).require_usable,
@@ -672,7 +671,7 @@ def test_it_gives_up_if_the_service_has_moved_on(
         if change == "hold":
             Hold(MONDAYS[NEXT_MONDAY]).write(computed.bucket)
         if change == "gone":
-            boto3.client("s3").delete_object(Bucket="states", Key=SERVED_KEY)
+            raw_client().delete_object(Bucket=BUCKET, Key=SERVED_KEY)
 
     while_built(monkeypatch, move_on)
     answer = computed.refresh()
@@ -707,7 +706,7 @@ def test_a_rollback_in_the_last_moment_wins(computed: Service, monkeypatch: pyte
     def roll_back_first(bucket: Bucket, path: Path, key: str, *rest: Any, **options: Any) -> str:
         if key == STATE_KEY and path.is_relative_to(computed.tmp):
             Hold().with_taken_back(bad.facts()).write(bucket)
-            boto3.client("s3").put_object(Bucket="states", Key=STATE_KEY, Body=content + b" ")
+            put_by_hand(content + b" ")
         return upload(bucket, path, key, *rest, **options)
 
     monkeypatch.setattr(Bucket, "upload", roll_back_first)
@@ -804,14 +803,13 @@ def test_an_archive_that_can_not_be_read_raises(damage: str, computed: Service) 
 @pytest.mark.parametrize("key", [SERVED_KEY, HOLD_KEY])
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b"{}", b'{"source_date": 1, "versions": 2, "state": 3}'])
 def test_notes_that_are_nonsense_raise(key: str, content: bytes, computed: Service) -> None:
-    client = boto3.client("s3")
     note = computed.bucket.read_note(key)
-    client.put_object(Bucket="states", Key=key, Body=content)
+    put_by_hand(content, key)
     line = failure(computed, InboxError)
     assert key in line.reason
     assert computed.asked() == []
     if note is None:
-        client.delete_object(Bucket="states", Key=key)
+        raw_client().delete_object(Bucket=BUCKET, Key=key)
     else:
         computed.bucket.write_note(key, note)
     then_it_works(computed)
@@ -880,7 +878,7 @@ def test_wherever_a_run_is_killed_the_next_one_heals(computed: Service, monkeypa
         """A client of S3 that dies after some calls."""
 
         def __init__(self) -> None:
-            self._client = boto3.client("s3")
+            self._client = raw_client()
 
         def __getattr__(self, name: str) -> Any:
             left[0] -= 1

@@ -9,7 +9,7 @@ from unittest.mock import Mock
 import pytest
 from botocore.httpsession import URLLib3SSLError
 
-from published import BUCKET, REGION, put_by_hand, raw_client, versions_of
+from buckets import BUCKET, REGION, put_by_hand, raw_client, versions_of
 from similarity.inbox.bucket import STATE_KEY, Bucket, ChangedError, InboxError, s3_client
 
 

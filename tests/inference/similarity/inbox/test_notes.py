@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from published import DEPLOYED, put_by_hand, state
+from buckets import put_by_hand
+from published import DEPLOYED, state
 from similarity.errors import StateError
 from similarity.inbox.bucket import HOLD_KEY, SERVED_KEY, Bucket, InboxError
 from similarity.inbox.notes import Hold, Served

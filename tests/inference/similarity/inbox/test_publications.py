@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from published import BUCKET, put_by_hand, raw_client, saved, state, versions_of
+from buckets import BUCKET, put_by_hand, raw_client, versions_of
+from published import saved, state
 from similarity.errors import StateError
 from similarity.inbox.bucket import DEPLOYED_PREFIX, STATE_KEY, Bucket, deployed_key
 from similarity.inbox.notes import iso

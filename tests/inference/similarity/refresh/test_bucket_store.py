@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from published import make_bucket, put_by_hand, stand_in_for_aws, versions_of
+from buckets import put_by_hand, versions_of
 from similarity.inbox.bucket import STORE_KEY, Bucket, ChangedError, InboxError
 from similarity.refresh.bucket_store import Exchange, fetch_vectors, share_vectors
 from similarity.refresh.vector_store import MadeWith, StoreError, VectorStore
 from tiny import cleared
 
 MADE_WITH = MadeWith("0123abcd", "torch", "float32", 2000)
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    with stand_in_for_aws(monkeypatch):
-        yield make_bucket()
 
 
 @pytest.fixture
