@@ -37,7 +37,8 @@ from pathlib import Path
 
 from publishing.api import WAIT_S, Answer, health, wait_for
 from publishing.stack import Stack, StackError, find_stack, region_of, remedy_of
-from similarity.errors import StateError, one_line
+from publishing.tables import compared, listed
+from similarity.errors import StateError
 from similarity.inbox.bucket import Bucket, InboxError, s3_client
 from similarity.inbox.checks import (
     RefusedError,
@@ -49,9 +50,8 @@ from similarity.inbox.checks import (
     served_state,
 )
 from similarity.inbox.history import RollbackError, current_of, ends_in_nonsense, released, rollback
-from similarity.inbox.notes import Deployed, Hold, Served
+from similarity.inbox.notes import Hold, Served
 from similarity.inbox.publications import (
-    Publication,
     publications,
     publish,
     publish_again,
@@ -67,7 +67,6 @@ from similarity.settings import DEFAULT_STACK_NAME
 from states.building import STORE_FILENAME
 
 CACHE_DIR = ROOT / ".cache"
-_LONGEST_MODEL = 28
 
 
 class PublishError(Exception):
@@ -232,23 +231,10 @@ def wait_and_report(run: Run, before: StateFacts, new: StateFacts) -> int:
         answer = wait_for(run.stack.api_url, new.version)
     if before.version != new.version:
         with writing_stdout("publish_state"):
-            print("\n".join(aligned(comparison(before, new))))
+            print(compared(before, new))
     if answer.version != new.version:
         raise PublishError(not_switched(run, answer, new.version))
     return 0
-
-
-def comparison(before: StateFacts, new: StateFacts) -> list[list[str]]:
-    rows = [["", "before", "published"]]
-    for name, of in (
-        ("version", lambda facts: facts.version),
-        ("incidents", lambda facts: str(facts.incidents)),
-        ("reports", lambda facts: str(facts.reports)),
-        ("built at", lambda facts: facts.built_at),
-        ("source date", lambda facts: facts.source.get("date", "")),
-    ):
-        rows.append([name, of(before) or "unknown", of(new) or "unknown"])
-    return rows
 
 
 def not_switched(run: Run, answer: Answer, version: str) -> str:
@@ -273,57 +259,9 @@ def list_states(run: Run) -> int:
     if served is None:
         say("there is no served.json yet, so no state is marked as served or as one of another model")
     history = publications(run.bucket)
-    rows = [["time", "version", "incidents", "reports", "source date", "model", ""]]
-    shown = place_of_served(history, served)
-    newest = current_of(history, served.deployed) if served else None
-    for each in history:
-        marks = marks_of(each, served.deployed if served else None, hold)
-        if each is shown:
-            marks.insert(0, "served")
-        elif each is newest:
-            marks.insert(0, "not served yet")
-        facts = each.facts
-        columns = ["-"] * 5
-        if facts:
-            date, model = facts.source.get("date", ""), one_line(facts.model.rpartition("/")[2])
-            if len(model) > _LONGEST_MODEL:
-                model = model[: _LONGEST_MODEL - 1] + "…"
-            columns = [facts.version, str(facts.incidents), str(facts.reports), date or "-", model or "-"]
-        rows.append([each.time or "-", *columns, ", ".join(marks)])
     with writing_stdout("publish_state"):
-        print("\n".join(aligned(rows)) if history else "Nothing has been published or deployed yet.")
+        print(listed(history, served, hold) if history else "Nothing has been published or deployed yet.")
     return 0
-
-
-def place_of_served(history: list[Publication], served: Served | None) -> Publication | None:
-    """The served publication. A state may have been published several times; served.json says which one counts."""
-    if served is None:
-        return None
-    place = (served.key, served.version_id)
-    same = [each for each in history if each.facts and each.facts.version == served.state.version]
-    return next((each for each in same if (each.stored.key, each.stored.version_id) == place), next(iter(same), None))
-
-
-def marks_of(publication: Publication, deployed: Deployed | None, hold: Hold) -> list[str]:
-    marks = ["deployed"] if publication.is_deployed else []
-    facts = publication.facts
-    if facts is None:
-        return [*marks, "unusable"]
-    if facts.version in hold.versions:
-        marks.append("taken back")
-    if deployed and not deployed.can_use(facts):
-        try:
-            facts.require_made_by(deployed, deployed.model)
-            marks.append("other limit")
-        except StateError:
-            marks.append("other model")
-    return marks
-
-
-def aligned(rows: list[list[str]]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def fetch(run: Run, store: Path) -> int:

@@ -151,7 +151,7 @@ class Bucket:
         return str(answer.get("VersionId", ""))
 
     def copy(self, source: Stored, key: str, metadata: Mapping[str, str] | None = None) -> str:
-        """Copies a version within the bucket, as a new version of `key`, whose id it returns.
+        """Copies a version within the bucket. Returns the id of the new version of `key`.
 
         metadata: replaces that of the source.
         """
