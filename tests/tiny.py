@@ -130,14 +130,15 @@ def write_tiny_longformer(
 
 def state_of_texts(encoder: TextEncoder, texts: dict[int, str]) -> IncidentState:
     """A state in which each incident has one text, its title."""
-    ids = sorted(texts)
+    ids, of_reports = sorted(texts), encoder.for_reports()
     return IncidentState(
         incident_ids=np.array(ids),
         report_counts=np.ones(len(ids), dtype=np.int64),
-        means=np.stack([encoder.encode(texts[incident_id]).vector for incident_id in ids]),
+        means=np.stack([of_reports.encode(texts[incident_id]).vector for incident_id in ids]),
         titles=[texts[incident_id] for incident_id in ids],
         model=encoder.name or "",
         model_fingerprint=encoder.fingerprint,
+        text_preparation=encoder.text_preparation,
     )
 
 
@@ -164,6 +165,15 @@ def edit_config(folder: Path, **values: object) -> None:
     """Sets values in a model's config.json."""
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def write_multilingual_longformer(folder: Path, **values: object) -> Path:
+    """A tiny Longformer with the tokenizer above, which gets its texts as they are. values: more for config.json."""
+    write_tiny_longformer(folder, name="tiny multilingual")
+    multilingual_tokenizer().save(str(folder / "tokenizer.json"))
+    edit_config(folder, **{"text_preparation": "none", **values})
+    export(folder)
+    return folder
 
 
 def cleared(path: Path) -> Path:

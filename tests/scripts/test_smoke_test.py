@@ -30,7 +30,7 @@ from processes import PATIENCE_S, Command
 from serving import serving
 from similarity.encoder.torch_encoder import TorchEncoder
 from smoke.checks import OTHER_ORIGIN, ROUTES
-from tiny import ROOT, TINY_TEXTS, state_of_texts
+from tiny import ROOT, TINY_TEXTS, state_of_texts, write_multilingual_longformer
 
 ORIGIN = "http://localhost:3000"
 
@@ -55,6 +55,16 @@ def aviation_url(
     state_of_texts(tiny_encoder, {3: "Two planes fell", 9: "A jet missed the runway"}).save(folder / "state.pt")
     arguments = ("--model", tiny_model_dir, "--state", folder / "state.pt", "--allow-origin", AIID_SITE)
     with serving(folder, *arguments) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def multilingual_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a server whose model gets texts as they are, and with a prefix."""
+    folder = tmp_path_factory.mktemp("multilingual")
+    model = write_multilingual_longformer(folder / "model", query_prefix="query: ", report_prefix="passage: ")
+    state_of_texts(TorchEncoder.load(model), TINY_TEXTS).save(folder / "state.pt")
+    with serving(folder, "--model", model, "--state", folder / "state.pt") as server:
         yield server.url
 
 
@@ -157,6 +167,11 @@ def test_everything_passes_on_the_local_server(real_url: str, capsys: pytest.Cap
         first_s, median_s, slowest_s = (float(value) for value in row[1:])
         assert 0 < first_s < took_s
         assert 0 < median_s <= slowest_s < took_s
+
+
+@pytest.mark.slow
+def test_everything_passes_on_a_multilingual_model(multilingual_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcomes(multilingual_url, capsys)["failed"] == []
 
 
 @pytest.mark.slow
@@ -364,7 +379,7 @@ BROKEN: list[Broken] = [
     ("quotes that count", on("/similar", without_quotes_taken_off, "GET"), GET_SIMILAR, "GET /similar: finds"),
     ("no embedding", on("/text-to-embed", body(embedding=None)), EMBEDDING, 'no "embedding" with a list "vector"'),
     ("no number in a vector", on("/text-to-embed", body(embedding={"vector": ["a"]})), EMBEDDING, "of finite numbers"),
-    ("another hash", on("/text-to-embed", hash_of("0" * 40)), EMBEDDING, "not the SHA-1 of the transliterated text"),
+    ("another hash", on("/text-to-embed", hash_of("0" * 40)), EMBEDDING, "isn't the SHA-1 of the prepared text"),
     ("another vector", on("/text-to-embed", other_vector), "POST /embed-to-db-similar finds what the text finds",
      "POST /embed-to-db-similar: finds"),
     ("another vector, by GET", on("/text-to-embed", other_vector), "GET /embed-to-db-similar finds what the text finds",

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from databases import computer, database
-from models.export import export
 from reference import load_longformer, reference
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.model_folder import LongformerConfig, ModelFiles
@@ -21,19 +20,21 @@ from similarity.errors import ModelError, StateError
 from similarity.refresh.build import build_state
 from similarity.settings import Engine
 from similarity.vectors import Vector
-from tiny import MANY_SCRIPTS, TINY_MAX_TOKENS, edit_config, multilingual_tokenizer, write_tiny_longformer
+from tiny import (
+    MANY_SCRIPTS,
+    TINY_MAX_TOKENS,
+    edit_config,
+    multilingual_tokenizer,
+    write_multilingual_longformer,
+    write_tiny_longformer,
+)
 
 JAPANESE = MANY_SCRIPTS[1]
 
 
 def model_with(folder: Path, engine: Engine = "torch", **values: object) -> TextEncoder:
     """A tiny Longformer with a multilingual tokenizer and with `values` in its config.json."""
-    write_tiny_longformer(folder)
-    multilingual_tokenizer().save(str(folder / "tokenizer.json"))
-    edit_config(folder, **values)
-    if engine == "onnx":
-        export(folder)
-    return load_encoder(folder, engine=engine)
+    return load_encoder(write_multilingual_longformer(folder, **values), engine=engine)
 
 
 def by_transformers(folder: Path, ids: list[int]) -> Vector:
@@ -43,7 +44,7 @@ def by_transformers(folder: Path, ids: list[int]) -> Vector:
 @pytest.mark.parametrize("text", MANY_SCRIPTS)
 @pytest.mark.parametrize("engine", ["torch", "onnx"])
 def test_unprepared_texts_get_the_vector_of_their_own_script(text: str, engine: Engine, tmp_path: Path) -> None:
-    encoder = model_with(tmp_path, engine, text_preparation="none")
+    encoder = model_with(tmp_path, engine)
     ids = multilingual_tokenizer().encode(text).ids
     assert 3 not in ids[1:-1]  # <unk>
     found = encoder.encode(text)
@@ -87,7 +88,7 @@ def test_queries_and_reports_get_their_own_prefixes(engine: Engine, tmp_path: Pa
 
 
 def test_a_prefix_is_prepared_as_the_texts_are(tmp_path: Path) -> None:
-    encoder = model_with(tmp_path, query_prefix="für: ")
+    encoder = model_with(tmp_path, text_preparation="unidecode", query_prefix="für: ")
     assert encoder.encode("é").tokens.ids == multilingual_tokenizer().encode("fur: e").ids
 
 
@@ -104,7 +105,7 @@ def test_a_prefix_must_leave_room_for_a_text(tmp_path: Path) -> None:
 
 
 def test_a_state_is_built_with_the_prefix_of_reports_and_says_its_preparation(tmp_path: Path) -> None:
-    encoder = model_with(tmp_path, text_preparation="none", query_prefix="query: ", report_prefix="passage: ")
+    encoder = model_with(tmp_path, query_prefix="query: ", report_prefix="passage: ")
     with computer(encoder) as by:
         made = build_state(
             database({1: [JAPANESE], 2: ["a \ud800 car"]}),
