@@ -118,7 +118,7 @@ def report(result: Result, before: IncidentState | None, out: Path) -> None:
             "With the model (scripts/fetch_model.py), --vectors auto computes them."
         )
     if count["blank"]:
-        print(f"Reports left out, because they are blank in ASCII: {count['blank']}")
+        print(f"Reports left out, because they are blank once they are prepared: {count['blank']}")
     if result.built.left_out:
         print(f"Incidents left out, because no report has a vector: {_listed(result.built.left_out)}")
     untranslated = result.database.untranslated

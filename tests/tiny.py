@@ -8,13 +8,14 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer, Tokenizer
-from tokenizers.processors import RobertaProcessing
+from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer, SentencePieceUnigramTokenizer, Tokenizer
+from tokenizers.processors import RobertaProcessing, TemplateProcessing
 
 from models.export import export
 from similarity.encoder.text_encoder import TextEncoder
@@ -60,6 +61,35 @@ def bert_tokenizer() -> Tokenizer:
     trained = json.loads(wordpiece.to_str())["model"]["vocab"]
     # Made of its words anew, it puts [CLS] and [SEP] around a text.
     return Tokenizer.from_str(BertWordPieceTokenizer(trained).to_str())
+
+
+# The same sentence in several scripts, in our own words.
+MANY_SCRIPTS = (
+    "A car without a driver hit a fire engine that stood on the road.",
+    "運転手のいない車が、道路に停まっていた消防車に衝突した。",
+    "Автомобиль без водителя врезался в пожарную машину, стоявшую на дороге.",
+    "Ein Auto ohne Fahrer fuhr auf ein Löschfahrzeug auf, das auf der Straße stand.",
+    "اصطدمت سيارة بلا سائق بسيارة إطفاء كانت متوقفة على الطريق.",
+    "ένα αυτοκίνητο χωρίς οδηγό έπεσε πάνω σε πυροσβεστικό όχημα.",
+)
+
+
+def multilingual_tokenizer() -> Tokenizer:
+    """A Unigram tokenizer as XLM-RoBERTa's, for several scripts: <s> is 0, <pad> is 1, </s> is 2."""
+    return Tokenizer.from_str(_multilingual())
+
+
+@cache  # because each training may learn other tokens
+def _multilingual() -> str:
+    unigram = SentencePieceUnigramTokenizer()
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    unigram.train_from_iterator(
+        MANY_SCRIPTS * 20, vocab_size=400, special_tokens=special, unk_token="<unk>", show_progress=False
+    )
+    tokenizer = Tokenizer.from_str(unigram.to_str())
+    tokenizer.post_processor = TemplateProcessing("<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+    learned: str = tokenizer.to_str()
+    return learned
 
 
 def write_tiny_longformer(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from similarity.answer import Answer, Facts, Health, Ranked
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.text_encoder import Encoding, TextEncoder
-from similarity.encoder.tokens import transliterated
+from similarity.encoder.tokens import prepared
 from similarity.errors import ModelError, RequestError, StateError
 from similarity.incidents.ranking import Metric, Ranking
 from similarity.incidents.state import IncidentState, state_version
@@ -148,10 +148,11 @@ class Service:
         return _ranked(self._ranking(), vector, num, metric)
 
     def embedding(self, text: str) -> Answer[dict[str, Any]]:
-        """A text's CLS vector with the SHA-1 of the transliterated text. Raises RequestError or ModelError."""
-        encoding = _encode(self._encoder.get(), text)
+        """A text's CLS vector with the SHA-1 of the prepared text. Raises RequestError or ModelError."""
+        encoder = self._encoder.get()
+        encoding = _encode(encoder, text)
         digest = hashlib.sha1(usedforsecurity=False)
-        for piece in transliterated(text):
+        for piece in prepared(text, encoder.text_preparation):
             digest.update(piece.encode())
         embedding = {"vector": encoding.vector.tolist(), "from_text_hash": digest.hexdigest()}
         return Answer(embedding, encoding.tokens.warnings(), _facts(encoding))

@@ -25,8 +25,9 @@ DEFAULT_INCIDENTS_FILENAME = "incident_cls.pt"
 DEFAULT_MODEL_URI = "allenai/longformer-base-4096"
 # AIID cuts texts here, with special tokens: model_max_length in text-to-embed.py of AIID's nlp-lambdas.
 AIID_MAX_TOKENS = 2000
-# What is done to a text before it becomes tokens.
-DEFAULT_TEXT_PREPARATION = "unidecode"
+# How a text is prepared before it becomes tokens: transliterated to ASCII by `unidecode`, or left as it is.
+TextPreparation = Literal["unidecode", "none"]
+DEFAULT_TEXT_PREPARATION: TextPreparation = "unidecode"
 # Where a text may be cut at least: two special tokens and one of its own.
 FEWEST_TOKENS = 3
 

@@ -22,11 +22,21 @@ import torch
 from unidecode import unidecode
 
 from aiid_site import read_msg
+from models.export import export
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.errors import StateError
 from similarity.incidents.state import IncidentState
 from similarity.service import service
-from tiny import ROOT, TINY_MAX_TOKENS, TINY_TEXTS, Deployed, RunsCode, roberta_tokenizer, write_tiny_longformer
+from tiny import (
+    ROOT,
+    TINY_MAX_TOKENS,
+    TINY_TEXTS,
+    Deployed,
+    RunsCode,
+    edit_config,
+    roberta_tokenizer,
+    write_tiny_longformer,
+)
 
 EVENTS = Path(__file__).resolve().parent.parent / "events"
 GET, POST = ({"requestContext": {"http": {"method": method}}} for method in ("GET", "POST"))
@@ -121,6 +131,25 @@ def test_text_to_embed_and_back(deployed: Deployed, tiny_encoder: TorchEncoder) 
     similar = invoke("similar", {"text": text, "num": -1})
     for embed in (body["embedding"]["vector"], json.dumps(body["embedding"]["vector"])):
         assert invoke("embed_to_db_similar", {"embed": embed, "num": -1}) == similar
+
+
+def test_a_model_may_read_other_scripts_and_want_a_prefix(deployed: Deployed, tiny_state: IncidentState) -> None:
+    edit_config(deployed.model_dir, text_preparation="none", query_prefix="query: ", report_prefix="passage: ")
+    export(deployed.model_dir)
+    encoder = TorchEncoder.load(deployed.model_dir)
+    new = dataclasses.replace(tiny_state, model_fingerprint=encoder.fingerprint, text_preparation="none")
+    new.save(deployed.state_path)
+    text = "Résumé 車 robots"
+    expected = encoder.vectors([roberta_tokenizer().encode(f"query: {text}").ids])[0]
+    status, body = invoke("text_to_embed", {"text": text})
+    assert status == 200
+    assert body["embedding"]["from_text_hash"] == hashlib.sha1(text.encode()).hexdigest()
+    assert body["embedding"]["vector"] == pytest.approx(expected.tolist(), abs=1e-5)
+    _, body = invoke("similar", {"text": text, "num": -1})
+    assert [number for _, number in literal_eval(body["msg"])] == [
+        number for _, number in reference_ranking(expected, tiny_state)
+    ]
+    assert invoke("similar", {"text": " "})[0] == 400
 
 
 def test_embed_to_db_similar_needs_no_model(deployed: Deployed) -> None:

@@ -148,7 +148,7 @@ def test_published_takes_aiids_vectors_alone_and_says_what_it_leaves_out(
         "Vectors: 2 published by AIID, 0 from earlier builds, 0 computed now; 100.0% of the work was saved",
         "Reports left out, because AIID has no vector of their present text: 4 (12, 14, 16, 17). With the model "
         "(scripts/fetch_model.py), --vectors auto computes them.",
-        "Reports left out, because they are blank in ASCII: 2",
+        "Reports left out, because they are blank once they are prepared: 2",
         "Incidents left out, because no report has a vector: 2 (4, 7)",
         "Reports in another language without an English translation: 1 (16)",
     ]
@@ -208,7 +208,7 @@ def test_auto_computes_the_reports_that_have_no_vector(
     np.testing.assert_allclose(state.means, means(ours, (11, 12), (13, 14), (16, 17)), rtol=0, atol=1e-6)
     assert capsys.readouterr().out.splitlines()[1:3] == [
         "Vectors: 2 published by AIID, 0 from earlier builds, 4 computed now; 33.3% of the work was saved",
-        "Reports left out, because they are blank in ASCII: 2",
+        "Reports left out, because they are blank once they are prepared: 2",
     ]
 
 
@@ -348,7 +348,7 @@ def test_the_last_line_says_what_has_changed(build: Build, capsys: pytest.Captur
     build(first)
     assert capsys.readouterr().out.splitlines()[1:] == [
         "Vectors: 0 published by AIID, 6 from earlier builds, 0 computed now; 100.0% of the work was saved",
-        "Reports left out, because they are blank in ASCII: 2",
+        "Reports left out, because they are blank once they are prepared: 2",
         "Incidents left out, because no report has a vector: 1 (4)",
         "Reports in another language without an English translation: 1 (16)",
         "Incidents: 0 added, 0 changed, 0 removed",

@@ -15,13 +15,13 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from similarity.encoder.safetensors_header import read_header
 from similarity.errors import ModelError, one_line
-from similarity.settings import DEFAULT_MODEL_FILENAME, Precision
+from similarity.settings import DEFAULT_MODEL_FILENAME, DEFAULT_TEXT_PREPARATION, Precision, TextPreparation
 
 CONFIG_FILENAME = "config.json"
 TOKENIZER_FILENAME = "tokenizer.json"
@@ -43,6 +43,9 @@ _OTHER_WEIGHTS = ("pytorch_model*.bin", "*.ckpt", "*.safetensors.index.json")
 _SAMPLES, _SAMPLE_BYTES = 64, 4096
 # Git LFS leaves a pointer in place of a large file: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+# Characters of a prefix. Those that encoders are trained with have up to 200.
+LONGEST_PREFIX = 1000
+
 # No model is nearly as large; a larger number comes from a damaged file. With 2^24 layers, a start took 5 s and 700 MB.
 _MAX_SIZE = 1 << 20
 # Longformer-base's graph has 80 KB, because it refers to the weights. A graph that holds weights (int8, or a float16
@@ -52,11 +55,15 @@ _SMALL_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class LongformerConfig:
-    """The part of a checkpoint's config.json that affects the forward pass.
+    """The part of a checkpoint's config.json that affects a text's vector.
 
     attention_window: the whole window of each layer in tokens, half of it to each side (Beltagy et al. 2020, section
-    3.1). global_attention_on_cls: this project's own key, for checkpoints that were trained with global attention on
-    the CLS token, as in `LongformerForSequenceClassification`. The CLS token then sees all tokens, and all see it.
+    3.1). The other four keys are this project's own:
+    global_attention_on_cls: for checkpoints that were trained with global attention on the CLS token, as in
+    `LongformerForSequenceClassification`. The CLS token then sees all tokens, and all see it.
+    text_preparation: "unidecode", or "none" for encoders that read other scripts than ASCII.
+    query_prefix, report_prefix: words that the encoder was trained to see before a query and before a document, e.g.
+    "query: ". A query is a text that someone sends. A document is a report that the state is built from.
     """
 
     hidden_size: int
@@ -68,6 +75,9 @@ class LongformerConfig:
     pad_token_id: int
     max_position_embeddings: int
     global_attention_on_cls: bool = False
+    text_preparation: TextPreparation = DEFAULT_TEXT_PREPARATION
+    query_prefix: str = ""
+    report_prefix: str = ""
 
     @property
     def max_tokens(self) -> int:
@@ -95,6 +105,9 @@ class LongformerConfig:
         on_cls = values.get("global_attention_on_cls", False)
         if not isinstance(on_cls, bool):
             raise ValueError("global_attention_on_cls must be true or false")
+        preparation = values.get("text_preparation", DEFAULT_TEXT_PREPARATION)
+        if preparation not in get_args(TextPreparation):
+            raise ValueError(f"text_preparation must be one of {', '.join(get_args(TextPreparation))}")
         if hidden % heads:
             raise ValueError(f"hidden_size {hidden} isn't a multiple of num_attention_heads {heads}")
         config = cls(
@@ -107,12 +120,31 @@ class LongformerConfig:
             pad_token_id=pad,
             max_position_embeddings=_size(values, "max_position_embeddings"),
             global_attention_on_cls=on_cls,
+            text_preparation=preparation,
+            query_prefix=_prefix(values, "query_prefix"),
+            report_prefix=_prefix(values, "report_prefix"),
         )
         if config.max_tokens < 3:
             raise ValueError(
                 f"max_position_embeddings leaves room for {config.max_tokens} tokens; at least 3 are needed"
             )
         return config
+
+    def identity(self) -> str:
+        """The values as one text. Fields with a default were added later. They are left out where they have it.
+
+        So fingerprints from before remain valid.
+        """
+        values = [(each.name, getattr(self, each.name), each.default) for each in fields(self)]
+        named = [f"{name}={value!r}" for name, value, default in values if default is MISSING or value != default]
+        return f"LongformerConfig({', '.join(named)})"
+
+
+def _prefix(values: Mapping[str, Any], name: str) -> str:
+    prefix = values.get(name, "")
+    if not isinstance(prefix, str) or len(prefix) > LONGEST_PREFIX:
+        raise ValueError(f"{name} must be a string of at most {LONGEST_PREFIX} characters")
+    return prefix
 
 
 def _size(values: Mapping[str, Any], name: str, *, least: int = 1, default: int | None = None) -> int:
@@ -268,8 +300,7 @@ class ModelFiles:
         """
         config = self.config()
         require_content(self.weights_path)
-        # Older fingerprints don't contain this key. Leaving out its default keeps them valid.
-        digest = hashlib.sha256(repr(config).replace(", global_attention_on_cls=False", "").encode())
+        digest = hashlib.sha256(config.identity().encode())
         try:
             digest.update(self.tokenizer_path.read_bytes())
             size = self.weights_path.stat().st_size

@@ -16,9 +16,9 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 
 from similarity.encoder.model_folder import LongformerConfig, ModelFiles
-from similarity.encoder.tokens import TEXT_PREPARATION, TextTokenizer, Tokens, tokenizer_errors
+from similarity.encoder.tokens import TextTokenizer, Tokens, tokenizer_errors
 from similarity.errors import ModelError
-from similarity.settings import FEWEST_TOKENS, Engine, Precision
+from similarity.settings import FEWEST_TOKENS, Engine, Precision, TextPreparation
 from similarity.vectors import Vector
 
 # hidden_act in config.json -> the name that torch and ONNX use for the approximation of GELU.
@@ -55,7 +55,7 @@ def inputs_needed(tokens: int, config: LongformerConfig) -> list[int]:
 
 
 class TextEncoder(ABC):
-    """A Longformer and its tokenizer. Safe to use from several threads at once."""
+    """A Longformer and its tokenizer, for queries. Safe to use from several threads at once."""
 
     engine: ClassVar[Engine]
 
@@ -82,8 +82,8 @@ class TextEncoder(ABC):
         return self.tokenizer.max_tokens
 
     @property
-    def text_preparation(self) -> str:
-        return TEXT_PREPARATION
+    def text_preparation(self) -> TextPreparation:
+        return self.config.text_preparation
 
     def cut_at(self, max_tokens: int) -> Self:
         """This encoder, with the same weights, for texts that are cut at `max_tokens`; 0: at the model's maximum.
@@ -96,9 +96,23 @@ class TextEncoder(ABC):
                 f"texts can't be cut at {max_tokens} tokens: for this model, the limit is a number from "
                 f"{FEWEST_TOKENS} to {self.longest_input}"
             )
-        cut = copy.copy(self)
-        cut.tokenizer = self.tokenizer.cut_at(limit)
-        return cut
+        return self._with(self.tokenizer.cut_at(limit))
+
+    def for_reports(self) -> Self:
+        """This encoder, with the same weights, for the texts that a state is built from.
+
+        Raises ModelError if their prefix leaves no room for a text.
+        """
+        return self._with(self.tokenizer.with_prefix(self.config.report_prefix))
+
+    def _with(self, tokenizer: TextTokenizer) -> Self:
+        if tokenizer.prefix and tokenizer.room() < 1:
+            raise ModelError(
+                f"texts can't be cut at {tokenizer.max_tokens} tokens: the model's prefix leaves no room for a text"
+            )
+        changed = copy.copy(self)
+        changed.tokenizer = tokenizer
+        return changed
 
     def encode(self, text: str) -> Encoding:
         """A text's CLS vector and tokens. `tokens` describes how the text is cut. Raises as `encode_batch`."""
@@ -130,7 +144,10 @@ def open_folder(model_dir: str | Path, model_filename: str) -> tuple[ModelFiles,
     files = ModelFiles(Path(model_dir), model_filename)
     config = files.config()
     files.require_weights()
-    return files, config, TextTokenizer.load(files.tokenizer_path, config.max_tokens)
+    tokenizer = TextTokenizer.load(
+        files.tokenizer_path, config.max_tokens, config.text_preparation, config.query_prefix
+    )
+    return files, config, tokenizer
 
 
 def require_vocabulary(tokenizer: TextTokenizer, words: int) -> None:

@@ -1,10 +1,12 @@
-"""Turns a text into token ids: transliterated, tokenised, cut at a maximum (the model's, or a lower one).
+"""Turns a text into token ids: prepared, tokenised, cut at a maximum (the model's, or a lower one).
 
-Requests and the building of the state prepare texts in this same way. Otherwise their vectors couldn't be compared.
+The model's folder says how texts are prepared: transliterated to ASCII, or left as they are. It may also name a prefix,
+which is put before each text. Requests and the building of the state use the same preparation. Otherwise their vectors
+couldn't be compared.
 
 A long text is cut before it is tokenised. So 6 MB cost no more than a text of the maximum length. The ids are almost
 always those of the whole text, cut at the maximum. They may differ in two cases. In these, a run is a word, or the
-white space between two words. Characters are counted after transliteration.
+white space between two words. Characters are counted after the preparation.
 
 1. The first CHARS_PER_TOKEN * max_tokens characters give at most max_tokens tokens. Then the text is read again, up to
    SPARSE_CHARS_PER_TOKEN * max_tokens characters, and each run is cut to LONGEST_RUN characters. The ids differ if a
@@ -26,14 +28,14 @@ from unidecode import unidecode
 
 from similarity.encoder.model_folder import require_content
 from similarity.errors import ModelError
-from similarity.settings import DEFAULT_TEXT_PREPARATION
+from similarity.settings import DEFAULT_TEXT_PREPARATION, TextPreparation
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 # Real texts have 4 to 5 characters a token. With 32, even a report full of markup is tokenised and counted as a whole.
 CHARS_PER_TOKEN = 32
-# Longformer's longest token of ASCII has 66 characters.
+# Longformer's longest token of ASCII has 66 characters. The longest of XLM-RoBERTa has 16.
 SPARSE_CHARS_PER_TOKEN = 128
 # WordPiece makes one token of every word of over 100 characters. It makes no token of white space, however long.
 LONGEST_RUN = 1024
@@ -42,9 +44,7 @@ _LONG_RUN = re.compile(rf"(?<!\S)(\S{{{LONGEST_RUN}}})\S+|(?<!\s)(\s{{{LONGEST_R
 # Every tokenizer splits words at the first four. WordPiece drops the other two.
 _SPLITTING_SPACE, _SPACE = " \t\n\r", " \t\n\r\v\f"
 _PIECE = 65_536
-
-# `transliterate` prepares each text. A state with another preparation is refused.
-TEXT_PREPARATION = DEFAULT_TEXT_PREPARATION
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def transliterate(text: str) -> str:
@@ -59,18 +59,25 @@ def transliterate(text: str) -> str:
     )
 
 
-def transliterated(text: str) -> Iterator[str]:
-    """`transliterate(text)` in pieces, because the whole may be twelve times as long as `text`."""
-    return (transliterate(text[start : start + _PIECE]) for start in range(0, len(text), _PIECE))
+def prepare(text: str, preparation: TextPreparation) -> str:
+    """`text` as the tokenizer gets it. "none" only drops lone surrogates, which no tokenizer takes."""
+    if preparation == "unidecode" or text.isascii():
+        return transliterate(text)
+    return _SURROGATES.sub("", text)
+
+
+def prepared(text: str, preparation: TextPreparation) -> Iterator[str]:
+    """`prepare(text, preparation)` in pieces, because the whole may be twelve times as long as `text`."""
+    return (prepare(text[start : start + _PIECE], preparation) for start in range(0, len(text), _PIECE))
 
 
 @dataclass(frozen=True)
 class Tokens:
     """A text as tokens.
 
-    ids: token ids with the special tokens, at most the tokenizer's maximum.
-    came: number of tokens of the whole text with special tokens. If came_is_exact is False, the text has more.
-    is_blank: the transliterated text is only white space.
+    ids: token ids with the prefix and the special tokens, at most the tokenizer's maximum.
+    came: number of tokens of the whole text with prefix and special tokens. If came_is_exact is False, it has more.
+    is_blank: the prepared text is only white space.
     is_shortened: a word or a gap was cut to LONGEST_RUN characters.
     """
 
@@ -95,18 +102,36 @@ class Tokens:
 
 
 class TextTokenizer:
-    """A `tokenizer.json` with a maximum that includes the special tokens. Its own truncation and padding are off."""
+    """A `tokenizer.json` with a maximum. Its own truncation and padding are off.
 
-    def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
+    max_tokens: the maximum; it includes the prefix and the special tokens. preparation: of each text and of the prefix.
+    prefix: is put before each text.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        max_tokens: int,
+        preparation: TextPreparation = DEFAULT_TEXT_PREPARATION,
+        prefix: str = "",
+    ) -> None:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer: Any = tokenizer
         self.max_tokens = max_tokens
+        self.preparation = preparation
+        self.prefix = prefix
         self.vocabulary_size: int = tokenizer.get_vocab_size()
         self._max_content = max_tokens - tokenizer.num_special_tokens_to_add(is_pair=False)
 
     @classmethod
-    def load(cls, path: Path, max_tokens: int) -> TextTokenizer:
+    def load(
+        cls,
+        path: Path,
+        max_tokens: int,
+        preparation: TextPreparation = DEFAULT_TEXT_PREPARATION,
+        prefix: str = "",
+    ) -> TextTokenizer:
         """Raises ModelError if the file is missing or isn't a tokenizer."""
         # Imported here, because /embed-to-db-similar doesn't need it.
         from tokenizers import Tokenizer
@@ -114,21 +139,31 @@ class TextTokenizer:
         require_content(path)
         with tokenizer_errors(f"{path} isn't a tokenizer"):
             # Not from_file: it raises a plain Exception for a missing file too.
-            return cls(Tokenizer.from_str(path.read_text(encoding="utf-8-sig")), max_tokens)
+            return cls(Tokenizer.from_str(path.read_text(encoding="utf-8-sig")), max_tokens, preparation, prefix)
 
     def cut_at(self, max_tokens: int) -> TextTokenizer:
         """This tokenizer with another maximum."""
-        return TextTokenizer(self._tokenizer, max_tokens)
+        return TextTokenizer(self._tokenizer, max_tokens, self.preparation, self.prefix)
+
+    def with_prefix(self, prefix: str) -> TextTokenizer:
+        """This tokenizer with another prefix."""
+        return TextTokenizer(self._tokenizer, self.max_tokens, self.preparation, prefix)
+
+    def room(self) -> int:
+        """The number of tokens that are left for a text, beside prefix and special tokens."""
+        prefix = prepare(self.prefix, self.preparation)
+        return self._max_content - len(self._tokenizer.encode(prefix, add_special_tokens=False).ids)
 
     def __call__(self, text: str) -> Tokens:
         """The tokens of `text`.
 
         The tokenizer gets at most (CHARS_PER_TOKEN + SPARSE_CHARS_PER_TOKEN) * max_tokens characters.
         """
-        start = _beginning(text, CHARS_PER_TOKEN * self.max_tokens)
+        given, text = text, self.prefix + text
+        start = _beginning(text, CHARS_PER_TOKEN * self.max_tokens, self.preparation)
         content = self._tokenizer.encode(start.text, add_special_tokens=False)
         if not start.is_whole and len(content.ids) <= self._max_content:
-            start = _beginning(text, SPARSE_CHARS_PER_TOKEN * self.max_tokens, shorten=True)
+            start = _beginning(text, SPARSE_CHARS_PER_TOKEN * self.max_tokens, self.preparation, shorten=True)
             content = self._tokenizer.encode(start.text, add_special_tokens=False)
         came = len(content.ids) + self.max_tokens - self._max_content
         came_is_exact = start.is_whole and not (start.is_shortened and came > self.max_tokens)
@@ -137,7 +172,8 @@ class TextTokenizer:
             ids=self._tokenizer.post_process(content).ids,
             came=came if came_is_exact else min(came, self.max_tokens),
             came_is_exact=came_is_exact,
-            is_blank=_is_blank(start.text) and (start.is_whole or all(map(_is_blank, transliterated(text)))),
+            is_blank=(bool(self.prefix) or _is_blank(start.text))
+            and all(map(_is_blank, prepared(given, self.preparation))),
             is_shortened=start.is_shortened,
         )
 
@@ -160,21 +196,21 @@ def tokenizer_errors(what: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Beginning:
-    """The start of a transliterated text. is_whole: it is the whole text. is_shortened: long runs were cut."""
+    """The start of a prepared text. is_whole: it is the whole text. is_shortened: long runs were cut."""
 
     text: str
     is_whole: bool
     is_shortened: bool
 
 
-def _beginning(text: str, limit: int, *, shorten: bool = False) -> _Beginning:
+def _beginning(text: str, limit: int, preparation: TextPreparation, *, shorten: bool = False) -> _Beginning:
     """At most the first `limit` characters. They end between two words, or inside a very long run."""
     start, is_shortened, is_whole = "", False, True
     for place in range(0, len(text), limit):
         if len(start) >= limit:
             is_whole = False
             break
-        start += transliterate(text[place : place + limit])
+        start += prepare(text[place : place + limit], preparation)
         if shorten:
             start, long_runs = _LONG_RUN.subn(r"\1\2", start)
             is_shortened = is_shortened or long_runs > 0

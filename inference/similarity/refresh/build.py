@@ -19,10 +19,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from similarity.encoder.tokens import TEXT_PREPARATION, transliterate
+from similarity.encoder.tokens import prepare
 from similarity.incidents.state import IncidentState
 from similarity.refresh.compute import Computer
-from similarity.settings import AIID_MAX_TOKENS, DEFAULT_MODEL_URI
+from similarity.settings import AIID_MAX_TOKENS, DEFAULT_MODEL_URI, DEFAULT_TEXT_PREPARATION, TextPreparation
 from similarity.sources.database import Database, Incident, Report, Responses
 from similarity.sources.problems import SourceError
 from similarity.vectors import Vector
@@ -47,7 +47,7 @@ class Built:
         stored      the vector of an earlier build
         computed    a vector computed now
         without     no vector; left out
-        blank       left out too, because the transliterated text is blank, e.g. only emoji
+        blank       left out too, because the prepared text is blank, e.g. only emoji once transliterated
     without: numbers of the reports without a vector, ascending, each once.
     left_out: ids of incidents without any vector.
     """
@@ -60,7 +60,7 @@ class Built:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A report's transliterated text, and AIID's vector of it if that is used."""
+    """A report's prepared text, and AIID's vector of it if that is used."""
 
     text: str
     published: Vector | None
@@ -113,7 +113,9 @@ def build_state(
         raise ValueError(f"the encoder cuts texts at {computer.encoder.max_tokens} tokens, not at {max_tokens}")
     if not computer and vectors != "published":
         raise ValueError(f'vectors "{vectors}" need an encoder')
-    prepared = [[_prepare(r, vectors, max_tokens, computer) for r in i.reports] for i in database.incidents]
+    # AIID's vectors are of transliterated texts.
+    by = computer.encoder.text_preparation if computer and vectors != "published" else DEFAULT_TEXT_PREPARATION
+    prepared = [[_prepare(r, by, vectors, max_tokens, computer) for r in i.reports] for i in database.incidents]
     if vectors == "published":
         computer = None
     sample = _sample(database, prepared, computer) if vectors == "auto" and computer else []
@@ -157,12 +159,14 @@ def mean_of(vectors: Sequence[Vector]) -> Vector:
     return mean
 
 
-_ALL_BLANK = "no incident has a text: all texts are blank once they are transliterated to ASCII."
+_ALL_BLANK = "no incident has a text: all texts are blank once they are prepared for the tokenizer."
 _NO_VECTORS = "the source has no published vector of any report. AIID's snapshots have them, tables don't."
 
 
-def _prepare(report: Report, vectors: VectorsFrom, max_tokens: int, computer: Computer | None) -> _Prepared:
-    text = transliterate(report.text)
+def _prepare(
+    report: Report, by: TextPreparation, vectors: VectorsFrom, max_tokens: int, computer: Computer | None
+) -> _Prepared:
+    text = prepare(report.text, by)
     if not text.strip():
         return _Prepared("", None)
     if vectors == "computed" or report.published is None:
@@ -203,7 +207,7 @@ _REMEDY = "Give --vectors published or --vectors computed."
 
 @dataclass(frozen=True)
 class _Sampled:
-    """A report that has AIID's vector, which is computed too. text: transliterated."""
+    """A report that has AIID's vector, which is computed too. text: prepared."""
 
     number: int
     text: str
@@ -269,7 +273,7 @@ def _state(
             source={"kind": source.kind, "name": source.name, "date": source.date},
             options=options,
             max_tokens=max_tokens,
-            text_preparation=TEXT_PREPARATION,
+            text_preparation=encoder.text_preparation if encoder else DEFAULT_TEXT_PREPARATION,
             duplicates=_pairs(sorted(database.duplicates.items())),
             dissimilar=_pairs(sorted(database.dissimilar)),
         )

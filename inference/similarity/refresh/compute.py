@@ -15,8 +15,8 @@ from similarity.refresh.vector_store import MadeWith, VectorStore
 from similarity.settings import Engine
 from similarity.vectors import Vector
 
-# Gets prepared texts: transliterated, not blank, unique. Yields CLS vectors (hidden,) by text, a part of the texts at a
-# time, as soon as that part is done. The parts come in any order. Raises ModelError.
+# Gets texts of reports: each as `tokens.prepare` gives it, not blank, unique. Yields CLS vectors (hidden,) by text, a
+# part of the texts at a time, as soon as that part is done. The parts come in any order. Raises ModelError.
 Compute = Callable[[Sequence[str]], Iterator[Mapping[str, Vector]]]
 
 # Characters in a part. These are about 4,096 tokens, as many as in the longest text.
@@ -45,7 +45,8 @@ def work(texts: Iterable[str]) -> int:
 
 
 def encode_part(encoder: TextEncoder, part: Sequence[str]) -> dict[str, Vector]:
-    """The CLS vectors (hidden,) by text. Raises ModelError."""
+    """The CLS vectors (hidden,) of reports by text. Raises ModelError."""
+    encoder = encoder.for_reports()
     return {text: encoder.encode(text).vector for text in part}
 
 

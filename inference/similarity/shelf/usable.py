@@ -10,7 +10,6 @@ from threading import Lock
 
 from similarity.encoder.model_folder import ModelFiles
 from similarity.encoder.text_encoder import open_folder
-from similarity.encoder.tokens import TEXT_PREPARATION
 from similarity.errors import ModelError, StateError
 from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState
@@ -49,7 +48,7 @@ class FolderModel:
 
     @property
     def text_preparation(self) -> str:
-        return TEXT_PREPARATION
+        return self.files.config().text_preparation
 
     def max_tokens(self) -> int:
         """The limit of tokens of the folder's own state. Without a state: the model's maximum.

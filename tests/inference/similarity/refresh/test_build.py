@@ -87,7 +87,7 @@ def test_reports_of_emoji_alone_are_left_out_of_every_state(tiny_encoder: TorchE
         np.testing.assert_allclose(found.state.means, [tiny_encoder.encode(A).vector], atol=1e-6)
         assert found.reports["blank"] == 2
         assert found.left_out == (2,)
-    with pytest.raises(SourceError, match="all texts are blank once they are transliterated to ASCII"):
+    with pytest.raises(SourceError, match="all texts are blank once they are prepared for the tokenizer"):
         built(tiny_encoder, database({2: ["🤖"]}), "computed")
 
 
