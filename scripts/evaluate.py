@@ -34,15 +34,14 @@ from shared.command import INFERENCE_DIR, ROOT, argument_parser, progress_bar, w
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 from evaluation.figures import RANKS, Answer, answer, auc, scores
-from evaluation.states import made_from, state_of
-from evaluation.texts import Column, Place, Surroundings, Unrelated, read_incidents, read_unrelated, spread
+from evaluation.tasks import NothingToMeasureError, Task, in_memory, of_state
+from evaluation.texts import Column, Place, Surroundings, Unrelated, read_unrelated, spread
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.text_encoder import TextEncoder
 from similarity.errors import ModelError, StateError
@@ -60,36 +59,6 @@ from similarity.settings import (
 from similarity.sources.database import Incident
 from similarity.sources.problems import SourceError
 from similarity.vectors import Vector, unit
-from states.building import STORE_FILENAME
-
-
-class NothingToMeasureError(Exception):
-    """No query is left. The message says why."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is asked of which state. notes: lines for the reader about queries that were left out or know the answer.
-
-    repeated: ids of the incidents whose text in the state is the query.
-    """
-
-    queries: list[Incident]
-    state: IncidentState
-    notes: list[str]
-    repeated: frozenset[int] = frozenset()
-
-
-@contextmanager
-def bar(unit_name: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar that is told how much is done, and of how much."""
-    with progress_bar(None, unit_name) as progress:
-
-        def update(done: int, total: int) -> None:
-            progress.total = total
-            progress.update(done - progress.n)
-
-        yield update
 
 
 def encode(texts: Sequence[str], encoder: TextEncoder, unit_name: str) -> list[Vector]:
@@ -116,44 +85,6 @@ def agreement(vectors: Sequence[Vector], reference: Sequence[Vector], ranking: R
     first = [[ranking.most_similar(vector, 1)[0].incident_id for vector in pair] for pair in pairs]
     cosines = [float(unit(found) @ unit(expected)) for found, expected in pairs]
     return sum(found == expected for found, expected in first) / max(len(pairs), 1), min([1.0, *cosines])
-
-
-def task_in_memory(args: argparse.Namespace, queries: list[Incident], reference: TextEncoder) -> Task:
-    """The state is made of the other column. Queries that equal their incident's text stay, and are named."""
-    other: Column = "description" if args.query == "title" else "title"
-    incidents = read_incidents(args.incidents, other, quiet=True)
-    with bar("chars") as progress:
-        state = state_of(incidents, reference, args.cache / STORE_FILENAME, progress)
-    text_of = {each.incident_id: each.texts for each in incidents}
-    repeated = frozenset(each.incident_id for each in queries if each.texts == text_of.get(each.incident_id))
-    return Task(_known(queries, state), state, [], repeated)
-
-
-def task_of_state(
-    args: argparse.Namespace, queries: list[Incident], state: IncidentState, float32: TextEncoder
-) -> Task:
-    """Queries that the state was made from are left out. Raises NothingToMeasureError."""
-    in_full = read_incidents(args.incidents, "title-and-description", quiet=True)
-    queries = _known(queries, state)
-    with bar("texts") as progress:
-        own = made_from([*queries, *in_full], float32, state, progress)
-    kept = [query for query in queries if query.incident_id not in own]
-    left_out = f"{len(queries) - len(kept)} queries left out: the state holds their own text"
-    if not kept:
-        raise NothingToMeasureError(f"{left_out}; build a state from other texts, see --help.")
-    notes = [f"{left_out}."] if len(kept) < len(queries) else []
-    several = state.incident_ids[state.report_counts > 1].tolist()
-    if untold := len({query.incident_id for query in kept}.intersection(several)):
-        notes.append(f"{untold} incidents have several reports: one of these may be the query's own text.")
-    return Task(kept, state, notes)
-
-
-def _known(queries: Sequence[Incident], state: IncidentState) -> list[Incident]:
-    """The queries whose incident the state has. Raises NothingToMeasureError."""
-    ids = set(state.incident_ids.tolist())
-    if known := [query for query in queries if query.incident_id in ids]:
-        return known
-    raise NothingToMeasureError("the state has none of the incidents.")
 
 
 def print_ranks(found: dict[Metric, list[Answer]], title: str = "metric") -> None:
@@ -200,8 +131,6 @@ def measure(task: Task, encoder: TextEncoder, reference: TextEncoder, unrelated:
         print_ranks(found)
         for note in task.notes:
             print(note)
-        if task.repeated:
-            print(f"{len(task.repeated)} queries repeat their incident's text.")
         print()
         print_no_match(found, best)
         if float32:
@@ -236,8 +165,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = _parser()
+def _checked(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+    """Exits with 2 if the arguments can't be used."""
     args = parser.parse_args(argv)
     if args.precision not in PRECISIONS[args.engine]:
         parser.error(f"--precision for --engine {args.engine} must be one of {', '.join(PRECISIONS[args.engine])}")
@@ -248,19 +177,23 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--place is for --surround")
     if not args.incidents.is_file():
         parser.error(f"{args.incidents} isn't a file")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _checked(_parser(), argv)
     try:
-        queries = read_incidents(args.incidents, args.query)
         encoder = load_encoder(args.model, engine=args.engine, precision=args.precision)
         reference = load_encoder(args.model, engine=args.engine)
         if args.state:
             state = IncidentState.load(args.state)
             state.require_made_by(encoder, encoder.name or DEFAULT_MODEL_URI)
             encoder, reference = (each.cut_at(state.max_tokens) for each in (encoder, reference))
-            task = task_of_state(args, queries, state, reference)
+            task = of_state(args.incidents, args.query, reference, state)
         else:
-            task = task_in_memory(args, queries, reference)
-        unrelated = read_unrelated()
+            task = in_memory(args.incidents, args.query, reference, args.cache)
         task = replace(task, queries=spread(task.queries, args.queries or len(task.queries)))
+        unrelated = read_unrelated()
         if args.surround:
             around = Surroundings.of(unrelated, args.surround, args.place or "start")
             task = replace(task, queries=around.around_each(task.queries))

@@ -19,9 +19,11 @@ RANKS = (1, 3, 10)
 
 @dataclass(frozen=True)
 class Answer:
-    """A query's answer. rank: of the right incident, 1 for the first. best: the largest similarity of all incidents.
+    """A query's answer.
 
-    best_without: the largest similarity of the other incidents; NaN if there is no other.
+    rank: of the right incident: 1, and one more for each incident that is more similar. So two incidents with the same
+        text share a rank. The API puts the smaller id first.
+    best: the largest similarity of all incidents. best_without: that of the other incidents; NaN if there is no other.
     """
 
     rank: int
@@ -41,9 +43,10 @@ class Scores:
 def answer(vector: Vector, incident_id: int, ranking: Ranking, metric: Metric) -> Answer:
     """The answer to a query (hidden,) for an incident that the state has."""
     found = ranking.most_similar(vector, -1, metric)
+    [right] = [match.similarity for match in found if match.incident_id == incident_id]
     others = [match.similarity for match in found if match.incident_id != incident_id]
-    rank = [match.incident_id for match in found].index(incident_id) + 1
-    return Answer(rank=rank, best=found[0].similarity, best_without=others[0] if others else math.nan)
+    rank = 1 + sum(similarity > right for similarity in others)
+    return Answer(rank, best=found[0].similarity, best_without=others[0] if others else math.nan)
 
 
 def scores(answers: Sequence[Answer]) -> Scores:

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from similarity.encoder.text_encoder import TextEncoder
-from similarity.encoder.tokens import transliterate
+from similarity.encoder.tokens import prepare
 from similarity.incidents.state import IncidentState
 from similarity.refresh.compute import Computer
 from similarity.refresh.vector_store import VectorStore
 from similarity.sources.database import Incident
+from similarity.sources.problems import SourceError
 
 # Two vectors come from the same text if their distance is at most this share of their length. bfloat16 differs from
 # float32 by 0.006. With the original model, the nearest two of 78 real reports differ by 0.057.
@@ -25,13 +26,15 @@ def state_of(
     store_path: Path,
     progress: Callable[[int, int], None],
 ) -> IncidentState:
-    """A state with the vector of each incident's only text. Texts that are blank in ASCII are left out.
+    """A state with the vector of each incident's only text. Texts that are blank once they are prepared are left out.
 
     store_path: of the vectors' store, so that a stopped evaluation resumes. progress: as for `Computer`.
-    encoder: computes in float32. Raises ModelError, StoreError.
+    encoder: computes in float32. Raises SourceError without any text, ModelError, StoreError.
     """
-    text_of = {each.incident_id: transliterate(each.texts[0]) for each in incidents}
+    text_of = {each.incident_id: prepare(each.texts[0], encoder.text_preparation) for each in incidents}
     text_of = {incident_id: text for incident_id, text in sorted(text_of.items()) if text.strip()}
+    if not text_of:
+        raise SourceError("no incident has a text: all texts are blank once they are prepared for the tokenizer.")
     texts = list(text_of.values())
     with VectorStore(store_path) as store:
         computer = Computer(encoder, store, progress=progress, equals=("torch", "onnx"))
@@ -46,6 +49,7 @@ def state_of(
         model=encoder.name or "",
         model_fingerprint=encoder.fingerprint,
         max_tokens=encoder.max_tokens,
+        text_preparation=encoder.text_preparation,
     )
 
 
@@ -61,6 +65,7 @@ def made_from(
     report_of = {incident_id: mean for incident_id, mean, count in known if count == 1}
     todo = sorted({(each.incident_id, text) for each in texts if each.incident_id in report_of for text in each.texts})
     found = set()
+    encoder = encoder.for_reports()
     for done, (incident_id, text) in enumerate(todo, start=1):
         report = report_of[incident_id]
         if np.linalg.norm(encoder.encode(text).vector - report) <= SAME_TEXT * np.linalg.norm(report):

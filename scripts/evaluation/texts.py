@@ -1,6 +1,8 @@
-"""Texts to ask with: the queries of an incidents.csv, texts that no incident is about, and long texts around a query."""
+"""Texts to ask with: those of an incidents.csv, texts that no incident is about, and long texts around a query."""
 
 from __future__ import annotations
+
+from shared.command import SCRIPTS_DIR
 
 import csv
 import io
@@ -11,11 +13,11 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Literal
 
-from shared.command import SCRIPTS_DIR
 from similarity.sources.database import Incident, Report, TextMode
-from similarity.sources.problems import Problems, SourceError
+from similarity.sources.parts import whole_number
+from similarity.sources.problems import HeldProblems, Problems, SourceError
 from similarity.sources.read import read_database
-from similarity.sources.tables import is_text
+from similarity.sources.tables import is_text, read_rows
 
 UNRELATED_PATH = SCRIPTS_DIR / "sample" / "unrelated.csv"
 
@@ -41,6 +43,18 @@ def read_incidents(path: Path, text: TextMode, *, quiet: bool = False) -> list[I
         raise SourceError(f"{path} isn't a CSV file in UTF-8.")
     with redirect_stderr(io.StringIO()) if quiet else nullcontext():
         return list(read_database(path, Problems(), text=text).incidents)
+
+
+def as_written(path: Path, column: Column, incidents: Sequence[Incident]) -> list[Incident]:
+    """These incidents of an incidents.csv, with the column's text as it stands there. `read_incidents` adds full stops.
+
+    Raises SourceError.
+    """
+    text_of: dict[int | None, str] = {}
+    for _, row in read_rows(lambda: path.open("rb"), path.name, ("incident_id", column), HeldProblems()):
+        if row[column].strip(" ."):  # the first one that isn't blank, as there
+            text_of.setdefault(whole_number(row["incident_id"]), row[column].strip())
+    return [replace(each, reports=(Report(None, text_of[each.incident_id]),)) for each in incidents]
 
 
 def read_unrelated(path: Path = UNRELATED_PATH) -> list[Unrelated]:
