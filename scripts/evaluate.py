@@ -4,10 +4,12 @@
 Each incident's title (or description) is a query. The only right answer is the incident itself. Without --state, the
 incidents' vectors are those of the other column. They are kept in --cache, so that a stopped evaluation resumes.
 
-This prints the share of queries that find their incident at rank 1, 3 or 10 or better, and the mean reciprocal rank. It
-also prints how well the best similarity tells whether there is a match at all. The AUC is the share of pairs in which
-the text with a match has the larger best similarity. 1 is perfect, and 0.5 is chance. The unrelated texts are those of
-scripts/sample/unrelated.csv. `without their incident` means that the right incident is removed from the state.
+This prints the share of queries that find their incident at rank 1, 3 or 10 or better, and the mean reciprocal rank.
+Incidents with the same text share a rank.
+
+It also prints how well the best similarity tells one kind of text from another. The AUC is the share of pairs in which
+the first kind has the larger one. 1 is perfect, and 0.5 is chance. `without their incident`: the right incident is
+removed from the state. The unrelated texts are those of scripts/sample/unrelated.csv.
 
 --surround N puts each query and each unrelated text into N words of unrelated news. So it measures long texts.
 
@@ -41,7 +43,7 @@ from typing import get_args
 
 from evaluation.figures import RANKS, Answer, answer, auc, scores
 from evaluation.tasks import NothingToMeasureError, Task, in_memory, of_state
-from evaluation.texts import Column, Place, Surroundings, Unrelated, read_unrelated, spread
+from evaluation.texts import Column, Place, Surroundings, Unrelated, read_unrelated
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.text_encoder import TextEncoder
 from similarity.errors import ModelError, StateError
@@ -110,7 +112,7 @@ def print_no_match(found: dict[Metric, list[Answer]], unrelated: dict[Metric, li
             ("queries, the same without their incident", there, removed),
         ):
             rows.setdefault(name, []).append(auc(positive, negative))
-    print(f"{'AUC: match, no match':<52}" + "".join(f"{metric:<10}" for metric in found).rstrip())
+    print(f"{'AUC of the best similarity':<52}" + "".join(f"{metric:<10}" for metric in found).rstrip())
     for name, values in rows.items():
         print(f"{name:<52}" + "".join(f"{value:<10.3f}" for value in values).rstrip())
 
@@ -189,10 +191,9 @@ def main(argv: list[str] | None = None) -> int:
             state = IncidentState.load(args.state)
             state.require_made_by(encoder, encoder.name or DEFAULT_MODEL_URI)
             encoder, reference = (each.cut_at(state.max_tokens) for each in (encoder, reference))
-            task = of_state(args.incidents, args.query, reference, state)
+            task = of_state(args.incidents, args.query, reference, state, args.queries)
         else:
-            task = in_memory(args.incidents, args.query, reference, args.cache)
-        task = replace(task, queries=spread(task.queries, args.queries or len(task.queries)))
+            task = in_memory(args.incidents, args.query, reference, args.cache, args.queries)
         unrelated = read_unrelated()
         if args.surround:
             around = Surroundings.of(unrelated, args.surround, args.place or "start")

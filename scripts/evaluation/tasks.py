@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.states import made_from, state_of
-from evaluation.texts import Column, as_written, read_incidents
+from evaluation.texts import Column, as_written, read_incidents, spread
 from similarity.encoder.text_encoder import TextEncoder
 from similarity.incidents.state import IncidentState
 from similarity.sources.database import Incident
@@ -34,27 +34,27 @@ class Task:
     notes: list[str]
 
 
-def in_memory(path: Path, column: Column, encoder: TextEncoder, cache: Path) -> Task:
+def in_memory(path: Path, column: Column, encoder: TextEncoder, cache: Path, most: int | None = None) -> Task:
     """The queries are of `column`; the state is made of the other one. Queries that equal their incident's text stay.
 
-    cache: the folder of the vectors' store. encoder: computes the state, in float32. Raises NothingToMeasureError,
-    SourceError, ModelError, StoreError.
+    cache: the folder of the vectors' store. encoder: computes the state, in float32. most: of the queries to take.
+    Raises NothingToMeasureError, SourceError, ModelError, StoreError.
     """
     other: Column = "description" if column == "title" else "title"
     queries = as_written(path, column, read_incidents(path, column))
     incidents = as_written(path, other, read_incidents(path, other, quiet=True))
     with Bar("chars") as progress:
         state = state_of(incidents, encoder, cache / STORE_FILENAME, progress)
-    queries = _known(queries, state)
+    queries = spread(_known(queries, state), most)
     words_of = {each.incident_id: _words(each) for each in incidents}
     repeated = sum(_words(query) == words_of[query.incident_id] for query in queries)
     return Task(queries, state, [f"{repeated} queries repeat their incident's text."] if repeated else [])
 
 
-def of_state(path: Path, column: Column, encoder: TextEncoder, state: IncidentState) -> Task:
+def of_state(path: Path, column: Column, encoder: TextEncoder, state: IncidentState, most: int | None = None) -> Task:
     """The queries are of `column`; those that the state was made from are left out. encoder: computes in float32.
 
-    Raises NothingToMeasureError, SourceError, ModelError.
+    most: of the others to take. Raises NothingToMeasureError, SourceError, ModelError.
     """
     as_built = [*read_incidents(path, column), *read_incidents(path, "title-and-description", quiet=True)]
     queries = _known(as_written(path, column, read_incidents(path, column, quiet=True)), state)
@@ -66,6 +66,7 @@ def of_state(path: Path, column: Column, encoder: TextEncoder, state: IncidentSt
     if not kept:
         raise NothingToMeasureError(f"{left_out}; build a state from other texts, see --help.")
     notes = [f"{left_out}."] if len(kept) < len(queries) else []
+    kept = spread(kept, most)
     several = state.incident_ids[state.report_counts > 1].tolist()
     if untold := len({query.incident_id for query in kept}.intersection(several)):
         notes.append(f"{untold} incidents have several reports: one of these may be the query's own text.")

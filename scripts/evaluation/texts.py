@@ -63,9 +63,9 @@ def read_unrelated(path: Path = UNRELATED_PATH) -> list[Unrelated]:
         return [Unrelated(**row) for row in csv.DictReader(file, strict=True)]
 
 
-def spread(queries: Sequence[Incident], most: int) -> list[Incident]:
-    """At most `most` of the queries, in even steps from the first; always the same ones."""
-    if most >= len(queries):
+def spread(queries: Sequence[Incident], most: int | None) -> list[Incident]:
+    """At most `most` of the queries, in even steps from the first; always the same ones. None: all."""
+    if most is None or most >= len(queries):
         return list(queries)
     return [queries[number * len(queries) // most] for number in range(most)]
 

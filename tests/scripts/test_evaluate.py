@@ -133,7 +133,7 @@ def test_the_command_prints_a_table(
         "centered  2        0.000     1.000     1.000     0.500",
     ]
     header, *rows = no_match.splitlines()
-    assert header.split() == ["AUC:", "match,", "no", "match", "cosine", "centered"]
+    assert header.split() == ["AUC", "of", "the", "best", "similarity", "cosine", "centered"]
     assert [row[:52].rstrip() for row in rows] == [
         "queries, 42 unrelated news",
         "queries, all 73 unrelated texts",
@@ -382,6 +382,10 @@ def test_without_a_state_the_other_column_makes_one_in_memory(
     assert expected[0] == "0.200"
     assert note == "1 queries repeat their incident's text."
     assert output.err.count("line 8: ") == 1  # The bad row is reported once.
+    # Of the first and the third query, one repeats its incident's text.
+    assert main([*arguments, "--queries", "2"]) == 0
+    _, cosine, _, note = capsys.readouterr().out.partition("\n\n")[0].splitlines()
+    assert (cosine.split()[1], note) == ("2", "1 queries repeat their incident's text.")
     # The vectors were kept: nothing is computed again.
     assert main(arguments) == 0
     again = capsys.readouterr()

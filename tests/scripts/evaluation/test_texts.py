@@ -57,7 +57,7 @@ def test_prose_is_news_and_unrelated_texts_get_it_too() -> None:
 
 def test_some_queries_are_taken_in_even_steps() -> None:
     assert [each.incident_id for each in spread(queries(10), 4)] == [1, 3, 6, 8]
-    assert spread(queries(3), 3) == spread(queries(3), 5) == queries(3)
+    assert spread(queries(3), 3) == spread(queries(3), 5) == spread(queries(3), None) == queries(3)
 
 
 def test_texts_are_taken_as_they_are_written(tmp_path: Path) -> None:
