@@ -23,7 +23,7 @@ Examples:
 from __future__ import annotations
 
 from shared import command
-from shared.command import INFERENCE_DIR, ROOT, argument_parser, progress_bar, writing_stdout
+from shared.command import INFERENCE_DIR, ROOT, Bar, argument_parser, writing_stdout
 
 import argparse
 import math
@@ -32,7 +32,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 from similarity.encoder.model_folder import HOW_TO_GET_ONE
 from similarity.errors import ModelError, StateError, one_line
@@ -48,34 +48,9 @@ from similarity.sources.problems import Problems, SourceError
 from states.building import BuildEngine, Options, Result, build, is_current
 from states.ray_engine import DEFAULT_CPUS, ClusterError
 
-if TYPE_CHECKING:
-    from typing import Never
-
-    from tqdm import tqdm
-
 CACHE_DIR = ROOT / ".cache"
 # How many ids a line names.
 _NAMED = 10
-
-
-class Bar:
-    """A progress bar that appears with the first call, and ends with the `with` block."""
-
-    def __init__(self, unit: str) -> None:
-        self._unit = unit
-        self._bar: tqdm[Never] | None = None
-
-    def __enter__(self) -> Bar:
-        return self
-
-    def __call__(self, done: int, total: int | None) -> None:
-        self._bar = self._bar or progress_bar(total, self._unit)
-        self._bar.total = total
-        self._bar.update(done - self._bar.n)
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar:
-            self._bar.close()
 
 
 def latest(options: Options) -> Path | None:

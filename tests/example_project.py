@@ -110,8 +110,8 @@ def copy_project(folder: Path, model_dir: Path, encoder: TextEncoder) -> None:
     (folder / ".quickstart" / "model" / "provenance.json").write_text(json.dumps({"model": QUICK_START_NAME}))
     export(folder / ".quickstart" / "model", "int8")
     with tarfile.open(folder / "backup.tar.bz2", "w:bz2") as snapshot:
-        for path in SAMPLE_DIR.glob("*.csv"):
-            snapshot.add(path, f"mongodump_full_snapshot/{path.name}")
+        for table in ("incidents.csv", "reports.csv"):
+            snapshot.add(SAMPLE_DIR / table, f"mongodump_full_snapshot/{table}")
     # One description repeats the title.
     incidents = (SAMPLE_DIR / "incidents.csv").read_text(encoding="utf-8")
     repeated = f'1,2015-05-19,"[1]","[]","[]","[]",{SERVED_TEXTS[1]},{SERVED_TEXTS[1]}\n'

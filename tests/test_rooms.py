@@ -29,6 +29,8 @@ MAY_USE = {
     "jobs": {"similarity", "similarity.inbox", "similarity.incidents", "similarity.refresh", "similarity.shelf"},
     # The local server makes model and state by the commands at the top.
     "local": {"", "shared", "models", "states", "similarity"},
+    # Vectors are kept where a build keeps them.
+    "evaluation": {"shared", "similarity", "states"},
     "benchmarks": {"models", "similarity"},
     "publishing": {"similarity", "smoke"},
     "smoke": {"similarity"},

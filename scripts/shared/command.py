@@ -106,3 +106,23 @@ def progress_bar(total: int | None, unit: str) -> tqdm[Never]:
     return tqdm(
         total=total, unit=f" {unit}", unit_scale=True, file=sys.stderr, mininterval=mininterval_s, dynamic_ncols=True
     )
+
+
+class Bar:
+    """A progress bar that appears with the first call, and ends with the `with` block."""
+
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
+        self._bar: tqdm[Never] | None = None
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __call__(self, done: int, total: int | None) -> None:
+        self._bar = self._bar or progress_bar(total, self._unit)
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.close()

@@ -1,19 +1,22 @@
-"""The scores of evaluate.py are those worked out by hand on a state whose ranks are known."""
+"""The figures of evaluate.py are those worked out by hand on a state whose ranks are known."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import build_state
-from evaluate import Scores, agreement, evaluate, main
-from similarity.encoder.text_encoder import Encoding
+from evaluate import agreement, answers, encode, main
+from evaluation.figures import Scores, scores
 from similarity.encoder.torch_encoder import TorchEncoder
+from similarity.incidents.ranking import Metric, Ranking
 from similarity.incidents.state import IncidentState
 from similarity.sources.database import Incident, Report
 from similarity.vectors import unit
@@ -28,6 +31,13 @@ def incident(incident_id: int, text: str) -> Incident:
 
 def vector(encoder: TorchEncoder, text: str) -> np.ndarray:
     return encoder.encode(text).vector
+
+
+def measured(
+    queries: list[Incident], encoder: TorchEncoder, state: IncidentState, metrics: Sequence[Metric]
+) -> dict[Metric, Scores]:
+    vectors = encode([query.texts[0] for query in queries], encoder, "queries")
+    return {metric: scores(each) for metric, each in answers(queries, vectors, Ranking(state), metrics).items()}
 
 
 @pytest.fixture
@@ -72,7 +82,7 @@ def test_scores_are_the_shares_of_known_ranks(
 ) -> None:
     queries, state = ranked
     # Ranks 1, 2, 4, 1, 5.
-    found = evaluate(queries, tiny_encoder, state, ("cosine",))["cosine"]
+    found = measured(queries, tiny_encoder, state, ["cosine"])["cosine"]
     assert found.queries == 5
     assert found.recall == {1: 2 / 5, 3: 3 / 5, 10: 1.0}
     assert found.mean_reciprocal_rank == pytest.approx((1 + 1 / 2 + 1 / 4 + 1 + 1 / 5) / 5)
@@ -91,25 +101,10 @@ def test_every_metric_is_scored_by_its_own_ranks(tiny_encoder: TorchEncoder) -> 
         means=np.stack([query + 0.1 * across, 0.1 * query]),
         titles=["", ""],
     )
-    assert evaluate([incident(1, TITLES[0])], tiny_encoder, state, ("cosine", "centered")) == {
+    assert measured([incident(1, TITLES[0])], tiny_encoder, state, ["cosine", "centered"]) == {
         "cosine": Scores(queries=1, recall={1: 0.0, 3: 1.0, 10: 1.0}, mean_reciprocal_rank=0.5),
         "centered": Scores(queries=1, recall={1: 1.0, 3: 1.0, 10: 1.0}, mean_reciprocal_rank=1.0),
     }
-
-
-def test_queries_of_incidents_that_the_state_lacks_are_left_out(
-    ranked: tuple[list[Incident], IncidentState], tiny_encoder: TorchEncoder
-) -> None:
-    queries, state = ranked
-    scores = evaluate([queries[0], incident(99, "Unknown")], tiny_encoder, state, ("cosine",))["cosine"]
-    assert scores == Scores(queries=1, recall={1: 1.0, 3: 1.0, 10: 1.0}, mean_reciprocal_rank=1.0)
-
-
-def test_no_query_at_all_scores_nothing(
-    ranked: tuple[list[Incident], IncidentState], tiny_encoder: TorchEncoder
-) -> None:
-    scores = evaluate([], tiny_encoder, ranked[1], ("cosine",))["cosine"]
-    assert scores == Scores(queries=0, recall={1: 0.0, 3: 0.0, 10: 0.0}, mean_reciprocal_rank=0.0)
 
 
 def write_incidents(path: Path, titles: list[str]) -> Path:
@@ -121,22 +116,34 @@ def write_incidents(path: Path, titles: list[str]) -> Path:
 def test_the_command_prints_a_table(
     tiny_model_dir: Path, tiny_encoder: TorchEncoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # Two incidents with each other's vectors: each comes second. The state lacks the other three. Titles as they are
-    # read from a table end with a full stop.
+    # Two incidents with each other's vectors: each comes second. The state lacks the other three.
     IncidentState(
         incident_ids=np.array([1, 2]),
         report_counts=np.ones(2, dtype=np.int64),
-        means=np.stack([vector(tiny_encoder, f"{TITLES[1]}."), vector(tiny_encoder, f"{TITLES[0]}.")]),
+        means=np.stack([vector(tiny_encoder, TITLES[1]), vector(tiny_encoder, TITLES[0])]),
         titles=["", ""],
         model_fingerprint=tiny_encoder.fingerprint,
     ).save(tmp_path / "state.pt")
     incidents = write_incidents(tmp_path / "incidents.csv", TITLES)
     assert main([str(incidents), "--model", str(tiny_model_dir), "--state", str(tmp_path / "state.pt")]) == 0
-    assert capsys.readouterr().out.splitlines() == [
+    ranks, no_match = capsys.readouterr().out.split("\n\n")
+    assert ranks.splitlines() == [
         "metric    queries  first 1   first 3   first 10  mean 1/rank",
         "cosine    2        0.000     1.000     1.000     0.500",
         "centered  2        0.000     1.000     1.000     0.500",
     ]
+    header, *rows = no_match.splitlines()
+    assert header.split() == ["AUC", "of", "the", "best", "similarity", "cosine", "centered"]
+    assert [row[:52].rstrip() for row in rows] == [
+        "queries, 42 unrelated news",
+        "queries, all 73 unrelated texts",
+        "without their incident, 42 unrelated news",
+        "without their incident, all 73 unrelated texts",
+        "queries, the same without their incident",
+    ]
+    # Each query equals the vector of the other's incident, so the best similarity is 1, also without its own. No other
+    # text comes so near. By `centered`, texts are compared with two opposite directions.
+    assert [row[52:].split()[0] for row in rows] == ["1.000", "1.000", "1.000", "1.000", "0.500"]
 
 
 def build(folder: Path, model_dir: Path, mode: str, precision: str = "float32") -> tuple[Path, Path]:
@@ -188,7 +195,7 @@ def test_a_state_of_other_texts_is_measured_with_every_query(
     capsys.readouterr()
     arguments = [str(incidents), "--model", str(tiny_model_dir), "--state", str(state), "--query", query]
     assert main(arguments) == 0
-    _, *rows = capsys.readouterr().out.splitlines()
+    _, *rows = capsys.readouterr().out.partition("\n\n")[0].splitlines()
     assert [row.split()[:2] for row in rows] == [["cosine", "5"], ["centered", "5"]]
 
 
@@ -208,7 +215,7 @@ def test_queries_whose_own_text_the_state_holds_are_left_out_and_counted(
     made.save(tmp_path / "state.pt")
     incidents = write_incidents(tmp_path / "incidents.csv", [*TITLES, "Not in the state"])
     assert main([str(incidents), "--model", str(tiny_model_dir), "--state", str(tmp_path / "state.pt")]) == 0
-    _, cosine, _, last, several = capsys.readouterr().out.splitlines()
+    _, cosine, _, last, several = capsys.readouterr().out.partition("\n\n")[0].splitlines()
     assert several.startswith("1 incidents have several reports: ")
     assert cosine.split()[1] == "4"
     assert last == "1 queries left out: the state holds their own text."
@@ -252,27 +259,19 @@ def test_a_reduced_precision_is_compared_with_float32(
 
 
 def test_agreement_counts_first_incidents_and_the_smallest_cosine(
-    ranked: tuple[list[Incident], IncidentState], tiny_encoder: TorchEncoder, tiny_model_dir: Path
+    ranked: tuple[list[Incident], IncidentState], tiny_encoder: TorchEncoder
 ) -> None:
-    queries, state = ranked
-
-    class Turned(TorchEncoder):
-        """Gives the second query's vector for the first's text."""
-
-        def encode(self, text: str) -> Encoding:
-            return super().encode(TITLES[1] if text == TITLES[0] else text)
-
-    first, second = (unit(vector(tiny_encoder, title)) for title in TITLES[:2])
-    turned = Turned.load(tiny_model_dir)
-    found = agreement(queries[1:3], turned, tiny_encoder, state)
-    assert found.same_first == 1.0
-    assert found.smallest_cosine == pytest.approx(1.0, abs=1e-6)
-    # Both queries have the same first incident by the table of products, so only the cosine tells them apart.
-    found = agreement(queries[:1], turned, tiny_encoder, state)
-    assert found.same_first == 1.0
-    assert found.smallest_cosine == pytest.approx(float(first @ second), abs=1e-6)
-    found = agreement(queries[3:4], tiny_encoder, tiny_encoder, state)
-    assert found.same_first == 1.0
+    ranking = Ranking(ranked[1])
+    vectors = encode(TITLES, tiny_encoder, "queries")
+    first, second = unit(vectors[0]), unit(vectors[1])
+    assert agreement(vectors, vectors, ranking)[0] == 1.0
+    assert agreement(vectors, vectors, ranking)[1] == pytest.approx(1.0, abs=1e-6)
+    # By the table of products, queries 1 and 2 have the same first incident; so only the cosine tells them apart.
+    same, cosine = agreement([vectors[1]], [vectors[0]], ranking)
+    assert same == 1.0
+    assert cosine == pytest.approx(float(first @ second), abs=1e-6)
+    # Query 4 has another one than query 1.
+    assert agreement([vectors[0], vectors[3]], [vectors[0], vectors[0]], ranking)[0] == 0.5
 
 
 def test_a_precision_that_the_engine_lacks_exits_with_2(tmp_path: Path, tiny_model_dir: Path) -> None:
@@ -293,7 +292,7 @@ def test_descriptions_can_be_asked_for(
     incidents = write_incidents(tmp_path / "incidents.csv", TITLES)
     arguments = [str(incidents), "--model", str(tiny_model_dir), "--state", str(tmp_path / "state.pt")]
     assert main([*arguments, "--query", "description"]) == 0
-    _, *rows = capsys.readouterr().out.splitlines()
+    _, *rows = capsys.readouterr().out.partition("\n\n")[0].splitlines()
     # (1 + 1/2 + 1/3 + 1/4 + 1/5) / 5 = 0.45667
     assert [row.split() for row in rows] == [
         [metric, "5", "0.200", "0.600", "1.000", "0.457"] for metric in ("cosine", "centered")
@@ -323,7 +322,7 @@ def test_what_can_not_be_evaluated_is_told_in_one_line(
         ranked[1].save(state_path)
     capsys.readouterr()  # transformers' progress
     incidents = write_incidents(tmp_path / "incidents.csv", [] if broken == "no incidents" else TITLES)
-    assert main([str(incidents), "--model", str(model_dir)]) == 1
+    assert main([str(incidents), "--model", str(model_dir), "--state", str(state_path)]) == 1
     output = capsys.readouterr()
     [line] = output.err.splitlines()
     assert line.startswith("evaluate: ")
@@ -361,3 +360,104 @@ def test_a_source_that_is_no_table_exits_with_2(tmp_path: Path, capsys: pytest.C
         main([str(tmp_path)])
     assert exit_.value.code == 2
     assert "isn't a" in capsys.readouterr().err
+
+
+def test_without_a_state_the_other_column_makes_one_in_memory(
+    tiny_model_dir: Path, tiny_encoder: TorchEncoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Each description is the title of the next incident, but the third repeats its own, with other punctuation.
+    incidents = tmp_path / "incidents.csv"
+    texts = [TITLES[1], TITLES[0], f"{TITLES[2]}!", TITLES[4], TITLES[3]]
+    rows = [f"{number},{title},{text}\n" for number, (title, text) in enumerate(zip(TITLES, texts, strict=True), 1)]
+    incidents.write_text("incident_id,title,description\n" + "".join(rows) + "6,No description,\nx,Bad,row\n")
+    arguments = [str(incidents), "--model", str(tiny_model_dir), "--cache", str(tmp_path / "cache")]
+    assert main(arguments) == 0
+    output = capsys.readouterr()
+    _, cosine, _, note = output.out.partition("\n\n")[0].splitlines()
+    # No query but the third finds its own; those of the others' titles come first. The rest is below.
+    vectors = np.stack([vector(tiny_encoder, title) for title in TITLES]).astype(np.float64)
+    means = np.stack([vector(tiny_encoder, text) for text in texts]).astype(np.float64)
+    cosines = vectors @ means.T / np.linalg.norm(vectors, axis=1)[:, None] / np.linalg.norm(means, axis=1)
+    ranks = [1 + int((row > row[place]).sum()) for place, row in enumerate(cosines)]
+    expected = [f"{np.mean([rank <= limit for rank in ranks]):.3f}" for limit in (1, 3, 10)]
+    assert cosine.split() == ["cosine", "5", *expected, f"{np.mean([1 / rank for rank in ranks]):.3f}"]
+    assert expected[0] == "0.200"
+    assert note == "1 queries repeat their incident's text."
+    assert output.err.count("line 8: ") == 1  # The bad row is reported once.
+    # Of the first and the third query, one repeats its incident's text.
+    assert main([*arguments, "--queries", "2"]) == 0
+    _, cosine, _, note = capsys.readouterr().out.partition("\n\n")[0].splitlines()
+    assert (cosine.split()[1], note) == ("2", "1 queries repeat their incident's text.")
+    # The vectors were kept: nothing is computed again.
+    assert main(arguments) == 0
+    again = capsys.readouterr()
+    assert again.out == output.out
+    assert " chars" in output.err
+    assert " chars" not in again.err
+
+
+def test_descriptions_find_titles_the_other_way(
+    tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    incidents = tmp_path / "incidents.csv"
+    incidents.write_text("incident_id,title,description\n1,A car hit a man,A car hit a man\n2,,Only this\n")
+    arguments = [str(incidents), "--model", str(tiny_model_dir), "--cache", str(tmp_path / "cache")]
+    assert main([*arguments, "--query", "description"]) == 0
+    output = capsys.readouterr()
+    _, cosine, _, note = output.out.partition("\n\n")[0].splitlines()
+    assert cosine.split()[:3] == ["cosine", "1", "1.000"]
+    assert note == "1 queries repeat their incident's text."
+    # With its only incident removed, a state can't say anything.
+    assert output.out.splitlines()[-1].split()[-2:] == ["nan", "nan"]
+
+
+def test_a_query_keeps_its_own_prefix_and_the_state_gets_the_reports(
+    tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model_dir = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, model_dir)
+    config = json.loads((model_dir / "config.json").read_text())
+    (model_dir / "config.json").write_text(json.dumps({**config, "query_prefix": "ask: ", "report_prefix": "told: "}))
+    with_prefixes = TorchEncoder.load(model_dir)
+    incidents = tmp_path / "incidents.csv"
+    incidents.write_text(
+        "".join(["incident_id,title,description\n", *(f"{n},{t},{t}\n" for n, t in enumerate(TITLES, 1))])
+    )
+    arguments = [str(incidents), "--model", str(model_dir), "--cache", str(tmp_path / "cache"), "--engine", "torch"]
+    assert main(arguments) == 0
+    _, cosine, *_ = capsys.readouterr().out.splitlines()
+    queries = [unit(with_prefixes.encode(title).vector) for title in TITLES]
+    reports = [unit(with_prefixes.for_reports().encode(title).vector) for title in TITLES]
+    assert float(queries[0] @ reports[0]) < 0.9999
+    ranks = [1 + sum(float(q @ other) > float(q @ reports[at]) for other in reports) for at, q in enumerate(queries)]
+    assert cosine.split()[-1] == f"{np.mean([1 / rank for rank in ranks]):.3f}"
+
+
+def test_a_few_queries_in_long_texts(
+    ranked: tuple[list[Incident], IncidentState],
+    tiny_model_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ranked[1].save(tmp_path / "state.pt")
+    incidents = write_incidents(tmp_path / "incidents.csv", TITLES)
+    arguments = [str(incidents), "--model", str(tiny_model_dir), "--state", str(tmp_path / "state.pt")]
+    printed = {}
+    for options in (
+        [],
+        ["--surround", "20"],
+        ["--surround", "20", "--place", "start"],
+        ["--surround", "20", "--place", "end"],
+    ):
+        assert main([*arguments, "--queries", "3", *options]) == 0
+        printed[" ".join(options)] = capsys.readouterr().out
+        assert printed[" ".join(options)].splitlines()[1].split()[1] == "3"
+    assert printed["--surround 20"] == printed["--surround 20 --place start"]
+    assert len(set(printed.values())) == 3
+
+
+@pytest.mark.parametrize("options", [["--place", "end"], ["--surround", "0"], ["--queries", "-1"], ["--place", "top"]])
+def test_options_that_can_not_be_used_exit_with_2(options: list[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main([str(write_incidents(tmp_path / "incidents.csv", TITLES)), *options])
+    assert exit_.value.code == 2

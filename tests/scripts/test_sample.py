@@ -22,6 +22,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 INCIDENTS = rows(SAMPLE_DIR / "incidents.csv")
 REPORTS = rows(SAMPLE_DIR / "reports.csv")
+UNRELATED = rows(SAMPLE_DIR / "unrelated.csv")
 
 
 def plain(text: str) -> str:
@@ -97,6 +98,34 @@ def test_the_sample_is_read_without_a_problem() -> None:
 def test_the_readme_counts_right() -> None:
     readme = (SAMPLE_DIR / "README.md").read_text(encoding="utf-8")
     assert f"{len(INCIDENTS)} well-known AI incidents with {len(REPORTS)} short reports" in readme
+
+
+def test_the_unrelated_texts_are_of_all_kinds() -> None:
+    assert list(UNRELATED[0]) == ["kind", "language", "text"]
+    kinds = Counter(row["kind"] for row in UNRELATED)
+    assert set(kinds) == {"news", "household", "short", "language"}
+    assert len(UNRELATED) >= 70
+    assert kinds["news"] >= 40
+    assert min(kinds["household"], kinds["short"]) >= 8
+    languages = [row["language"] for row in UNRELATED if row["kind"] == "language"]
+    assert len(set(languages)) == len(languages) >= 14
+    assert "en" not in languages
+    assert {row["language"] for row in UNRELATED if row["kind"] in ("news", "household")} == {"en"}
+    texts = [row["text"] for row in UNRELATED]
+    assert len(texts) == len(set(texts))
+    assert {".", "?", "hello"} < set(texts)
+    assert all(text == text.strip() and text for text in texts)
+
+
+def test_the_unrelated_texts_are_about_nothing_that_an_incident_is_about() -> None:
+    words = "artificial|algorithm|robot|software|computer|chatbot|self-driving|autonomous|facial|deepfake|drone|online"
+    for row in UNRELATED:
+        assert not re.search(rf"\bAI\b|\b(?i:{words})", row["text"]), row["text"]
+
+
+def test_the_readme_counts_the_unrelated_texts() -> None:
+    readme = (SAMPLE_DIR / "README.md").read_text(encoding="utf-8")
+    assert f"{len(UNRELATED)} texts" in readme
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,80 @@
+"""Texts to ask with are read as they stand, and put into prose in the same way each time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from evaluation.texts import Place, Surroundings, Unrelated, as_written, read_incidents, read_unrelated, spread
+from similarity.sources.database import Incident, Report
+
+PIECES = ["one two three", "four five", "six"]
+
+
+def queries(count: int) -> list[Incident]:
+    return [Incident(number, "", "", (Report(None, f"Q{number}"),)) for number in range(1, count + 1)]
+
+
+@pytest.mark.parametrize(
+    ("place", "number", "expected"),
+    [
+        ("start", 0, "Q one two three four"),
+        ("middle", 0, "one two Q three four"),
+        ("end", 0, "one two three four Q"),
+        ("start", 1, "Q four five six one"),
+        ("end", 5, "six one two three Q"),
+    ],
+)
+def test_a_text_stands_at_its_place_in_the_words(place: Place, number: int, expected: str) -> None:
+    assert Surroundings(PIECES, 4, place).around("Q", number) == expected
+
+
+def test_short_prose_begins_again() -> None:
+    assert Surroundings(PIECES, 8, "end").around("Q", 0) == "one two three four five six one two Q"
+
+
+def test_the_prose_around_a_query_depends_on_its_incident_alone() -> None:
+    around = Surroundings(PIECES, 4, "start")
+    every, last = around.around_each(queries(3)), around.around_each(queries(3)[2:])
+    assert [each.texts for each in every] == [
+        ("Q1 four five six one",),
+        ("Q2 six one two three",),
+        ("Q3 one two three four",),
+    ]
+    assert last == every[2:]
+
+
+def test_prose_is_news_and_unrelated_texts_get_it_too() -> None:
+    texts = [Unrelated("news", "en", piece) for piece in PIECES] + [Unrelated("short", "", ".")]
+    around = Surroundings.of(texts, 2, "end")
+    assert around.pieces == PIECES
+    assert [each.text for each in around.around_unrelated(texts)] == [
+        *("four five one two three", "six one four five", "one two six", "four five ."),
+    ]
+    assert [each.kind for each in around.around_unrelated(texts)] == ["news", "news", "news", "short"]
+
+
+def test_some_queries_are_taken_in_even_steps() -> None:
+    assert [each.incident_id for each in spread(queries(10), 4)] == [1, 3, 6, 8]
+    assert spread(queries(3), 3) == spread(queries(3), 5) == spread(queries(3), None) == queries(3)
+
+
+def test_texts_are_taken_as_they_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "incidents.csv"
+    path.write_text(
+        "incident_id,title,description\n2,A car,It hit. \n1, A robot ,...\n1,Again,It fell\n3,A bank!,It lied.\n"
+    )
+    built = read_incidents(path, "description")
+    assert [each.texts for each in built] == [("It fell.",), ("It hit.",), ("It lied.",)]
+    assert [each.texts for each in as_written(path, "description", built)] == [
+        ("It fell",),
+        ("It hit.",),
+        ("It lied.",),
+    ]
+    titles = as_written(path, "title", read_incidents(path, "title", quiet=True))
+    assert [each.texts for each in titles] == [("A robot",), ("A car",), ("A bank!",)]
+
+
+def test_the_sample_has_texts_of_each_kind() -> None:
+    assert {each.kind for each in read_unrelated()} == {"news", "household", "short", "language"}
