@@ -55,7 +55,8 @@ def quick_start_model() -> Path:
     if not all(path.exists() for path in (*files.paths, files.graph_paths[0])):
         print("Making the quick-start model, once ...", file=sys.stderr, flush=True)
         # Not at the top, since it imports torch, which serving does without.
-        from convert_encoder import ConversionError, make_quick_start_model
+        from convert_encoder import make_quick_start_model
+        from models.longformer import ConversionError
 
         try:
             make_quick_start_model(folder)

@@ -49,6 +49,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 def read_encoder(folder: Path) -> dict[str, Tensor]:
     """The encoder's tensors, float32, under the names that `BertModel`, `RobertaModel` and `LongformerModel` share.
 
+    DistilBERT's keep their own names: `transformer.layer.…` instead of `encoder.layer.…`.
     Leaves out tensors that don't affect a CLS vector: heads, the pooler, position ids, a trainer's state.
     Raises CheckpointError or OSError.
     """
@@ -60,7 +61,8 @@ def read_encoder(folder: Path) -> dict[str, Tensor]:
     ]
     if not found:
         raise CheckpointError(
-            f"the weights in {folder} aren't from a BERT, RoBERTa or Longformer: no tensor's name ends in {_WORDS}."
+            f"the weights in {folder} aren't from a BERT, RoBERTa, DistilBERT or Longformer: no tensor's name ends in "
+            f"{_WORDS}."
         )
     if len(found) > 1:
         prefixes = " and ".join(sorted(repr(where + prefix) for where, _, prefix in found))
@@ -72,7 +74,7 @@ def read_encoder(folder: Path) -> dict[str, Tensor]:
         _current_name(name.removeprefix(prefix)): _float32(name, tensor)
         for name, tensor in table.items()
         if isinstance(name, str)
-        and name.startswith((f"{prefix}embeddings.", f"{prefix}encoder."))
+        and name.startswith(tuple(f"{prefix}{part}." for part in ("embeddings", "encoder", "transformer")))
         and not name.endswith(("position_ids", "token_type_ids"))
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,11 @@ def write_model(
     tokenizer_json: bytes,
     weights: Mapping[str, Tensor],
     source: Mapping[str, str],
+    check: Callable[[Path], None] | None = None,
 ) -> None:
     """Writes config, tokenizer, weights, ONNX graph and provenance. source: has at least the key `model`, the name.
 
+    check: is called with the folder of the new files before they are put in place; if it raises, they aren't.
     The new files are written beside the old ones, tried, and put in place by `models.install_files`. So after a full
     disk, a kill or an unusable model the old model is still there. Raises ModelError or OSError.
     """
@@ -52,6 +54,8 @@ def write_model(
         (new / CONFIG_FILENAME).write_text(json.dumps(dict(config), indent=2) + "\n", encoding="utf-8")
         write_provenance(new, {**source, "weights_sha256": sha256_of(new / DEFAULT_MODEL_FILENAME)})
         export(new)
+        if check is not None:
+            check(new)
         install(new, folder)
 
 

@@ -22,7 +22,8 @@ from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 
 import convert_encoder
 from checkpoint_files import old_pickle
-from convert_encoder import ConversionError, convert, main, make_quick_start_model
+from convert_encoder import convert, main, make_quick_start_model
+from models.longformer import FIRST_POSITION_IS_BEHIND_PADDING, ConversionError
 from processes import run_where_files_stay_small
 from reference import TOLERANCE, load_longformer, reference
 from similarity.encoder.model_folder import CONVERTIBLE_KINDS
@@ -315,7 +316,7 @@ def test_a_roberta_without_tokenizer_json_keeps_its_tokens(tmp_path: Path) -> No
 
 
 def test_the_kinds_that_convert_are_those_that_errors_name() -> None:
-    assert set(CONVERTIBLE_KINDS) == set(convert_encoder._FIRST_POSITION_IS_BEHIND_PADDING)
+    assert set(CONVERTIBLE_KINDS) == set(FIRST_POSITION_IS_BEHIND_PADDING)
 
 
 @pytest.mark.slow

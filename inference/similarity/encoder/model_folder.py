@@ -35,7 +35,7 @@ HOW_TO_GET_ONE = (
     "scripts/fetch_model.py fetches one, and scripts/convert_encoder.py --quick-start --out FOLDER makes a small one"
 )
 # scripts/convert_encoder.py converts these kinds of model.
-CONVERTIBLE_KINDS = ("bert", "roberta", "xlm-roberta", "camembert")
+CONVERTIBLE_KINDS = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert")
 
 # Other forms of weights: pickled, or in shards.
 _OTHER_WEIGHTS = ("pytorch_model*.bin", "*.ckpt", "*.safetensors.index.json")

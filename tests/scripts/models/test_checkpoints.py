@@ -234,12 +234,12 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a tensor": (lambda path: save_old(torch.ones(2), path), "must be a dict of tensors, not of type Tensor"),
     "an empty dict": (
         lambda path: torch.save({}, path),
-        "aren't from a BERT, RoBERTa or Longformer: no tensor's name ends in",
+        "aren't from a BERT, RoBERTa, DistilBERT or Longformer: no tensor's name ends in",
     ),
     "another model": (lambda path: torch.save({"wte.weight": torch.ones(2)}, path), f"ends in {WORDS}"),
     "names that are numbers": (
         lambda path: torch.save({1: torch.ones(2)}, path),
-        "aren't from a BERT, RoBERTa or Longformer",
+        "aren't from a BERT, RoBERTa, DistilBERT or Longformer",
     ),
     "values that are lists": (
         lambda path: torch.save({WORDS: [[1.0, 2.0]]}, path),
