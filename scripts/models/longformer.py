@@ -4,10 +4,15 @@ This is the construction of the Longformer paper (Beltagy et al. 2020, section 5
 global attention start as copies of the local ones. The position table is repeated until it is long enough.
 
 Mean pooling becomes one more layer. Its query and key are zero, so that a token attends to all tokens in its window
-alike. Its value and output are the identity times POOLING_SCALE, so that the mean outweighs the token's own vector,
-which the layer adds. Its feed-forward part is zero. So the CLS vector of that layer is the layer norm of the mean of
-the tokens that the window reaches. The layer norm changes the length of that mean, and subtracts the average of its
-numbers. For trained encoders that average is small, because their token vectors come from a layer norm too.
+alike. Its value is the identity. Its output is the identity times POOLING_SCALE, so that the mean outweighs the token's
+own vector, which the layer adds. Its feed-forward part is zero. So the CLS vector of that layer is the layer norm of
+the mean of the tokens that the window reaches. A layer norm changes the length of a vector, which doesn't matter, but
+it also subtracts the average of its numbers. There are two ways to keep the direction, and `_spare` chooses one:
+
+- The average is small, because the encoder's token vectors come from a layer norm too. Then the layer stays as it is.
+- One number of the vectors is nearly always zero, because the encoder's last layer norm multiplies it by nearly zero.
+  Then the output sets this number to minus the sum of the others, so that the average is zero. The layer norm at the
+  end multiplies it by zero. all-MiniLM-L6-v2 has three such numbers, so its mean is exact.
 
 The caller reads the files, finds the padding id, and compares the result with the encoder.
 """
@@ -202,9 +207,11 @@ def longformer_weights(
     repeated = table.repeat(-(-rows // len(table)), 1)
     result[_POSITIONS] = torch.cat([torch.zeros(target["pad_token_id"] + 1, table.shape[1]), repeated])[:rows]
     if form.pooling_window is not None:
-        result |= _pooling_layer(
-            int(target["num_hidden_layers"]) - 1, int(target["hidden_size"]), int(target["intermediate_size"])
-        )
+        layers, hidden = int(target["num_hidden_layers"]), int(target["hidden_size"])
+        names = [f"encoder.layer.{layers - 2}.output.LayerNorm.{part}" for part in ("weight", "bias")]
+        norm = [result[name] for name in names if name in result and result[name].shape == (hidden,)]
+        spare = _spare(*norm) if len(norm) == len(names) else None
+        result |= _pooling_layer(layers - 1, hidden, int(target["intermediate_size"]), spare)
     for name in [name for name in result if ".attention.self." in name]:
         for part in ("query", "key", "value"):
             result[name.replace(f".self.{part}.", f".self.{part}_global.")] = result[name]
@@ -228,19 +235,36 @@ def _own_padding(config: Mapping[str, Any]) -> int:
     return pad
 
 
-def _pooling_layer(index: int, hidden: int, intermediate: int) -> dict[str, Tensor]:
-    """The tensors of the layer whose CLS vector is the mean of the tokens in its window."""
-    linear = {
+def _spare(weight: Tensor, bias: Tensor) -> int | None:
+    """The number of a vector that the mean can do without, None if the average of the numbers is the smaller loss.
+
+    weight, bias: (hidden,), of the layer norm that the token vectors come from. The numbers that it multiplies are taken
+    to be independent, with a mean of 0 and a variance of 1.
+    """
+    weight, bias = weight.double(), bias.double()
+    squares = weight**2 + bias**2  # expected, of each number
+    average = ((weight - weight.mean()).square().sum() + bias.sum() ** 2) / len(weight)
+    return int(squares.argmin()) if squares.min() < average else None
+
+
+def _pooling_layer(index: int, hidden: int, intermediate: int, spare: int | None) -> dict[str, Tensor]:
+    """The tensors of the layer whose CLS vector is the mean of the tokens in its window. spare: see `_spare`."""
+    output, last_norm = torch.eye(hidden), torch.ones(hidden)
+    if spare is not None:
+        output[spare] = -1
+        output[spare, spare] = last_norm[spare] = 0
+    weights = {
         "attention.self.query": torch.zeros(hidden, hidden),
         "attention.self.key": torch.zeros(hidden, hidden),
         "attention.self.value": torch.eye(hidden),
-        "attention.output.dense": POOLING_SCALE * torch.eye(hidden),
+        "attention.output.dense": POOLING_SCALE * output,
+        "attention.output.LayerNorm": torch.ones(hidden),
         "intermediate.dense": torch.zeros(intermediate, hidden),
         "output.dense": torch.zeros(hidden, intermediate),
+        "output.LayerNorm": last_norm,
     }
-    norms = {f"{part}.LayerNorm": torch.ones(hidden) for part in ("attention.output", "output")}
     tensors = {}
-    for module, weight in {**linear, **norms}.items():
+    for module, weight in weights.items():
         tensors[f"encoder.layer.{index}.{module}.weight"] = weight
         tensors[f"encoder.layer.{index}.{module}.bias"] = torch.zeros(len(weight))
     return tensors

@@ -22,7 +22,7 @@ from models.longformer import ConversionError, Pooling
 from similarity.encoder.tokens import TextTokenizer
 from similarity.encoder.torch_encoder import TorchEncoder
 
-# The largest 1 - cosine with which a text that fits is still taken. The layer norm after the mean changes it a little.
+# The largest 1 - cosine with which a text that fits is still taken. The layer norm after the mean may add a little.
 LARGEST: dict[Pooling, float] = {"cls": 1e-5, "mean": 1e-2}
 # From here on, the user should know of the layer norm's part.
 NOTABLE = 1e-3
@@ -104,14 +104,14 @@ def _texts(converted: Path, lengths: Sequence[int]) -> list[tuple[int, Tensor]]:
     with (SCRIPTS_DIR / "sample" / "reports.csv").open(encoding="utf-8", newline="") as file:
         reports = [row["text"] for row in csv.DictReader(file)]
     tokenizer = TextTokenizer.load(converted / "tokenizer.json", max_tokens=max(lengths))
-    # A text of n tokens has at least n characters. Each begins at another report.
+    # So many characters have more tokens than the longest text. Each text begins with another report.
     wanted = 8 * max(lengths)
-    whole = " ".join(reports)
-    whole *= 1 + wanted * _TEXTS // len(whole)
+    texts = [" ".join(reports[number:] + reports[:number]) for number in range(_TEXTS)]
+    texts = [(text * (1 + wanted // len(text)))[:wanted] for text in texts]
     return [
-        (length, torch.tensor(tokenizer.cut_at(length)(whole[wanted * number : wanted * (number + 1)]).ids))
+        (length, torch.tensor(tokenizer.cut_at(length)(text).ids))
         for length in lengths
-        for number in range(_TEXTS if length <= _LONG else 1)
+        for text in texts[: _TEXTS if length <= _LONG else 1]
     ]
 
 
