@@ -207,11 +207,7 @@ def longformer_weights(
     repeated = table.repeat(-(-rows // len(table)), 1)
     result[_POSITIONS] = torch.cat([torch.zeros(target["pad_token_id"] + 1, table.shape[1]), repeated])[:rows]
     if form.pooling_window is not None:
-        layers, hidden = int(target["num_hidden_layers"]), int(target["hidden_size"])
-        names = [f"encoder.layer.{layers - 2}.output.LayerNorm.{part}" for part in ("weight", "bias")]
-        norm = [result[name] for name in names if name in result and result[name].shape == (hidden,)]
-        spare = _spare(*norm) if len(norm) == len(names) else None
-        result |= _pooling_layer(layers - 1, hidden, int(target["intermediate_size"]), spare)
+        result |= _pooling_layer(result, target["num_hidden_layers"] - 1)
     for name in [name for name in result if ".attention.self." in name]:
         for part in ("query", "key", "value"):
             result[name.replace(f".self.{part}.", f".self.{part}_global.")] = result[name]
@@ -238,8 +234,8 @@ def _own_padding(config: Mapping[str, Any]) -> int:
 def _spare(weight: Tensor, bias: Tensor) -> int | None:
     """The number of a vector that the mean can do without, None if the average of the numbers is the smaller loss.
 
-    weight, bias: (hidden,), of the layer norm that the token vectors come from. The numbers that it multiplies are taken
-    to be independent, with a mean of 0 and a variance of 1.
+    weight, bias: (hidden,), of the layer norm that the token vectors come from. The numbers that it multiplies are
+    taken to be independent, with a mean of 0 and a variance of 1.
     """
     weight, bias = weight.double(), bias.double()
     squares = weight**2 + bias**2  # expected, of each number
@@ -247,13 +243,25 @@ def _spare(weight: Tensor, bias: Tensor) -> int | None:
     return int(squares.argmin()) if squares.min() < average else None
 
 
-def _pooling_layer(index: int, hidden: int, intermediate: int, spare: int | None) -> dict[str, Tensor]:
-    """The tensors of the layer whose CLS vector is the mean of the tokens in its window. spare: see `_spare`."""
+def _pooling_layer(weights: Mapping[str, Tensor], index: int) -> dict[str, Tensor]:
+    """The tensors of layer `index`, whose CLS vector is the mean of the tokens in its window.
+
+    weights: of the layers before. Raises ConversionError if the last of them lacks a tensor that this one depends on.
+    """
+    hidden = weights[_WORDS].shape[-1]
+    before = f"encoder.layer.{index - 1}"
+    try:
+        intermediate = len(weights[f"{before}.intermediate.dense.bias"])
+        norm_weight, norm_bias = (weights[f"{before}.output.LayerNorm.{part}"] for part in ("weight", "bias"))
+    except KeyError as error:
+        raise ConversionError(f"the weights have no tensor {error.args[0]}.") from error
     output, last_norm = torch.eye(hidden), torch.ones(hidden)
+    # Weights of another shape are refused when the Longformer is tried.
+    spare = _spare(norm_weight, norm_bias) if norm_weight.shape == norm_bias.shape == (hidden,) else None
     if spare is not None:
         output[spare] = -1
         output[spare, spare] = last_norm[spare] = 0
-    weights = {
+    linear_and_norms = {
         "attention.self.query": torch.zeros(hidden, hidden),
         "attention.self.key": torch.zeros(hidden, hidden),
         "attention.self.value": torch.eye(hidden),
@@ -264,7 +272,7 @@ def _pooling_layer(index: int, hidden: int, intermediate: int, spare: int | None
         "output.LayerNorm": last_norm,
     }
     tensors = {}
-    for module, weight in weights.items():
+    for module, weight in linear_and_norms.items():
         tensors[f"encoder.layer.{index}.{module}.weight"] = weight
         tensors[f"encoder.layer.{index}.{module}.bias"] = torch.zeros(len(weight))
     return tensors

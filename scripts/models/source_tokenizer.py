@@ -85,8 +85,8 @@ class SourceTokenizer:
         """Raises ConversionError if the word table, of `rows` rows, lacks tokens of the tokenizer."""
         if beyond := [token for token, each in self.tokenizer.get_vocab().items() if each >= rows]:
             raise ConversionError(
-                f"the tokenizer has {len(beyond)} tokens, for example {min(beyond)!r}, beyond the {rows} rows of the "
-                "encoder's word table; copy or fetch tokenizer and weights of the same model."
+                f"{len(beyond)} tokens of the tokenizer are beyond the {rows} rows of the encoder's word table, for "
+                f"example {min(beyond)!r}; copy or fetch tokenizer and weights of the same model."
             )
 
 

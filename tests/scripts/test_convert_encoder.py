@@ -18,22 +18,24 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
+from transformers import BertModel, PreTrainedModel, RobertaModel
 
 import convert_encoder
 from checkpoint_files import old_pickle
-from convert_encoder import convert, main, make_quick_start_model
-from models.longformer import FIRST_POSITION_IS_BEHIND_PADDING, ConversionError
+from convert_encoder import Choices, convert, main, make_quick_start_model
+from models.longformer import FIRST_POSITION_IS_BEHIND_PADDING, ConversionError, longformer_weights
 from processes import run_where_files_stay_small
 from reference import TOLERANCE, load_longformer, reference
+from short_encoders import SOURCE_POSITIONS, token_vectors, write_json, write_modules, write_pooling, write_source
+from similarity.encoder.loading import load_encoder
 from similarity.encoder.model_folder import CONVERTIBLE_KINDS
 from similarity.encoder.torch_encoder import TorchEncoder
-from tiny import ROOT, bert_tokenizer, edit_config, roberta_tokenizer, sample_texts
+from similarity.settings import Engine
+from tiny import ROOT, edit_config, sample_texts
 
 WINDOW = 16
 # A CLS token sees half a window to its right.
 FITTING = WINDOW // 2 + 1
-SOURCE_POSITIONS = 40
 MAX_TOKENS = 100
 LONG_TEXT = "A robot in a warehouse hurt workers and nobody stopped it. " * 20
 
@@ -43,42 +45,9 @@ class Source:
     """A short encoder in a folder, as transformers has it, and the Longformer made from it."""
 
     folder: Path
-    model: BertModel | RobertaModel
+    model: PreTrainedModel
     out: Path
     first_position: int
-
-
-def write_source(folder: Path, kind: str) -> BertModel | RobertaModel:
-    """A random encoder of two layers with a tokenizer that cuts and pads, as those of sentence encoders do."""
-    sizes: dict[str, Any] = {
-        "vocab_size": 600,
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 48,
-        "initializer_range": 0.2,
-    }
-    torch.manual_seed(1)
-    model: BertModel | RobertaModel
-    if kind == "bert":
-        model = BertModel(BertConfig(max_position_embeddings=SOURCE_POSITIONS, **sizes))
-        tokenizer = bert_tokenizer()
-    else:
-        # As in roberta-base, whose table has 514 rows for 512 positions.
-        model = RobertaModel(
-            RobertaConfig(max_position_embeddings=SOURCE_POSITIONS + 2, type_vocab_size=1, layer_norm_eps=1e-5, **sizes)
-        )
-        tokenizer = roberta_tokenizer()
-    # A row for a padding index starts as zeros, and biases do: random ones show a mistake.
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape))
-    model.train(False)
-    model.save_pretrained(folder)
-    tokenizer.enable_truncation(12)
-    tokenizer.enable_padding(length=12, pad_id=0 if kind == "bert" else 1)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return model
 
 
 @pytest.fixture(scope="module", params=["bert", "roberta"])
@@ -187,8 +156,17 @@ def test_the_command_writes_a_model_and_names_it(
     out = tmp_path / "out"
     assert main([str(bert_dir), "--out", str(out), "--window", "32", "--max-tokens", "50"]) == 0
     output = capsys.readouterr()
-    assert output.out == f"{out}: a Longformer, made from {bert_dir}\n"
-    assert output.err == ""
+    name, form, figures = output.out.splitlines()
+    assert name == f"{out}: a Longformer, made from {bert_dir}"
+    assert form.startswith("window 32, CLS pooling, text preparation unidecode (0.0% of the tokens")
+    assert figures.startswith("largest 1 - cosine to the encoder's own vector: ")
+    assert "at 8 tokens" in figures
+    assert "at 17 tokens" in figures
+    assert f"at {SOURCE_POSITIONS} tokens" in figures
+    assert output.err == (
+        f"convert_encoder: {bert_dir} doesn't say how it pools, so its CLS vector is taken; --pooling mean takes the "
+        "mean.\n"
+    )
     encoder = TorchEncoder.load(out)
     assert encoder.name == "bert"
     assert encoder.config.attention_window == (32, 32)
@@ -217,8 +195,8 @@ def cut(path: Path) -> None:
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "another kind": (
-        lambda folder: edit_config(folder, model_type="distilbert"),
-        "model_type is 'distilbert'",
+        lambda folder: edit_config(folder, model_type="vit"),
+        "model_type is 'vit'; it must be one of bert, roberta",
     ),
     "no kind": (lambda folder: edit_config(folder, model_type=None), "model_type is None"),
     "relative positions": (
@@ -380,6 +358,13 @@ def test_a_full_disk_leaves_the_model_that_was_there(bert_dir: Path, tmp_path: P
         ["source", "--out", "out", "--window", "-2"],
         ["source", "--out", "out", "--window", "many"],
         ["source", "--out", "out", "--max-tokens", "2"],
+        ["source", "--out", "out", "--pooling", "max"],
+        ["source", "--out", "out", "--pooling-window", "15"],
+        ["source", "--out", "out", "--pooling-window", "0"],
+        ["source", "--out", "out", "--pooling", "cls", "--pooling-window", "16"],
+        ["source", "--out", "out", "--query-prefix", "q" * 1001],
+        ["source", "--out", "out", "--report-prefix", "r" * 1001],
+        ["source", "--out", "out", "--text-preparation", "ascii"],
     ],
     ids=" ".join,
 )
@@ -392,6 +377,281 @@ def test_arguments_that_make_no_sense_exit_with_2(
     assert exit_.value.code == 2
     assert "error: " in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+# Mean pooling, DistilBERT, and encoders for many languages.
+
+KINDS = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "multilingual bert")
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A short encoder, and the folder of the Longformer that pools its mean with a window of its own."""
+
+    model: PreTrainedModel
+    folder: Path
+    out: Path
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def mean(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Mean:
+    """Shared: don't write to its folders."""
+    folder, out = (tmp_path_factory.mktemp(name) for name in ("source", "mean"))
+    model = write_source(folder, request.param)
+    write_modules(folder, "Transformer", "Pooling", "Normalize")
+    write_pooling(folder, "mean_tokens")
+    options = Choices(pooling_window=2 * WINDOW)
+    convert(folder, out, name="an encoder", window=WINDOW, max_tokens=MAX_TOKENS, choices=options)
+    return Mean(model, folder, out)
+
+
+def distance(found: Any, expected: Tensor) -> float:
+    """1 - cosine."""
+    return 1 - torch.cosine_similarity(torch.as_tensor(found).double(), expected.double(), dim=0).item()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["torch", "onnx"])
+def test_a_mean_of_short_texts_has_the_encoders_direction(mean: Mean, engine: Engine) -> None:
+    encoder = load_encoder(mean.out, engine=engine)
+    specials = Tokenizer.from_file(str(mean.out / "tokenizer.json")).encode("").ids
+    for tokens in range(2, FITTING + 1):
+        ids = random_ids(tokens)
+        ids[0], ids[-1] = specials[0], specials[-1]
+        expected = token_vectors(mean.model, ids).mean(dim=0)
+        assert distance(encoder.vectors([ids.tolist()])[0], expected) < 1e-3, tokens
+        # Shows that the bound would notice: the mean isn't the CLS vector.
+        assert distance(token_vectors(mean.model, ids)[0], expected) > 3e-3, tokens
+
+
+@pytest.mark.slow
+def test_a_mean_is_that_of_the_tokens_in_the_pooling_window(mean: Mean) -> None:
+    # The same Longformer without its last layer gives the token vectors.
+    whole = load_longformer(mean.out)
+    assert whole.config.attention_window == [WINDOW, WINDOW, 2 * WINDOW]
+    for tokens in (FITTING + 1, WINDOW, WINDOW + 1, WINDOW + 2, 40, MAX_TOKENS):
+        ids = random_ids(tokens)
+        vector = TorchEncoder.load(mean.out).cls_vector(ids)
+        assert (vector - reference(whole, ids)).abs().max() < TOLERANCE, tokens
+        assert (torch.from_numpy(load_encoder(mean.out).vectors([ids.tolist()])[0]) - vector).abs().max() < TOLERANCE
+        mask = torch.ones(1, tokens, dtype=torch.int64)
+        with torch.no_grad():
+            states = whole(ids.unsqueeze(0), attention_mask=mask, output_hidden_states=True).hidden_states
+        reached = states[-2][0, : WINDOW + 1]  # half of 2 * WINDOW to the right, and the token itself
+        assert distance(vector, reached.mean(dim=0)) < 1e-3, tokens
+        if tokens >= 2 * WINDOW:
+            assert distance(vector, states[-2][0, :tokens].mean(dim=0)) > 1e-3, tokens
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cls_vector_of_every_kind_stays(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    model = write_source(tmp_path / "source", kind)
+    assert main([str(tmp_path / "source"), "--out", str(tmp_path / "out"), "--window", str(WINDOW)]) == 0
+    encoder = TorchEncoder.load(tmp_path / "out")
+    for tokens in (2, 5, FITTING):
+        ids = random_ids(tokens)
+        ids[0] = 0 if kind == "multilingual bert" else ids[0]  # <s>, which is 0 as [PAD] of a BERT is
+        assert (encoder.cls_vector(ids) - token_vectors(model, ids)[0]).abs().max() < TOLERANCE, tokens
+
+
+def test_a_multilingual_bert_pads_as_its_tokenizer_does(tmp_path: Path) -> None:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    model = write_source(folder, "multilingual bert")
+    write_pooling(folder, "mean_tokens")
+    assert json.loads((folder / "config.json").read_text())["pad_token_id"] == 0
+    assert main([str(folder), "--out", str(tmp_path / "out"), "--window", str(WINDOW)]) == 0
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["pad_token_id"], config["text_preparation"]) == (1, "none")
+    encoder = TorchEncoder.load(tmp_path / "out")
+    tokenizer = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
+    compared = 0
+    for text in ("робот", "倉庫", "während", "أصاب", "A robot"):
+        ids = torch.tensor(tokenizer.encode(text).ids)
+        assert ids[0] == 0
+        if len(ids) <= FITTING:
+            assert distance(encoder.cls_vector(ids), token_vectors(model, ids).mean(dim=0)) < 1e-3, text
+            compared += 1
+    assert compared >= 3
+
+
+@pytest.mark.parametrize("form", ["zip", "old"])
+@pytest.mark.parametrize("prefix", ["", "distilbert."])
+def test_a_pickled_distilbert_converts_alike(form: str, prefix: str, tmp_path: Path) -> None:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    write_source(folder, "distilbert")
+    assert main([str(folder), "--out", str(tmp_path / "expected")]) == 0
+    weights = {prefix + name: tensor for name, tensor in load_file(folder / "model.safetensors").items()}
+    weights["vocab_transform.weight"] = torch.ones(32, 32)
+    (folder / "model.safetensors").unlink()
+    if form == "zip":
+        torch.save(weights, folder / "pytorch_model.bin")
+    else:
+        (folder / "pytorch_model.bin").write_bytes(old_pickle(weights))
+    assert main([str(folder), "--out", str(tmp_path / "out")]) == 0
+    found, expected = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "expected"))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], ("query: ", "passage: ")),
+        (["--query-prefix", ""], ("", "passage: ")),
+        (["--query-prefix", "ask: ", "--report-prefix", ""], ("ask: ", "")),
+    ],
+)
+def test_prompts_are_stored(
+    arguments: list[str],
+    expected: tuple[str, str],
+    bert_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_pooling(bert_dir, "cls_token")
+    prompts = {"query": "query: ", "passage": "passage: ", "clustering": "cluster: "}
+    write_json(bert_dir / "config_sentence_transformers.json", {"prompts": prompts})
+    assert main([str(bert_dir), "--out", str(tmp_path / "out"), "--window", "16", *arguments]) == 0
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["query_prefix"], config["report_prefix"]) == expected
+    output = capsys.readouterr()
+    assert f"prefix of a query {expected[0]!r}, of a report {expected[1]!r}" in output.out
+    overridden = len(arguments) == 4
+    assert output.err.endswith("that aren't used: clustering; --query-prefix and --report-prefix take any text.\n") != (
+        overridden
+    )
+
+
+@pytest.mark.parametrize(("choice", "stored"), [("auto", "unidecode"), ("unidecode", "unidecode"), ("none", "none")])
+def test_the_text_preparation_is_stored(choice: str, stored: str, bert_dir: Path, tmp_path: Path) -> None:
+    assert main([str(bert_dir), "--out", str(tmp_path / "out"), "--text-preparation", choice]) == 0
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["text_preparation"] == stored
+
+
+def test_an_explicit_pooling_overrides_the_folders(bert_dir: Path, tmp_path: Path) -> None:
+    write_pooling(bert_dir, "max_tokens")
+    for pooling in ("cls", "mean"):
+        out = tmp_path / pooling
+        assert main([str(bert_dir), "--out", str(out), "--pooling", pooling]) == 0
+        assert f"{pooling} pooling" in json.loads((out / "provenance.json").read_text())["made_by"].lower()
+
+
+LAST_NORM = "encoder.layer.1.output.LayerNorm.bias"
+# What the folder of a sentence encoder may have that can't be converted -> the message.
+REFUSALS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a Dense module": (
+        lambda folder: write_modules(folder, "Transformer", "Pooling", "Dense", "Normalize"),
+        "the encoder has a module Dense, which a Longformer has no place for",
+    ),
+    "the maximum": (lambda folder: write_pooling(folder, "max_tokens"), "the encoder pools max, but"),
+    "two poolings": (
+        lambda folder: write_pooling(folder, "cls_token", "mean_tokens"),
+        "the encoder pools cls and mean together, but",
+    ),
+    "modules cut": (lambda folder: (folder / "modules.json").write_text("[{"), "modules.json can't be read: it isn't"),
+    "pooling cut": (
+        lambda folder: cut(write_pooling(folder)),
+        "config.json can't be read: it isn't JSON",
+    ),
+    "prompts of numbers": (
+        lambda folder: write_json(folder / "config_sentence_transformers.json", {"prompts": {"query": 1}}),
+        "must be an object of strings",
+    ),
+    "a long prompt": (
+        lambda folder: write_json(folder / "config_sentence_transformers.json", {"prompts": {"query": "q" * 1001}}),
+        "has 1001 characters, but at most 1000 are possible",
+    ),
+    "a padding token that texts have": (
+        lambda folder: set_padding(folder / "tokenizer.json", "[CLS]"),
+        "is that of '[CLS]', which texts contain",
+    ),
+    "a token beyond the word table": (
+        lambda folder: add_token(folder / "tokenizer.json"),
+        "tokens of the tokenizer are beyond the 600 rows of the encoder's word table, for example '[NEW]'",
+    ),
+    "no layer norm at the end": (
+        lambda folder: drop_tensor(write_pooling(folder, "mean_tokens").parents[1], LAST_NORM),
+        f"the weights have no tensor {LAST_NORM}",
+    ),
+    "an unknown tensor": (
+        lambda folder: set_tensor(folder, "encoder.layer.0.attention.extra.weight", torch.ones(3)),
+        "for example encoder.layer.0.attention.extra.weight",
+    ),
+    "a relative bias": (
+        lambda folder: set_tensor(folder, "encoder.relative_attention_bias.weight", torch.ones(32, 4)),
+        "they have 1 that it lacks",
+    ),
+}
+
+
+def set_padding(path: Path, token: str) -> None:
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.enable_padding(pad_id=tokenizer.token_to_id(token), pad_token=token)
+    tokenizer.save(str(path))
+
+
+def add_token(path: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_padding()
+    tokenizer.add_tokens(["[NEW]"])
+    tokenizer.save(str(path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_sentence_encoder_that_can_not_be_converted_is_refused_in_one_line(
+    refusal: str, bert_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_it, message = REFUSALS[refusal]
+    make_it(bert_dir)
+    assert main([str(bert_dir), "--out", str(tmp_path / "out"), "--window", "16"]) == 1
+    output = capsys.readouterr()
+    [line] = output.err.splitlines()
+    assert line.startswith("convert_encoder: ")
+    assert message in line
+    assert output.out == ""
+    assert not any(path.is_file() for path in tmp_path.glob("out/**/*"))
+
+
+def test_a_pooling_window_is_refused_if_the_folder_asks_for_cls(
+    bert_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(bert_dir), "--out", str(tmp_path / "out"), "--pooling-window", "16"]) == 1
+    assert "--pooling-window is only for mean pooling" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_a_conversion_that_gives_other_vectors_is_refused(
+    pooling: str, bert_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(bert_dir), "--out", str(tmp_path / "out"), "--window", "16", "--pooling", pooling]
+    assert main(arguments) == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    capsys.readouterr()
+
+    def shifted_by_one_position(*args: Any) -> dict[str, Tensor]:
+        weights = longformer_weights(*args)
+        name = "embeddings.position_embeddings.weight"
+        return weights | {name: weights[name].roll(1, 0)}
+
+    monkeypatch.setattr("convert_encoder.longformer_weights", shifted_by_one_position)
+    assert main(arguments) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "the Longformer gives short texts other vectors than the encoder (1 - cosine " in line
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_a_conversion_without_transformers_says_that_it_was_not_compared(
+    bert_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert main([str(bert_dir), "--out", str(tmp_path / "out"), "--pooling", "cls"]) == 0
+    assert capsys.readouterr().err == (
+        "convert_encoder: the vectors weren't compared with the encoder's own: transformers isn't installed.\n"
+    )
 
 
 # The quick-start model: the real one.
@@ -430,7 +690,7 @@ def real_bert(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.usefixtures("pip_finds_the_wheel")
 def test_the_quick_start_model_keeps_the_vectors_of_short_texts(real_bert: Path, tmp_path: Path) -> None:
-    make_quick_start_model(tmp_path)
+    make_quick_start_model(tmp_path, choices=Choices(pooling="cls"))
     encoder = TorchEncoder.load(tmp_path)
     assert encoder.dimension == 384
     model = BertModel.from_pretrained(real_bert)
@@ -457,7 +717,31 @@ def test_the_quick_start_model_keeps_the_vectors_of_short_texts(real_bert: Path,
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("pip_finds_the_wheel")
-@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_the_quick_start_model_has_the_mean_of_the_token_vectors(
+    real_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--quick-start", "--out", str(tmp_path)]) == 0
+    output = capsys.readouterr()
+    assert "mean pooling, its window 2048, text preparation unidecode (5.0% of" in output.out
+    assert output.err == ""
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["attention_window"] == [512] * 6 + [2048]
+    assert [config["text_preparation"], config["query_prefix"], config["report_prefix"]] == ["unidecode", "", ""]
+    model = BertModel.from_pretrained(real_bert)
+    tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    torch_, onnx = (load_encoder(tmp_path, engine=engine) for engine in ("torch", "onnx"))
+    texts = ["", "neither", "A robot hurt a worker.", *sorted(sample_texts(), key=len)[:60:6], LONG_TEXT * 2]
+    for text in texts:
+        ids = tokenizer.encode(text).ids[:257]
+        expected = token_vectors(model, torch.tensor(ids)).mean(dim=0)
+        for encoder in (torch_, onnx):
+            vector = torch.from_numpy(encoder.vectors([ids])[0])
+            assert 1 - torch.cosine_similarity(vector, expected, dim=0) < 1e-5, text[:40]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("pip_finds_the_wheel")
+@pytest.mark.parametrize("name", convert_encoder.QUICK_START_SHA256)
 def test_a_quick_start_file_with_another_checksum_is_refused(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
