@@ -126,8 +126,8 @@ def convert(
     compared: list[Comparison] = []
 
     def check(converted: Path) -> None:
-        limits = (folder.longest, own_positions(weights, config))
-        longest = [min(limit, max_tokens) for limit in limits if limit]
+        positions = min(own_positions(weights, config), max_tokens)
+        longest = {positions, min(folder.longest or positions, positions)}
         try:
             compared.append(compare(converted, weights, config, pooling=pooling, fitting=form.fitting, longest=longest))
         except ImportError as error:

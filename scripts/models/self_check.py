@@ -6,10 +6,8 @@ the mean of its token vectors, as it was converted.
 
 from __future__ import annotations
 
-from shared.command import SCRIPTS_DIR
-
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +29,7 @@ NOTABLE = 1e-3
 _LENGTHS = (8, 64)
 # Texts of each length. Attention's time grows with the square of the length, so one long text must do.
 _TEXTS, _LONG = 4, 1024
+_REPORTS = Path(__file__).resolve().parent.parent / "sample" / "reports.csv"
 # Keys of config.json that don't describe the encoder: its kind is given apart, and no code or type is taken from it.
 _NOT_OF_THE_ENCODER = ("model_type", "auto_map", "dtype", "torch_dtype", "quantization_config")
 
@@ -66,7 +65,7 @@ class Comparison:
             raise ConversionError(
                 f"the Longformer gives short texts other vectors than the encoder (1 - cosine {self.within:.1e}, "
                 f"allowed {LARGEST[self.pooling]:.0e}), so it wasn't installed; take another encoder: this one has a "
-                "part that the conversion doesn't know."
+                "part that the conversion doesn't know, or its vectors' numbers have an average far from zero."
             )
 
 
@@ -77,7 +76,7 @@ def compare(
     *,
     pooling: Pooling,
     fitting: int,
-    longest: Sequence[int],
+    longest: Collection[int],
 ) -> Comparison:
     """Compares the Longformer in the folder `converted` with the encoder of these weights and this config.
 
@@ -101,7 +100,7 @@ def compare(
 
 def _texts(converted: Path, lengths: Sequence[int]) -> list[tuple[int, Tensor]]:
     """Texts of each length, as token ids with special tokens."""
-    with (SCRIPTS_DIR / "sample" / "reports.csv").open(encoding="utf-8", newline="") as file:
+    with _REPORTS.open(encoding="utf-8", newline="") as file:
         reports = [row["text"] for row in csv.DictReader(file)]
     tokenizer = TextTokenizer.load(converted / "tokenizer.json", max_tokens=max(lengths))
     # So many characters have more tokens than the longest text. Each text begins with another report.

@@ -644,6 +644,30 @@ def test_a_conversion_that_gives_other_vectors_is_refused(
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
+def test_figures_go_up_to_the_encoders_own_limits(
+    bert_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for longest, max_tokens, lengths in ((20, 100, [8, 9, 20, 40]), (1000, 100, [8, 9, 40]), (5, 30, [5, 8, 9, 30])):
+        write_json(bert_dir / "sentence_bert_config.json", {"max_seq_length": longest})
+        options = ["--window", str(WINDOW), "--max-tokens", str(max_tokens)]
+        assert main([str(bert_dir), "--out", str(tmp_path / "out"), *options]) == 0
+        figures = capsys.readouterr().out.splitlines()[-1].partition("; ")[0]
+        assert [int(part.split()[-2]) for part in figures.split(",")] == lengths
+
+
+def test_a_mean_that_is_a_little_off_is_noted(
+    bert_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Every layer norm of an encoder may end in numbers whose average isn't zero; here all have a bias.
+    name = "encoder.layer.1.output.LayerNorm.bias"
+    set_tensor(bert_dir, name, torch.full((32,), 0.07))
+    monkeypatch.setattr("models.longformer._spare", lambda *_: None)
+    assert main([str(bert_dir), "--out", str(tmp_path / "out"), "--pooling", "mean"]) == 0
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("convert_encoder: short texts are up to ")
+    assert "(1 - cosine) away from the encoder's own vector" in line
+
+
 def test_a_conversion_without_transformers_says_that_it_was_not_compared(
     bert_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
