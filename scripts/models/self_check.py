@@ -17,6 +17,7 @@ import torch.nn.functional as F  # noqa: N812 (the name everyone uses)
 from torch import Tensor
 
 from models.longformer import ConversionError, Pooling
+from similarity.encoder.model_folder import ModelFiles
 from similarity.encoder.tokens import TextTokenizer
 from similarity.encoder.torch_encoder import TorchEncoder
 
@@ -102,7 +103,8 @@ def _texts(converted: Path, lengths: Sequence[int]) -> list[tuple[int, Tensor]]:
     """Texts of each length, as token ids with special tokens."""
     with _REPORTS.open(encoding="utf-8", newline="") as file:
         reports = [row["text"] for row in csv.DictReader(file)]
-    tokenizer = TextTokenizer.load(converted / "tokenizer.json", max_tokens=max(lengths))
+    files = ModelFiles(converted)
+    tokenizer = TextTokenizer.load(files.tokenizer_path, max(lengths), files.config().text_preparation)
     # So many characters have more tokens than the longest text. Each text begins with another report.
     wanted = 8 * max(lengths)
     texts = [" ".join(reports[number:] + reports[:number]) for number in range(_TEXTS)]

@@ -14,15 +14,13 @@ from typing import Any
 
 from models.checkpoints import CheckpointError, is_there, read_object, require_content
 from models.longformer import ConversionError, Pooling
-from similarity.encoder.model_folder import CONFIG_FILENAME, CONVERTIBLE_KINDS
+from similarity.encoder.model_folder import CONFIG_FILENAME, CONVERTIBLE_KINDS, LONGEST_PREFIX
 
 MODULES_FILENAME = "modules.json"
 PROMPTS_FILENAME = "config_sentence_transformers.json"
 POOLING_DIRNAME = "1_Pooling"
 # Named after the kind of the encoder once, now always after BERT.
 OPTIONS_FILENAMES = tuple(f"sentence_{kind}_config.json" for kind in CONVERTIBLE_KINDS)
-
-LONGEST_PROMPT = 1000
 
 # The names of Pooling's modes: the value of `pooling_mode`, and in older folders a key with a boolean.
 _MODES = {
@@ -118,10 +116,10 @@ class SentenceEncoder:
 
     def _prompt(self, name: str | None) -> str:
         prompt = "" if name is None else self.prompts[name]
-        if len(prompt) > LONGEST_PROMPT:
+        if len(prompt) > LONGEST_PREFIX:
             raise ConversionError(
                 f"the prompt {name!r} in {self.folder / PROMPTS_FILENAME} has {len(prompt)} characters, but at most "
-                f"{LONGEST_PROMPT} are possible; give a shorter one with --query-prefix and --report-prefix."
+                f"{LONGEST_PREFIX} are possible; give a shorter one with --query-prefix and --report-prefix."
             )
         return prompt
 

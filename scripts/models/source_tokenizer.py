@@ -14,12 +14,13 @@ from tokenizers.normalizers import Lowercase, Sequence
 from models.checkpoint_tokenizer import OPTIONS_FILENAME, read_tokenizer
 from models.checkpoints import is_there, read_object
 from models.longformer import ConversionError
+from similarity.settings import TextPreparation
 
 SPECIAL_TOKENS_FILENAME = "special_tokens_map.json"
 
 # From this share of tokens with letters beyond ASCII, a vocabulary needs them. Measured: BERT (English, uncased) 0.050,
-# RoBERTa and Longformer 0.007, XLM-R 0.656, and its tokens in Latin letters alone 0.259. Of the words in translations of
-# programs' messages, 0.171 in French and 0.121 in German.
+# RoBERTa and Longformer 0.007, XLM-R 0.656, and its tokens in Latin letters alone 0.259. Of the words in translated
+# messages of programs, 0.171 in French and 0.121 in German.
 MULTILINGUAL_SHARE = 0.08
 
 _WELL_KNOWN_PADDING = ("[PAD]", "<pad>")
@@ -61,7 +62,7 @@ class SourceTokenizer:
         )
 
     @property
-    def text_preparation(self) -> str:
+    def text_preparation(self) -> TextPreparation:
         """The preparation of texts that suits the vocabulary."""
         return "none" if self.share >= MULTILINGUAL_SHARE else "unidecode"
 

@@ -468,10 +468,13 @@ def test_a_multilingual_bert_pads_as_its_tokenizer_does(tmp_path: Path) -> None:
     tokenizer = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
     compared = 0
     for text in ("робот", "倉庫", "während", "أصاب", "A robot"):
-        ids = torch.tensor(tokenizer.encode(text).ids)
+        encoding = encoder.encode(text)
+        # Not transliterated.
+        assert encoding.tokens.ids == tokenizer.encode(text).ids
+        ids = torch.tensor(encoding.tokens.ids)
         assert ids[0] == 0
         if len(ids) <= FITTING:
-            assert distance(encoder.cls_vector(ids), token_vectors(model, ids).mean(dim=0)) < 1e-3, text
+            assert distance(encoding.vector, token_vectors(model, ids).mean(dim=0)) < 1e-3, text
             compared += 1
     assert compared >= 3
 
@@ -519,6 +522,8 @@ def test_prompts_are_stored(
     assert (config["query_prefix"], config["report_prefix"]) == expected
     output = capsys.readouterr()
     assert f"prefix of a query {expected[0]!r}, of a report {expected[1]!r}" in output.out
+    encoder = TorchEncoder.load(tmp_path / "out")
+    assert encoder.encode("robot").tokens.ids == encoder.tokenizer.with_prefix("")(f"{expected[0]}robot").ids
     overridden = len(arguments) == 4
     assert output.err.endswith("that aren't used: clustering; --query-prefix and --report-prefix take any text.\n") != (
         overridden
