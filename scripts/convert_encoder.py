@@ -129,12 +129,8 @@ def convert(
     def check(converted: Path) -> None:
         positions = min(own_positions(weights, config), max_tokens)
         longest = {positions, min(folder.longest or positions, positions)}
-        try:
-            compared.append(compare(converted, weights, config, pooling=pooling, fitting=form.fitting, longest=longest))
-        except ImportError as error:
-            notes.append(f"the vectors weren't compared with the encoder's own: {error.name} isn't installed")
-        else:
-            compared[0].require_close()
+        compared.append(compare(converted, weights, config, pooling=pooling, fitting=form.fitting, longest=longest))
+        compared[0].require_close()
 
     try:
         write_model(

@@ -82,8 +82,7 @@ def compare(
     """Compares the Longformer in the folder `converted` with the encoder of these weights and this config.
 
     longest: the encoder's own limits, as far as the Longformer takes texts so long. Raises ConversionError if
-    transformers can't make the encoder, ModelError if the Longformer can't be loaded, ImportError if transformers isn't
-    installed.
+    transformers can't make the encoder, and ModelError if the Longformer can't be loaded.
     """
     limit = max(longest)
     lengths = sorted({length for length in (*_LENGTHS, fitting, *longest) if length <= limit} | {min(fitting, limit)})

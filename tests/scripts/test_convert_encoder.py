@@ -673,16 +673,6 @@ def test_a_mean_that_is_a_little_off_is_noted(
     assert "(1 - cosine) away from the encoder's own vector" in line
 
 
-def test_a_conversion_without_transformers_says_that_it_was_not_compared(
-    bert_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(sys.modules, "transformers", None)
-    assert main([str(bert_dir), "--out", str(tmp_path / "out"), "--pooling", "cls"]) == 0
-    assert capsys.readouterr().err == (
-        "convert_encoder: the vectors weren't compared with the encoder's own: transformers isn't installed.\n"
-    )
-
-
 # The quick-start model: the real one.
 
 
@@ -751,10 +741,10 @@ def test_the_quick_start_model_has_the_mean_of_the_token_vectors(
 ) -> None:
     assert main(["--quick-start", "--out", str(tmp_path)]) == 0
     output = capsys.readouterr()
-    assert "mean pooling, its window 2048, text preparation unidecode (5.0% of" in output.out
+    assert "mean pooling, its window 512, text preparation unidecode (5.0% of" in output.out
     assert output.err == ""
     config = json.loads((tmp_path / "config.json").read_text())
-    assert config["attention_window"] == [512] * 6 + [2048]
+    assert config["attention_window"] == [512] * 7
     assert [config["text_preparation"], config["query_prefix"], config["report_prefix"]] == ["unidecode", "", ""]
     model = BertModel.from_pretrained(real_bert)
     tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
