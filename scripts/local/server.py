@@ -45,6 +45,8 @@ from similarity.sources.problems import Problems, SourceError
 
 QUICK_START_DIR = ROOT / ".quickstart"
 SAMPLE_DIR = ROOT / "scripts" / "sample"
+# In provenance.json of the quick-start models of earlier versions, which took the CLS vector. They are made again.
+_MADE_EARLIER = "convert_encoder.py, window 512"
 
 
 def quick_start_model() -> Path:
@@ -52,7 +54,8 @@ def quick_start_model() -> Path:
     folder = QUICK_START_DIR / "model"
     finish_install(folder)
     files = ModelFiles(folder)
-    if not all(path.exists() for path in (*files.paths, files.graph_paths[0])):
+    is_there = all(path.exists() for path in (*files.paths, files.graph_paths[0]))
+    if not is_there or files.provenance().get("made_by") == _MADE_EARLIER:
         print("Making the quick-start model, once ...", file=sys.stderr, flush=True)
         # Not at the top, since it imports torch, which serving does without.
         from convert_encoder import make_quick_start_model

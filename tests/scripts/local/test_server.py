@@ -453,6 +453,22 @@ def test_the_command_passes_its_arguments_on_from_any_folder(tmp_path: Path) -> 
     assert "Setting up .venv" not in second.stderr
 
 
+def test_a_quick_start_model_of_an_earlier_version_is_made_again(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_server, "QUICK_START_DIR", tmp_path)
+    folder = Path(shutil.copytree(tiny_model_dir, tmp_path / "model"))
+    made: list[Path] = []
+    monkeypatch.setattr("convert_encoder.make_quick_start_model", made.append)
+    for made_by in (None, "convert_encoder.py, window 512, mean pooling, its window 512"):
+        (folder / "provenance.json").write_text(json.dumps({"made_by": made_by}))
+        local_server.quick_start_model()
+    assert made == []
+    (folder / "provenance.json").write_text(json.dumps({"made_by": "convert_encoder.py, window 512"}))
+    local_server.quick_start_model()
+    assert made == [folder]
+
+
 def test_a_quick_start_model_that_was_stopped_in_its_last_step_is_used(
     tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
