@@ -19,7 +19,7 @@ Example with an encoder whose folder doesn't say its prompts:
 from __future__ import annotations
 
 from shared import command
-from shared.command import argument_parser
+from shared.command import argument_parser, writing_stdout
 
 import argparse
 import subprocess
@@ -113,6 +113,7 @@ def convert(
     form = Form(window, max_tokens, (choices.pooling_window or POOLING_WINDOW) if pooling == "mean" else None)
     tokenizer = SourceTokenizer.read(folder.encoder, lowercases=folder.lowercases)
     default_pad = config.get("pad_token_id", int(FIRST_POSITION_IS_BEHIND_PADDING[config["model_type"]]))
+    tokenizer.require_special_tokens()
     pad = tokenizer.require_padding(default_pad if tokenizer.padding is None else tokenizer.padding)
     try:
         target = longformer_config(config, form, pad=pad)
@@ -123,7 +124,7 @@ def convert(
     preparation = tokenizer.text_preparation if choices.text_preparation == "auto" else choices.text_preparation
     target |= {"text_preparation": preparation, **prefixes}
     weights = read_encoder(folder.encoder)
-    tokenizer.require_words(len(weights["embeddings.word_embeddings.weight"]))
+    tokenizer.require_words(len(weights["embeddings.word_embeddings.weight"]), pad=pad)
     compared: list[Comparison] = []
 
     def check(converted: Path) -> None:
@@ -290,9 +291,10 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     for note in report.notes:
         print(f"convert_encoder: {note}.", file=sys.stderr)
-    print(f"{args.out}: a Longformer, made from {args.source or QUICK_START_MODEL}")
-    for line in report.lines:
-        print(line)
+    with writing_stdout("convert_encoder"):
+        print(f"{args.out}: a Longformer, made from {args.source or QUICK_START_MODEL}")
+        for line in report.lines:
+            print(line)
     return 0
 
 

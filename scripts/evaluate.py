@@ -62,6 +62,9 @@ from similarity.sources.database import Incident
 from similarity.sources.problems import SourceError
 from similarity.vectors import Vector, unit
 
+# Words around a query. No model takes as many tokens, and texts of so many words fit in memory.
+MOST_WORDS = 100_000
+
 
 def encode(texts: Sequence[str], encoder: TextEncoder, unit_name: str) -> list[Vector]:
     """The vectors (hidden,) of texts to ask with."""
@@ -175,6 +178,8 @@ def _checked(parser: argparse.ArgumentParser, argv: list[str] | None) -> argpars
     for name in ("queries", "surround"):
         if (value := getattr(args, name)) is not None and value < 1:
             parser.error(f"--{name} must be 1 or more, not {value}")
+    if args.surround and args.surround > MOST_WORDS:
+        parser.error(f"--surround must be at most {MOST_WORDS}, not {args.surround}")
     if args.place and not args.surround:
         parser.error("--place is for --surround")
     if not args.incidents.is_file():
@@ -185,6 +190,7 @@ def _checked(parser: argparse.ArgumentParser, argv: list[str] | None) -> argpars
 def main(argv: list[str] | None = None) -> int:
     args = _checked(_parser(), argv)
     try:
+        unrelated = read_unrelated()
         encoder = load_encoder(args.model, engine=args.engine, precision=args.precision)
         reference = load_encoder(args.model, engine=args.engine)
         if args.state:
@@ -194,7 +200,6 @@ def main(argv: list[str] | None = None) -> int:
             task = of_state(args.incidents, args.query, reference, state, args.queries)
         else:
             task = in_memory(args.incidents, args.query, reference, args.cache, args.queries)
-        unrelated = read_unrelated()
         if args.surround:
             around = Surroundings.of(unrelated, args.surround, args.place or "start")
             task = replace(task, queries=around.around_each(task.queries))

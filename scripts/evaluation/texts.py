@@ -58,9 +58,15 @@ def as_written(path: Path, column: Column, incidents: Sequence[Incident]) -> lis
 
 
 def read_unrelated(path: Path = UNRELATED_PATH) -> list[Unrelated]:
-    """The texts of the sample that no incident is about."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return [Unrelated(**row) for row in csv.DictReader(file, strict=True)]
+    """The texts of the sample that no incident is about. Raises SourceError if the file isn't this project's."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            texts = [Unrelated(**row) for row in csv.DictReader(file, strict=True)]
+    except (OSError, TypeError, ValueError, csv.Error) as error:
+        raise SourceError(f"{path} can't be read: {error}; take the file of this project again.") from error
+    if not any(each.kind == "news" and each.text.split() for each in texts):
+        raise SourceError(f"{path} has no news; take the file of this project again.")
+    return texts
 
 
 def spread(queries: Sequence[Incident], most: int | None) -> list[Incident]:

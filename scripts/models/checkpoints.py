@@ -171,8 +171,15 @@ def _current_name(name: str) -> str:
 
 
 def _float32(name: str, tensor: object) -> Tensor:
-    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or not tensor.is_floating_point():
-        kind = f"a tensor of {tensor.dtype}, {tensor.layout}" if isinstance(tensor, Tensor) else type(tensor).__name__
+    if (
+        not isinstance(tensor, Tensor)
+        or tensor.layout != torch.strided
+        or not tensor.is_floating_point()
+        or not tensor.dim()
+    ):
+        kind = type(tensor).__name__
+        if isinstance(tensor, Tensor):
+            kind = f"a tensor of {tensor.dtype}, {tensor.layout}" if tensor.dim() else "a single number"
         raise CheckpointError(f"{name} in the weights must be a dense tensor of floating-point numbers, not {kind}.")
     return tensor.float()
 

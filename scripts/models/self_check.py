@@ -32,7 +32,11 @@ _LENGTHS = (8, 64)
 _TEXTS, _LONG = 4, 1024
 _REPORTS = Path(__file__).resolve().parent.parent / "sample" / "reports.csv"
 # Keys of config.json that don't describe the encoder: its kind is given apart, and no code or type is taken from it.
-_NOT_OF_THE_ENCODER = ("model_type", "auto_map", "dtype", "torch_dtype", "quantization_config")
+# The second line is about how transformers computes and answers.
+_NOT_OF_THE_ENCODER = (
+    "model_type", "auto_map", "dtype", "torch_dtype", "quantization_config",
+    "attn_implementation", "_attn_implementation", "return_dict", "torchscript", "chunk_size_feed_forward",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,17 @@ def compare(
     transformers can't make the encoder, and ModelError if the Longformer can't be loaded.
     """
     limit = max(longest)
-    lengths = sorted({length for length in (*_LENGTHS, fitting, *longest) if length <= limit} | {min(fitting, limit)})
-    texts = _texts(converted, lengths)
+    files = ModelFiles(converted)
+    tokenizer = TextTokenizer.load(files.tokenizer_path, limit, files.config().text_preparation)
+    special = limit - tokenizer.room()
+    if min(fitting, limit) < special:
+        raise ConversionError(
+            f"only texts of {min(fitting, limit)} tokens keep their vectors, but the tokenizer adds {special} special "
+            "tokens to each text; give a larger --window, or take an encoder with more positions."
+        )
+    wanted = {*_LENGTHS, *longest, min(fitting, limit)}
+    lengths = sorted(length for length in wanted if special <= length <= limit)
+    texts = _texts(tokenizer, lengths)
     # One after the other, so that only one of them is in memory.
     expected = _own_vectors(weights, config, pooling, [ids for _, ids in texts])
     encoder = TorchEncoder.load(converted)
@@ -98,12 +111,10 @@ def compare(
     return Comparison(pooling, fitting, by_length)
 
 
-def _texts(converted: Path, lengths: Sequence[int]) -> list[tuple[int, Tensor]]:
+def _texts(tokenizer: TextTokenizer, lengths: Sequence[int]) -> list[tuple[int, Tensor]]:
     """Texts of each length, as token ids with special tokens."""
     with _REPORTS.open(encoding="utf-8", newline="") as file:
         reports = [row["text"] for row in csv.DictReader(file)]
-    files = ModelFiles(converted)
-    tokenizer = TextTokenizer.load(files.tokenizer_path, max(lengths), files.config().text_preparation)
     # So many characters have more tokens than the longest text. Each text begins with another report.
     wanted = 8 * max(lengths)
     texts = [" ".join(reports[number:] + reports[:number]) for number in range(_TEXTS)]
@@ -128,10 +139,12 @@ def _own_vectors(
         model: Any = AutoModel.from_config(own_config, dtype=torch.float32)  # type: ignore[no-untyped-call]
         # assign: the model takes the tensors themselves, no copies.
         fitted = model.load_state_dict(dict(weights), strict=False, assign=True)
-    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except Exception as error:  # for a broken config.json transformers raises nearly anything
+        # The first line of a message often only says that there are others.
+        reason = " ".join(str(error).split("\n")[:2]) or type(error).__name__
         raise ConversionError(
             f"transformers can't make the encoder from its config.json and weights, so the Longformer can't be "
-            f"compared with it: {str(error).partition(chr(10))[0]}; copy or fetch the folder again."
+            f"compared with it: {' '.join(reason.split()).rstrip('.:')}; copy or fetch the folder again."
         ) from error
     # No vector needs these; read_encoder leaves them out.
     missing = [name for name in fitted.missing_keys if not name.startswith("pooler.") and not name.endswith("_ids")]

@@ -175,7 +175,7 @@ def _prompts(path: Path) -> tuple[dict[str, str], str | None]:
     prompts, default = config.get("prompts") or {}, config.get("default_prompt_name")
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
         raise CheckpointError(f"prompts in {path} must be an object of strings; correct it.")
-    if default is not None and default not in prompts:
+    if default is not None and default not in list(prompts):
         raise CheckpointError(f"{path} has no prompt {default!r}, but default_prompt_name says so; correct it.")
     return prompts, default
 

@@ -83,8 +83,21 @@ class SourceTokenizer:
             )
         return pad
 
-    def require_words(self, rows: int) -> None:
-        """Raises ConversionError if the word table, of `rows` rows, lacks tokens of the tokenizer."""
+    def require_special_tokens(self) -> None:
+        """Raises ConversionError if the tokenizer puts no token around a text: then there is no CLS token."""
+        if not self.tokenizer.num_special_tokens_to_add(is_pair=False):
+            raise ConversionError(
+                "the tokenizer puts no special tokens around a text (tokenizer.json has no post_processor for that), "
+                "so a text has no CLS token; make tokenizer.json anew with transformers."
+            )
+
+    def require_words(self, rows: int, *, pad: int) -> None:
+        """Raises ConversionError if the word table, of `rows` rows, lacks tokens of the tokenizer or the padding's."""
+        if pad >= rows:
+            raise ConversionError(
+                f"the padding id {pad} is beyond the {rows} rows of the encoder's word table; name the right pad_token "
+                "in tokenizer_config.json."
+            )
         if beyond := [token for token, each in self.tokenizer.get_vocab().items() if each >= rows]:
             raise ConversionError(
                 f"{len(beyond)} tokens of the tokenizer are beyond the {rows} rows of the encoder's word table, for "

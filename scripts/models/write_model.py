@@ -16,6 +16,7 @@ from torch import Tensor
 from models.export import export
 from models.install_files import STAGING_PREFIX, install, write_provenance, writing_to
 from similarity.encoder.model_folder import CONFIG_FILENAME, TOKENIZER_FILENAME, LongformerConfig, sha256_of
+from similarity.encoder.text_encoder import open_folder
 from similarity.errors import ModelError
 from similarity.settings import DEFAULT_MODEL_FILENAME
 
@@ -36,7 +37,7 @@ def write_model(
     disk, a kill or an unusable model the old model is still there. Raises ModelError or OSError.
     """
     try:
-        LongformerConfig.from_json(config)
+        parsed = LongformerConfig.from_json(config)
     except ValueError as error:
         raise ModelError(f"{CONFIG_FILENAME}: {error}") from error
     require_finite(weights)
@@ -54,6 +55,8 @@ def write_model(
         (new / CONFIG_FILENAME).write_text(json.dumps(dict(config), indent=2) + "\n", encoding="utf-8")
         write_provenance(new, {**source, "weights_sha256": sha256_of(new / DEFAULT_MODEL_FILENAME)})
         export(new)
+        _, _, tokenizer = open_folder(new, DEFAULT_MODEL_FILENAME)
+        tokenizer.with_prefix(parsed.report_prefix).require_room()
         if check is not None:
             check(new)
         install(new, folder)

@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 from transformers import BertModel, PreTrainedModel, RobertaModel
 
@@ -589,7 +590,50 @@ REFUSALS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: set_tensor(folder, "encoder.relative_attention_bias.weight", torch.ones(32, 4)),
         "they have 1 that it lacks",
     ),
+    "a padding id beyond the word table": (
+        lambda folder: name_padding_only_in_config(folder, 600),
+        "the padding id 600 is beyond the 600 rows of the encoder's word table",
+    ),
+    "a padding index that transformers can't use": (
+        lambda folder: edit_config(folder, pad_token_id=600),
+        "transformers can't make the encoder from its config.json and weights",
+    ),
+    "a number of layers as a string": (
+        lambda folder: edit_config(folder, num_hidden_layers="2"),
+        "transformers can't make the encoder from its config.json and weights",
+    ),
+    "layers of another size": (
+        lambda folder: edit_config(folder, intermediate_size=7),
+        "size mismatch for encoder.layer.0.intermediate.dense.weight",
+    ),
+    "no special tokens": (
+        lambda folder: edit_tokenizer(folder / "tokenizer.json", post_processor=None),
+        "the tokenizer puts no special tokens around a text",
+    ),
+    "one position": (
+        lambda folder: set_tensor(folder, "embeddings.position_embeddings.weight", torch.ones(1, 32)),
+        "only texts of 1 tokens keep their vectors, but the tokenizer adds 2 special tokens",
+    ),
+    "a table that is a number": (
+        lambda folder: set_tensor(folder, "embeddings.word_embeddings.weight", torch.tensor(1.0)),
+        "embeddings.word_embeddings.weight in the weights must be a dense tensor",
+    ),
+    "a prompt that leaves no room": (
+        lambda folder: write_json(folder / "config_sentence_transformers.json", {"prompts": {"document": "no " * 300}}),
+        "the model's prefix leaves no room for a text",
+    ),
 }
+
+
+def edit_tokenizer(path: Path, **values: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def name_padding_only_in_config(folder: Path, pad: int) -> None:
+    edit_config(folder, pad_token_id=pad)
+    path = folder / "tokenizer.json"
+    edit_tokenizer(path, padding=None)
+    path.write_text(path.read_text().replace("[PAD]", "[FILL]"))
 
 
 def set_padding(path: Path, token: str) -> None:
@@ -612,7 +656,8 @@ def test_a_sentence_encoder_that_can_not_be_converted_is_refused_in_one_line(
 ) -> None:
     make_it, message = REFUSALS[refusal]
     make_it(bert_dir)
-    assert main([str(bert_dir), "--out", str(tmp_path / "out"), "--window", "16"]) == 1
+    options = ["--window", "16", "--max-tokens", str(MAX_TOKENS)]
+    assert main([str(bert_dir), "--out", str(tmp_path / "out"), *options]) == 1
     output = capsys.readouterr()
     [line] = output.err.splitlines()
     assert line.startswith("convert_encoder: ")
@@ -658,6 +703,34 @@ def test_figures_go_up_to_the_encoders_own_limits(
         assert main([str(bert_dir), "--out", str(tmp_path / "out"), *options]) == 0
         figures = capsys.readouterr().out.splitlines()[-1].partition("; ")[0]
         assert [int(part.split()[-2]) for part in figures.split(",")] == lengths
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"return_dict": False},
+        {"torchscript": True},
+        {"attn_implementation": "flash_attention_2"},
+        {"chunk_size_feed_forward": 4},
+    ],
+)
+def test_how_transformers_would_compute_does_not_matter(
+    values: dict[str, object], bert_dir: Path, tmp_path: Path
+) -> None:
+    edit_config(bert_dir, **values)
+    assert main([str(bert_dir), "--out", str(tmp_path / "out"), "--window", "16"]) == 0
+
+
+def test_a_window_that_special_tokens_fill_is_refused(
+    bert_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = Tokenizer.from_file(str(bert_dir / "tokenizer.json"))
+    special = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP] [SEP]", special_tokens=special)
+    tokenizer.save(str(bert_dir / "tokenizer.json"))
+    assert main([str(bert_dir), "--out", str(tmp_path / "out"), "--window", "2"]) == 1
+    assert "only texts of 2 tokens keep their vectors" in capsys.readouterr().err
+    assert main([str(bert_dir), "--out", str(tmp_path / "out"), "--window", "4"]) == 0
 
 
 def test_a_mean_that_is_a_little_off_is_noted(

@@ -456,7 +456,10 @@ def test_a_few_queries_in_long_texts(
     assert len(set(printed.values())) == 3
 
 
-@pytest.mark.parametrize("options", [["--place", "end"], ["--surround", "0"], ["--queries", "-1"], ["--place", "top"]])
+@pytest.mark.parametrize(
+    "options",
+    [["--place", "end"], ["--surround", "0"], ["--surround", "100001"], ["--queries", "-1"], ["--place", "top"]],
+)
 def test_options_that_can_not_be_used_exit_with_2(options: list[str], tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as exit_:
         main([str(write_incidents(tmp_path / "incidents.csv", TITLES)), *options])

@@ -106,10 +106,7 @@ class TextEncoder(ABC):
         return self._with(self.tokenizer.with_prefix(self.config.report_prefix))
 
     def _with(self, tokenizer: TextTokenizer) -> Self:
-        if tokenizer.prefix and tokenizer.room() < 1:
-            raise ModelError(
-                f"texts can't be cut at {tokenizer.max_tokens} tokens: the model's prefix leaves no room for a text"
-            )
+        tokenizer.require_room()
         changed = copy.copy(self)
         changed.tokenizer = tokenizer
         return changed
@@ -147,6 +144,7 @@ def open_folder(model_dir: str | Path, model_filename: str) -> tuple[ModelFiles,
     tokenizer = TextTokenizer.load(
         files.tokenizer_path, config.max_tokens, config.text_preparation, config.query_prefix
     )
+    tokenizer.require_room()
     return files, config, tokenizer
 
 

@@ -150,9 +150,16 @@ class TextTokenizer:
         return TextTokenizer(self._tokenizer, self.max_tokens, self.preparation, prefix)
 
     def room(self) -> int:
-        """The number of tokens that are left for a text, beside prefix and special tokens."""
+        """The number of tokens that are left for a text, beside prefix and special tokens. Raises ModelError."""
         prefix = prepare(self.prefix, self.preparation)
-        return self._max_content - len(self._tokenizer.encode(prefix, add_special_tokens=False).ids)
+        with tokenizer_errors("the tokenizer fails on the model's prefix"):
+            return self._max_content - len(self._tokenizer.encode(prefix, add_special_tokens=False).ids)
+
+    def require_room(self) -> None:
+        """Raises ModelError if prefix and special tokens leave no room for a text."""
+        if self.room() < 1:
+            which = "the model's prefix leaves" if self.prefix else "the tokenizer's special tokens leave"
+            raise ModelError(f"texts can't be cut at {self.max_tokens} tokens: {which} no room for a text")
 
     def __call__(self, text: str) -> Tokens:
         """The tokens of `text`.

@@ -8,6 +8,7 @@ import pytest
 
 from evaluation.texts import Place, Surroundings, Unrelated, as_written, read_incidents, read_unrelated, spread
 from similarity.sources.database import Incident, Report
+from similarity.sources.problems import SourceError
 
 PIECES = ["one two three", "four five", "six"]
 
@@ -78,3 +79,24 @@ def test_texts_are_taken_as_they_are_written(tmp_path: Path) -> None:
 
 def test_the_sample_has_texts_of_each_kind() -> None:
     assert {each.kind for each in read_unrelated()} == {"news", "household", "short", "language"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        b"",
+        b"kind,language,text\n",
+        b"kind,language,text\nshort,,A text\n",
+        b"kind,language,text\nnews,, \n",
+        b"kind,text\nnews,A text\n",
+        b"kind,language,text,more\nnews,,A text,x\n",
+        b"kind,language,text\nnews,,\xff\n",
+    ],
+)
+def test_another_file_than_the_projects_is_refused(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "unrelated.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SourceError, match=r"unrelated\.csv .*take the file of this project again\.$"):
+        read_unrelated(path)

@@ -121,6 +121,7 @@ def test_two_encoders_are_refused(tmp_path: Path) -> None:
         (PROMPTS, {"prompts": ["query: "]}, "must be an object of strings"),
         (PROMPTS, {"prompts": {"query": None}}, "must be an object of strings"),
         (PROMPTS, {"prompts": {"a": "b"}, "default_prompt_name": "c"}, "has no prompt 'c'"),
+        (PROMPTS, {"prompts": {"a": "b"}, "default_prompt_name": ["a"]}, "has no prompt"),
         ("sentence_bert_config.json", [], "it holds a list, not an object"),
     ],
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 
 from databases import computer, database
 from reference import load_longformer, reference
@@ -102,6 +103,19 @@ def test_a_prefix_must_leave_room_for_a_text(tmp_path: Path) -> None:
     assert "leaves no room for a text" in caught.value.detail
     with pytest.raises(ModelError):
         encoder.for_reports()
+
+
+def test_special_tokens_must_leave_room_for_a_text(tmp_path: Path) -> None:
+    tokenizer = multilingual_tokenizer()
+    special = [("<s>", 0), ("</s>", 2)]
+    tokenizer.post_processor = TemplateProcessing(single="<s> $A </s> </s>", special_tokens=special)
+    model_with(tmp_path)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    encoder = load_encoder(tmp_path, engine="torch")
+    assert len(encoder.cut_at(4).encode("a b c").tokens.ids) == 4
+    with pytest.raises(ModelError) as caught:
+        encoder.cut_at(3)
+    assert "special tokens leave no room for a text" in caught.value.detail
 
 
 def test_a_state_is_built_with_the_prefix_of_reports_and_says_its_preparation(tmp_path: Path) -> None:
