@@ -151,13 +151,15 @@ def benchmark_build(model_dir: Path, texts: int, rounds: int) -> list[Row]:
 
 def benchmark_cold_start(model_dir: Path, rounds: int) -> list[Row]:
     """Median seconds from the start of a process to its end, after one vector or answer."""
-    dimension = ModelFiles(model_dir).config().hidden_size
+    config = ModelFiles(model_dir).config()
+    dimension = config.hidden_size
     means = np.random.default_rng(0).standard_normal((1400, dimension), np.float32)
     ids = np.arange(1, len(means) + 1)
+    state = IncidentState(ids, np.ones_like(ids), means, [""] * len(ids), text_preparation=config.text_preparation)
     seconds: dict[str, list[float]] = {name: [] for name in COLD_STARTS}
     with tempfile.TemporaryDirectory() as folder:
         state_path = Path(folder) / "state.pt"
-        IncidentState(ids, np.ones_like(ids), means, [""] * len(ids)).save(state_path)
+        state.save(state_path)
         environment = {**os.environ, "MODEL_DIR": str(model_dir.resolve()), "INCIDENTS_FILENAME": str(state_path)}
         for _ in range(rounds + 1):
             for name, program in COLD_STARTS.items():

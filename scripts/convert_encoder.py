@@ -45,7 +45,7 @@ from models.longformer import (
 from models.self_check import Comparison, compare
 from models.sentence_encoder import SentenceEncoder
 from models.source_tokenizer import SourceTokenizer
-from models.write_model import write_model
+from models.write_model import misfit, write_model
 from similarity.encoder.model_folder import LONGEST_PREFIX, sha256_of
 from similarity.errors import ModelError
 from similarity.settings import TextPreparation
@@ -149,8 +149,8 @@ def convert(
         "ASCII)",
         *(comparison.line() for comparison in compared),
     ]
-    if any(prefixes.values()):
-        lines.insert(1, f"prefix of a query {prefixes['query_prefix']!r}, of a report {prefixes['report_prefix']!r}")
+    named = f"prefix of a query {prefixes['query_prefix']!r}, of a report {prefixes['report_prefix']!r}"
+    lines.insert(1, named if any(prefixes.values()) else "no prefixes; some encoders need them, for example e5")
     return Report(lines, [*notes, *(note for comparison in compared for note in comparison.notes())])
 
 
@@ -256,9 +256,20 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         default="auto",
         help="whether texts are transliterated into ASCII (default auto: unless the vocabulary has other letters)",
     )
+    parser.add_argument(
+        "--name", help="name of the model, which answers and states say (default: that of the folder SOURCE)"
+    )
+    parser.add_argument("--revision", default="", help="revision of the encoder, for provenance.json")
     args = parser.parse_args(argv)
     if (args.source is None) != args.quick_start:
         parser.error("give either SOURCE or --quick-start")
+    if args.quick_start and (args.name or args.revision):
+        parser.error("--name and --revision are for SOURCE; the quick-start model has its own")
+    if args.source is not None and not args.source.is_dir():
+        parser.error(
+            f"there is no folder {args.source}. To fetch an encoder from Hugging Face: "
+            "hf download OWNER/ENCODER --local-dir FOLDER"
+        )
     if args.window < 2 or args.window % 2 or args.max_tokens < 3:
         parser.error("--window must be even and at least 2, and --max-tokens at least 3")
     if args.pooling_window is not None and (args.pooling_window < 2 or args.pooling_window % 2):
@@ -281,7 +292,8 @@ def main(argv: list[str] | None = None) -> int:
             report = convert(
                 args.source,
                 args.out,
-                name=args.source.resolve().name,
+                name=args.name or args.source.resolve().name,
+                revision=args.revision,
                 window=args.window,
                 max_tokens=args.max_tokens,
                 choices=choices,
@@ -289,7 +301,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ConversionError, CheckpointError, OSError) as error:
         print(f"convert_encoder: {error}", file=sys.stderr)
         return 1
-    for note in report.notes:
+    for note in [*report.notes, *misfit(args.out)]:
         print(f"convert_encoder: {note}.", file=sys.stderr)
     with writing_stdout("convert_encoder"):
         print(f"{args.out}: a Longformer, made from {args.source or QUICK_START_MODEL}")

@@ -44,7 +44,7 @@ from models.checkpoints import (
 )
 from models.hub import PART_SUFFIX, HubError, HubModel
 from models.install_files import finish_install
-from models.write_model import write_model
+from models.write_model import misfit, write_model
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.model_folder import (
     CONFIG_FILENAME,
@@ -199,6 +199,8 @@ def main(argv: list[str] | None = None) -> int:
     except (FetchError, HubError, CheckpointError, OSError) as error:
         print(f"fetch_model: {error}", file=sys.stderr)
         return 1
+    for note in misfit(args.out):
+        print(f"fetch_model: {note}.", file=sys.stderr)
     print(f"{args.out}: {model}, {outcome}")
     return 0
 

@@ -116,24 +116,24 @@ class Service:
             if encoder is None:
                 raise
             fingerprint = encoder.fingerprint
-        facts = self._ranking_of_texts(look).facts
+        fingerprint, ranking = self._pair_of_texts(look, fingerprint)
         return Answer(
-            Health(facts, fingerprint, self._settings.engine, self._settings.precision),
-            facts=Facts(state=facts.version or None),
+            Health(ranking.facts, fingerprint, self._settings.engine, self._settings.precision),
+            facts=Facts(state=ranking.facts.version or None),
         )
 
-    def _ranking_of_texts(self, look: Look | None) -> Ranking:
-        """As `_encoder_and_ranking`, without the encoder."""
+    def _pair_of_texts(self, look: Look | None, fingerprint: str) -> tuple[str, Ranking]:
+        """As `_encoder_and_ranking`, with the encoder's fingerprint. fingerprint: of the model in the folder."""
         shelved = look.newest() if look else None
         if shelved:
-            return shelved
+            return fingerprint, shelved
         try:
-            return self._checked_state.get()
+            return fingerprint, self._checked_state.get()
         except (ModelError, StateError):
             pair = self._pair.last
             if pair is None:
                 raise
-            return pair[1]
+            return pair[0].fingerprint, pair[1]
 
     def similar_to_text(self, text: str, num: int, metric: Metric) -> Answer[Ranked]:
         """The incidents most like a text. Raises RequestError, ModelError or StateError."""

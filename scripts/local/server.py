@@ -40,7 +40,7 @@ from similarity.encoder.model_folder import HOW_TO_GET_ONE, ModelFiles
 from similarity.errors import ModelError, StateError
 from similarity.incidents.state import IncidentState
 from similarity.refresh.vector_store import StoreError
-from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_URI
+from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_URI, Settings
 from similarity.sources.problems import Problems, SourceError
 
 QUICK_START_DIR = ROOT / ".quickstart"
@@ -95,7 +95,9 @@ def prepare(model_dir: Path | None, state_path: Path | None) -> None:
     elif state_path is None and (model_dir / DEFAULT_INCIDENTS_FILENAME).exists():
         state_path = model_dir / DEFAULT_INCIDENTS_FILENAME
     ModelFiles(model_dir).require_weights_unchanged()
-    encoder = load_encoder(model_dir)  # before a state is built for what can't be served
+    settings = Settings.from_environment()
+    # Before a state is built for what can't be served.
+    encoder = load_encoder(model_dir, engine=settings.engine, precision=settings.precision)
     state_path = state_path or sample_state(model_dir)
     state = IncidentState.load(state_path)
     state.require_made_by(encoder, encoder.name or os.environ.get("HF_MODEL_URI") or DEFAULT_MODEL_URI)

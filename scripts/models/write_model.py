@@ -17,8 +17,10 @@ from models.export import export
 from models.install_files import STAGING_PREFIX, install, write_provenance, writing_to
 from similarity.encoder.model_folder import CONFIG_FILENAME, TOKENIZER_FILENAME, LongformerConfig, sha256_of
 from similarity.encoder.text_encoder import open_folder
-from similarity.errors import ModelError
-from similarity.settings import DEFAULT_MODEL_FILENAME
+from similarity.errors import ModelError, StateError
+from similarity.incidents.state import IncidentState
+from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_FILENAME, Settings
+from similarity.shelf.usable import FolderModel
 
 
 def write_model(
@@ -60,6 +62,19 @@ def write_model(
         if check is not None:
             check(new)
         install(new, folder)
+
+
+def misfit(folder: Path) -> list[str]:
+    """A note if the state in a model's folder isn't of this model, which must be usable. Raises ModelError."""
+    path = folder / DEFAULT_INCIDENTS_FILENAME
+    if not path.exists():
+        return []
+    try:
+        model = FolderModel(Settings.from_environment({"MODEL_DIR": str(folder.resolve())}))
+        model.require_made(IncidentState.load(path))
+    except StateError as error:
+        return [f"{path} can't be used with this model: {error.detail}"]
+    return []
 
 
 def require_finite(weights: Mapping[str, Tensor]) -> None:

@@ -17,6 +17,7 @@ import torch
 
 import similarity
 from lambdas import QUESTION, Image, PassTime, ask, days_ago, start_again, with_titles
+from models.export import export
 from similarity import service as service_module
 from similarity.encoder import model_folder
 from similarity.encoder.text_encoder import Encoding, TextEncoder
@@ -26,7 +27,7 @@ from similarity.incidents.facts import StateFacts
 from similarity.incidents.state import IncidentState
 from similarity.service import service
 from similarity.shelf import served
-from tiny import ROOT, Deployed, write_tiny_longformer
+from tiny import ROOT, Deployed, edit_config, write_tiny_longformer
 
 GET_HEALTH = {"requestContext": {"http": {"method": "GET"}}, "rawPath": "/health"}
 FIELDS = ["incidents", "reports", "built_at", "source_date", "model", "version"]
@@ -251,6 +252,15 @@ def test_health_says_that_a_text_is_still_answered(deployed: Deployed, tiny_stat
     config.write_bytes(good)
     with_titles(tiny_state, "newer").save(deployed.state_path)
     assert healthy()["state"] == ask()["state"] != before["state"]
+
+
+def test_health_names_the_model_that_answers_while_the_folder_has_another(deployed: Deployed) -> None:
+    before = healthy()
+    assert ask()["state"] == before["state"]
+    edit_config(deployed.model_dir, query_prefix="query: ")
+    export(deployed.model_dir)
+    assert ask()["state"] == before["state"]
+    assert healthy() == before
 
 
 @pytest.mark.parametrize("missing", ["model.safetensors", "encoder.onnx"])

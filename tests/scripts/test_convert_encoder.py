@@ -32,7 +32,7 @@ from similarity.encoder.loading import load_encoder
 from similarity.encoder.model_folder import CONVERTIBLE_KINDS
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.settings import Engine
-from tiny import ROOT, edit_config, sample_texts
+from tiny import ROOT, TINY_TEXTS, edit_config, sample_texts, state_of_texts
 
 WINDOW = 16
 # A CLS token sees half a window to its right.
@@ -157,9 +157,10 @@ def test_the_command_writes_a_model_and_names_it(
     out = tmp_path / "out"
     assert main([str(bert_dir), "--out", str(out), "--window", "32", "--max-tokens", "50"]) == 0
     output = capsys.readouterr()
-    name, form, figures = output.out.splitlines()
+    name, form, prefixes, figures = output.out.splitlines()
     assert name == f"{out}: a Longformer, made from {bert_dir}"
     assert form.startswith("window 32, CLS pooling, text preparation unidecode (0.0% of the tokens")
+    assert prefixes == "no prefixes; some encoders need them, for example e5"
     assert figures.startswith("largest 1 - cosine to the encoder's own vector: ")
     assert "at 8 tokens" in figures
     assert "at 17 tokens" in figures
@@ -319,10 +320,15 @@ def test_what_can_not_be_converted_is_refused_in_one_line(
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
-def test_a_folder_that_is_not_there_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(tmp_path / "nothing"), "--out", str(tmp_path / "out")]) == 1
-    [line] = capsys.readouterr().err.splitlines()
-    assert "nothing" in line
+def test_a_folder_that_is_not_there_is_refused_with_the_way_to_get_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["intfloat/e5-base-v2", "--out", str(tmp_path / "out")])
+    assert ended.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "there is no folder intfloat/e5-base-v2" in line
+    assert "hf download OWNER/ENCODER --local-dir FOLDER" in line
 
 
 def test_a_file_in_place_of_the_output_folder_is_refused_in_one_line(
@@ -529,6 +535,29 @@ def test_prompts_are_stored(
     assert output.err.endswith("that aren't used: clustering; --query-prefix and --report-prefix take any text.\n") != (
         overridden
     )
+
+
+def test_a_state_of_the_model_before_is_named(
+    bert_dir: Path, tiny_state_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    command = [str(bert_dir), "--out", str(out), "--pooling", "cls", "--name", "mine", "--revision", "r1"]
+    assert main(command) == 0
+    assert capsys.readouterr().err == ""
+    encoder = TorchEncoder.load(out)
+    assert (encoder.name, encoder.files.provenance()["revision"]) == ("mine", "r1")
+    state_of_texts(encoder, TINY_TEXTS).save(out / "incident_cls.pt")
+    assert main(command) == 0
+    assert capsys.readouterr().err == ""
+    assert main([*command, "--query-prefix", "query: "]) == 0
+    assert capsys.readouterr().err == (
+        f"convert_encoder: {out / 'incident_cls.pt'} can't be used with this model: the state was made with another "
+        "model of the name mine (other weights, pooling, prefixes or preparation of texts); build the state again "
+        "with this model (scripts/build_state.py).\n"
+    )
+    shutil.copy(tiny_state_path, out / "incident_cls.pt")
+    assert main(command) == 0
+    assert "can't be used with this model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("choice", "stored"), [("auto", "unidecode"), ("unidecode", "unidecode"), ("none", "none")])

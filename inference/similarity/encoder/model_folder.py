@@ -21,7 +21,13 @@ from typing import Any, get_args
 
 from similarity.encoder.safetensors_header import read_header
 from similarity.errors import ModelError, one_line
-from similarity.settings import DEFAULT_MODEL_FILENAME, DEFAULT_TEXT_PREPARATION, Precision, TextPreparation
+from similarity.settings import (
+    DEFAULT_MODEL_FILENAME,
+    DEFAULT_PRECISION,
+    DEFAULT_TEXT_PREPARATION,
+    Precision,
+    TextPreparation,
+)
 
 CONFIG_FILENAME = "config.json"
 TOKENIZER_FILENAME = "tokenizer.json"
@@ -262,7 +268,8 @@ class ModelFiles:
             )
         path = self.folder / GRAPH_FILENAMES[precision]
         if not path.exists():
-            raise ModelError(f"there is no graph {path}; make it with scripts/export_onnx.py")
+            option = "" if precision == DEFAULT_PRECISION else f" --precision {precision}"
+            raise ModelError(f"there is no graph {path}; make it with scripts/export_onnx.py {self.folder}{option}")
         self.require_graph_at_start(path.name)
         return path
 

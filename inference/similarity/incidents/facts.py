@@ -57,9 +57,12 @@ class StateFacts:
             )
         if self.model_fingerprint:
             if self.model_fingerprint != encoder.fingerprint:
-                raise StateError(
-                    f"the state was made with another model ({self.model or 'unnamed'}) than {name}; {_REMEDY}"
+                made = (
+                    f"another model of the name {name} (other weights, pooling, prefixes or preparation of texts)"
+                    if self.model == name
+                    else f"another model ({self.model or 'unnamed'}) than {name}"
                 )
+                raise StateError(f"the state was made with {made}; {_REMEDY}")
         elif self.model and self.model != name:
             raise StateError(f"the state was made with the model {self.model}, but {name} is loaded; {_REMEDY}")
         if self.text_preparation != encoder.text_preparation:

@@ -31,8 +31,9 @@ from processes import PATIENCE_S, Command, wait_until
 from reference import load_longformer, reference_of_text
 from serving import SCRIPT, Server, environment, serving
 from similarity.encoder.torch_encoder import TorchEncoder
+from similarity.errors import ModelError
 from similarity.incidents.state import IncidentState
-from tiny import ROOT, TINY_TEXTS, state_of_texts, write_tiny_longformer
+from tiny import ROOT, TINY_TEXTS, Deployed, state_of_texts, write_tiny_longformer
 
 # Runs the server with the quick-start folder named first, and notes in the file named second what it has imported.
 NOTING_IMPORTS = """
@@ -451,6 +452,24 @@ def test_the_command_passes_its_arguments_on_from_any_folder(tmp_path: Path) -> 
     # The first run sets up the venv and says so; from then on there is nothing to do.
     assert "Setting up .venv" in first.stderr
     assert "Setting up .venv" not in second.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({"ENCODER_PRECISION": "int8"}, "--precision int8"),
+        ({"ENCODER_PRECISION": "int4"}, "ENCODER_PRECISION must be one of"),
+        ({"ENCODER_PRECISION": "int8", "ENCODER_ENGINE": "torch"}, "for the engine torch must be one of"),
+    ],
+)
+def test_an_engine_that_can_not_serve_is_named_at_the_start(
+    variables: dict[str, str], reason: str, deployed: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ModelError) as caught:
+        local_server.prepare(deployed.model_dir, deployed.state_path)
+    assert reason in caught.value.detail
 
 
 def test_a_quick_start_model_of_an_earlier_version_is_made_again(
