@@ -236,14 +236,17 @@ def test_it_says_what_an_api_that_fails_answers(deployment: Deployment, capsys: 
     assert "GET /health: status 503 instead of 200" in error(capsys)
 
 
-def test_the_served_state_is_not_published_again(deployment: Deployment, capsys: Output) -> None:
+def test_the_served_state_is_not_published_again_but_its_vectors_are(deployment: Deployment, capsys: Output) -> None:
     facts = deployment.publish(1)
     store(deployment, "a")
     capsys.readouterr()
     assert run(deployment.folder / "1.pt")
-    assert capsys.readouterr().out == f"{facts.version} is served already; nothing was published.\n"
+    assert capsys.readouterr().out == (
+        "Vectors: 1 published that the bucket lacked\n"
+        f"{facts.version} is served already; the state wasn't published again.\n"
+    )
     assert len(versions_of()) == 1
-    assert stored(deployment) == set()
+    assert stored(deployment) == {"a"}
 
 
 def test_an_earlier_state_that_is_published_again_is_served_again(deployment: Deployment) -> None:
