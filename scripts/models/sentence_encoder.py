@@ -7,13 +7,14 @@ only 1_Pooling/config.json, and a plain encoder has neither. The encoder itself 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from models.checkpoints import CheckpointError, is_there, read_object, require_content
-from models.longformer import ConversionError, Pooling
+from models.longformer import CONVERT, ConversionError, Pooling
 from similarity.encoder.model_folder import CONFIG_FILENAME, CONVERTIBLE_KINDS, LONGEST_PREFIX
 
 MODULES_FILENAME = "modules.json"
@@ -21,6 +22,8 @@ PROMPTS_FILENAME = "config_sentence_transformers.json"
 POOLING_DIRNAME = "1_Pooling"
 # Named after the kind of the encoder once, now always after BERT.
 OPTIONS_FILENAMES = tuple(f"sentence_{kind}_config.json" for kind in CONVERTIBLE_KINDS)
+
+_KNOWN_MODULES = ("Transformer", "Pooling", "Normalize")
 
 # The names of Pooling's modes: the value of `pooling_mode`, and in older folders a key with a boolean.
 _MODES = {
@@ -62,8 +65,10 @@ class SentenceEncoder:
         encoder, pooling = folder, None
         if is_there(folder / MODULES_FILENAME):
             encoder, pooling = _modules(folder)
-        elif is_there(folder / POOLING_DIRNAME / CONFIG_FILENAME):
-            pooling = folder / POOLING_DIRNAME
+        else:
+            _require_known_folders(folder)
+            if is_there(folder / POOLING_DIRNAME / CONFIG_FILENAME):
+                pooling = folder / POOLING_DIRNAME
         prompts, default_prompt = _prompts(folder / PROMPTS_FILENAME)
         options = _options(encoder)
         longest = options.get("max_seq_length")
@@ -141,11 +146,8 @@ def _modules(folder: Path) -> tuple[Path, Path | None]:
     found: dict[str, Path] = {}
     for module in modules:
         kind = module["type"].rpartition(".")[2]
-        if kind not in ("Transformer", "Pooling", "Normalize"):
-            raise ConversionError(
-                f"the encoder has a module {kind}, which a Longformer has no place for, so its vectors would differ; "
-                f"choose an encoder whose {MODULES_FILENAME} lists only Transformer, Pooling and Normalize."
-            )
+        if kind not in _KNOWN_MODULES:
+            raise _unknown_module(kind)
         if kind != "Normalize" and kind in found:
             raise ConversionError(
                 f"the encoder has several modules {kind}, but a Longformer has one; choose an encoder with one."
@@ -154,6 +156,21 @@ def _modules(folder: Path) -> tuple[Path, Path | None]:
     if "Transformer" not in found:
         raise CheckpointError(f"{path} lists no module Transformer; {remedy}.")
     return found["Transformer"], found.get("Pooling")
+
+
+def _require_known_folders(folder: Path) -> None:
+    """Raises ConversionError for the folder of a module, such as 2_Dense, where modules.json is missing."""
+    for path in sorted(folder.iterdir()):
+        found = re.fullmatch(r"\d+_(\w+)", path.name)
+        if found and found[1] not in _KNOWN_MODULES and is_there(path / CONFIG_FILENAME):
+            raise _unknown_module(found[1])
+
+
+def _unknown_module(kind: str) -> ConversionError:
+    return ConversionError(
+        f"the encoder has a module {kind}, which a Longformer has no place for, so its vectors would differ; choose an "
+        f"encoder whose modules are only {', '.join(_KNOWN_MODULES[:-1])} and {_KNOWN_MODULES[-1]}; {CONVERT}."
+    )
 
 
 def _modes(config: Mapping[str, Any]) -> list[str]:

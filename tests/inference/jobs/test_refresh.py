@@ -44,7 +44,7 @@ from similarity.sources.problems import SourceError
 from similarity.vectors import Vector
 from snapshot_server import Host
 from snapshots import Snapshot, dump, embedding, form_hash, incident, report
-from tiny import ROOT, TINY_MAX_TOKENS
+from tiny import ROOT, TINY_MAX_TOKENS, edit_config
 from tiny import Deployed as Files
 
 # All its parameters together take a minute.
@@ -324,6 +324,20 @@ def test_it_publishes_the_state_that_a_laptop_would_build(
     same(state, built(computed, computed.tmp.parent / NEXT_MONDAY, "--vectors", "computed"), 1e-5)
     keys = [each.key for each in computed.bucket.versions("")]
     assert keys.count(STORE_KEY) == keys.count(STATE_KEY) == 2
+
+
+def test_it_puts_the_prefix_of_reports_before_each_text(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = TorchEncoder.load(service.files.model_dir)
+    edit_config(service.files.model_dir, query_prefix="query: ", report_prefix="passage: ")
+    monkeypatch.setenv("ENCODER_ENGINE", "torch")
+    service.serve(built(service, service.offer(MONDAY, snapshot(TEXTS)), "--vectors", "computed"))
+    service.offer(NEXT_MONDAY, snapshot(MORE))
+    assert service.refresh()["vectors"] == {"computed": 8}
+    state = service.published()
+    [mean] = state.means[state.incident_ids == 30]
+    report, query = (plain.encode(f"{prefix}: {NEW}").vector for prefix in ("passage", "query"))
+    np.testing.assert_allclose(mean, report, rtol=0, atol=1e-5)
+    assert np.abs(mean - query).max() > 1e-3
 
 
 def test_with_the_same_vectors_it_publishes_the_same_state(computed: Service) -> None:

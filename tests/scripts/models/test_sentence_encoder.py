@@ -98,8 +98,16 @@ def test_modules_say_where_encoder_and_pooling_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["Dense", "LSTM", "Router", "WordEmbeddings"])
 def test_a_module_that_a_longformer_lacks_is_refused(kind: str, tmp_path: Path) -> None:
+    refused = rf"^the encoder has a module {kind}, .*all-MiniLM-L6-v2.*\.$"
     write_modules(tmp_path, "Transformer", "Pooling", kind)
-    with pytest.raises(ConversionError, match=rf"^the encoder has a module {kind}, .*\.$"):
+    with pytest.raises(ConversionError, match=refused):
+        SentenceEncoder.read(tmp_path)
+    # Without the list of modules, the module's folder tells.
+    (tmp_path / "modules.json").unlink()
+    write_pooling(tmp_path, "mean_tokens")
+    assert SentenceEncoder.read(tmp_path).own_pooling(has_prompt=False) == "mean"
+    write_json(tmp_path / f"2_{kind}" / "config.json", {})
+    with pytest.raises(ConversionError, match=refused):
         SentenceEncoder.read(tmp_path)
 
 
