@@ -155,9 +155,9 @@ def publish_file(run: Run, file: Path, store: Path, force: bool) -> int:
         # A rollback that was killed leaves the current state held.
         if not is_current or (is_held and not force):
             require_wanted(run, served, hold, state, facts, force)
-        # The store goes first. If this is killed in between, the bucket has more vectors, which do no harm. In the other
-        # order, a refresh would find a state whose vectors it has to compute again. They go there for a state that came
-        # with a deployment too.
+        # The store goes first, also for a state that came with a deployment. If this is killed in between, the bucket
+        # has more vectors, which do no harm. In the other order, a refresh would find a state whose vectors it has to
+        # compute again.
         publish_vectors(run, store)
         if is_current and served.state.version == facts.version and not ends_in_nonsense(history):
             print(f"{facts.version} is served already; the state wasn't published again.", flush=True)

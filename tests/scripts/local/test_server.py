@@ -478,7 +478,7 @@ def test_a_quick_start_model_of_an_earlier_version_is_made_again(
     monkeypatch.setattr(local_server, "QUICK_START_DIR", tmp_path)
     folder = Path(shutil.copytree(tiny_model_dir, tmp_path / "model"))
     made: list[Path] = []
-    monkeypatch.setattr("convert_encoder.make_quick_start_model", made.append)
+    monkeypatch.setattr("models.quick_start.make_quick_start_model", made.append)
     for made_by in (None, "convert_encoder.py, window 512, mean pooling, its window 512"):
         (folder / "provenance.json").write_text(json.dumps({"made_by": made_by}))
         local_server.quick_start_model()
