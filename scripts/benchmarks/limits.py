@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from similarity.encoder.model_folder import LongformerConfig
+from similarity.encoder.config import LongformerConfig
 from similarity.encoder.text_encoder import inputs_needed
 
 

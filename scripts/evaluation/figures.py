@@ -1,6 +1,6 @@
 """Figures of how well queries find their incidents, and how well scores tell whether there is one to find.
 
-A query is a vector whose only right answer is one incident of the state.
+A query is a vector. Its only right answer is one incident of the state.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Answer:
 
     rank: of the right incident: 1, and one more for each incident that is more similar. So two incidents with the same
         text share a rank. The API puts the smaller id first.
-    best: the largest similarity of all incidents. best_without: that of the other incidents; NaN if there is no other.
+    best: the largest similarity of any incident. best_without: the largest of the other incidents; NaN without others.
     """
 
     rank: int

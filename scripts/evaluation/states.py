@@ -56,7 +56,7 @@ def state_of(
 def made_from(
     texts: Sequence[Incident], encoder: TextEncoder, state: IncidentState, progress: Callable[[int, int], None]
 ) -> set[int]:
-    """Ids of the incidents whose only report in the state is one of their `texts`. encoder: computes in float32.
+    """Ids of incidents with one report in the state, if that report is one of their `texts`. encoder: in float32.
 
     Incidents with several reports are never among them, because the state has only the mean of their vectors.
     progress: gets the number of texts that are done, and that of all.

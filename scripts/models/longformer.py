@@ -27,7 +27,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from similarity.encoder.model_folder import CONVERTIBLE_KINDS
+from similarity.encoder.config import CONVERTIBLE_KINDS
 
 Pooling = Literal["cls", "mean"]
 

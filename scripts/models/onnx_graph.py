@@ -18,7 +18,7 @@ import onnx
 from numpy.typing import ArrayLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from similarity.encoder.model_folder import LongformerConfig
+from similarity.encoder.config import LongformerConfig
 from similarity.encoder.safetensors_header import read_header
 from similarity.encoder.text_encoder import GELU_APPROXIMATIONS
 from similarity.errors import ModelError

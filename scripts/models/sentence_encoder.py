@@ -15,7 +15,8 @@ from typing import Any
 
 from models.checkpoints import CheckpointError, is_there, read_object, require_content
 from models.longformer import CONVERT, ConversionError, Pooling
-from similarity.encoder.model_folder import CONFIG_FILENAME, CONVERTIBLE_KINDS, LONGEST_PREFIX
+from similarity.encoder.config import CONVERTIBLE_KINDS, LONGEST_PREFIX
+from similarity.encoder.model_folder import CONFIG_FILENAME
 
 MODULES_FILENAME = "modules.json"
 PROMPTS_FILENAME = "config_sentence_transformers.json"

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from models.export import export
 from models.install_files import STAGING_PREFIX, install, write_provenance, writing_to
-from similarity.encoder.model_folder import CONFIG_FILENAME, TOKENIZER_FILENAME, LongformerConfig, sha256_of
+from similarity.encoder.config import LongformerConfig
+from similarity.encoder.model_folder import CONFIG_FILENAME, TOKENIZER_FILENAME, sha256_of
 from similarity.encoder.text_encoder import open_folder
 from similarity.errors import ModelError, StateError
 from similarity.incidents.state import IncidentState

@@ -13,7 +13,7 @@ import pytest
 from benchmark import main, plot
 from benchmarks.inputs import aiid_lengths
 from benchmarks.limits import arithmetic, weight_bytes
-from similarity.encoder.model_folder import LongformerConfig
+from similarity.encoder.config import LongformerConfig
 from tiny import ROOT
 
 

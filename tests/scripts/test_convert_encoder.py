@@ -30,8 +30,8 @@ from models.quick_start import make_quick_start_model
 from processes import run_where_files_stay_small
 from reference import TOLERANCE, load_longformer, reference
 from short_encoders import SOURCE_POSITIONS, token_vectors, write_json, write_modules, write_pooling, write_source
+from similarity.encoder.config import CONVERTIBLE_KINDS
 from similarity.encoder.loading import load_encoder
-from similarity.encoder.model_folder import CONVERTIBLE_KINDS
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.settings import Engine
 from tiny import ROOT, TINY_TEXTS, edit_config, sample_texts, state_of_texts

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from similarity.encoder.model_folder import LongformerConfig, ModelFiles
+from similarity.encoder.config import LongformerConfig
+from similarity.encoder.model_folder import ModelFiles
 from similarity.encoder.text_encoder import TextEncoder, open_folder, require_vocabulary
 from similarity.encoder.tokens import TextTokenizer
 from similarity.errors import ModelError

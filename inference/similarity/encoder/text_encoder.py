@@ -15,7 +15,8 @@ from typing import ClassVar, Literal, Self
 
 import numpy as np
 
-from similarity.encoder.model_folder import LongformerConfig, ModelFiles
+from similarity.encoder.config import LongformerConfig
+from similarity.encoder.model_folder import ModelFiles
 from similarity.encoder.tokens import TextTokenizer, Tokens, tokenizer_errors
 from similarity.errors import ModelError
 from similarity.settings import FEWEST_TOKENS, Engine, Precision, TextPreparation

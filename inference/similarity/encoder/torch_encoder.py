@@ -25,7 +25,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from similarity.encoder.model_folder import LongformerConfig, ModelFiles
+from similarity.encoder.config import LongformerConfig
+from similarity.encoder.model_folder import ModelFiles
 from similarity.encoder.text_encoder import (
     GELU_APPROXIMATIONS,
     TextEncoder,

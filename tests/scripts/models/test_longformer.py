@@ -8,7 +8,7 @@ from transformers import CONFIG_MAPPING
 
 from models.longformer import REASONS, ConversionError, Form, longformer_config, require_convertible
 from models.longformer import _spare as spare
-from similarity.encoder.model_folder import CONVERTIBLE_KINDS
+from similarity.encoder.config import CONVERTIBLE_KINDS
 
 CONVERT = "all-MiniLM-L6-v2, all-distilroberta-v1, bge-base-en-v1.5, e5-base-v2"
 

@@ -25,8 +25,8 @@ from models.export import export
 from models.onnx_graph import INT8_BLOCK, int8_blocks
 from reference import LENGTHS, TOLERANCE, load_longformer, reference
 from similarity.encoder import torch_encoder
+from similarity.encoder.config import LongformerConfig as LongformerFacts
 from similarity.encoder.loading import load_encoder
-from similarity.encoder.model_folder import LongformerConfig as LongformerFacts
 from similarity.encoder.model_folder import ModelFiles
 from similarity.encoder.text_encoder import TextEncoder, inputs_needed
 from similarity.encoder.tokens import tokenizer_errors

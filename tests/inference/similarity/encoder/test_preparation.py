@@ -13,8 +13,9 @@ from tokenizers.processors import TemplateProcessing
 
 from databases import computer, database
 from reference import load_longformer, reference
+from similarity.encoder.config import LongformerConfig
 from similarity.encoder.loading import load_encoder
-from similarity.encoder.model_folder import LongformerConfig, ModelFiles
+from similarity.encoder.model_folder import ModelFiles
 from similarity.encoder.text_encoder import TextEncoder
 from similarity.encoder.tokens import TextTokenizer, prepare, prepared
 from similarity.errors import ModelError, StateError
