@@ -16,7 +16,8 @@ from similarity.encoder.loading import load_encoder
 from similarity.encoder.text_encoder import Encoding, TextEncoder
 from similarity.encoder.tokens import prepared
 from similarity.errors import ModelError, RequestError, StateError
-from similarity.incidents.ranking import Metric, Ranking
+from similarity.incidents.metrics import Metric
+from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState, state_version
 from similarity.once import Once
 from similarity.reloading import FromFiles

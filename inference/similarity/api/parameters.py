@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from similarity.api.json_input import NotJsonError, kind, parse_json, shown
 from similarity.api.request import Request
 from similarity.errors import RequestError
-from similarity.incidents.ranking import METRICS, Metric
+from similarity.incidents.metrics import METRICS, Metric
 
 DEFAULT_NUM = 3
 
