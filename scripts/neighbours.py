@@ -27,7 +27,7 @@ from pathlib import Path
 
 from similarity.errors import StateError
 from similarity.incidents.neighbours import neighbours
-from similarity.incidents.ranking import METRICS, Match
+from similarity.incidents.ranking import VECTOR_METRICS, Match
 from similarity.incidents.state import IncidentState
 from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_DIR
 
@@ -61,7 +61,10 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--num", type=int, default=3, help="most similar ones of each incident, 1 or more (default 3)")
     parser.add_argument(
-        "--metric", choices=METRICS, default=METRICS[0], help="as in the API, see docs/api.md (default cosine)"
+        "--metric",
+        choices=VECTOR_METRICS,
+        default=VECTOR_METRICS[0],
+        help="as in the API, see docs/api.md (default cosine)",
     )
     parser.add_argument(
         "--format",
