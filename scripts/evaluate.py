@@ -47,7 +47,8 @@ from evaluation.texts import Column, Place, Surroundings, Unrelated, read_unrela
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.text_encoder import TextEncoder
 from similarity.errors import ModelError, StateError
-from similarity.incidents.ranking import METRICS, Metric, Ranking
+from similarity.incidents.metrics import METRICS, Metric
+from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState
 from similarity.refresh.vector_store import StoreError
 from similarity.settings import (

@@ -26,8 +26,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from similarity.errors import StateError
+from similarity.incidents.metrics import VECTOR_METRICS
 from similarity.incidents.neighbours import neighbours
-from similarity.incidents.ranking import VECTOR_METRICS, Match
+from similarity.incidents.ranking import Match
 from similarity.incidents.state import IncidentState
 from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_DIR
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from similarity.incidents.confidence import Verdict
 from similarity.incidents.facts import StateFacts
-from similarity.incidents.ranking import Match, Verdict
+from similarity.incidents.ranking import Match
 from similarity.settings import Engine, Precision
 
 T_co = TypeVar("T_co", covariant=True)

@@ -18,7 +18,8 @@ from similarity.encoder.loading import load_encoder
 from similarity.encoder.text_encoder import Encoding, TextEncoder
 from similarity.encoder.tokens import prepared
 from similarity.errors import ModelError, RequestError, StateError, one_of
-from similarity.incidents.ranking import METRICS, VECTOR_METRICS, Metric, Ranking
+from similarity.incidents.metrics import METRICS, VECTOR_METRICS, Metric
+from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState, state_version
 from similarity.once import Once
 from similarity.reloading import FromFiles
@@ -26,9 +27,6 @@ from similarity.settings import Settings
 from similarity.shelf.models import load_from_shelf
 from similarity.shelf.served import Look, ServedState
 from similarity.shelf.usable import FolderModel
-
-# What a state lacks if it can't rank with a metric.
-_DATA = {"whitened": "whitening map", "hybrid": "word index"}
 
 
 class Service:
@@ -145,7 +143,9 @@ class Service:
         encoder, ranking = self._encoder_and_ranking()
         _require_usable(ranking, metric)
         encoding = _encode(encoder, text)
-        found = _ranked(ranking, encoding.vector, num, metric, text)
+        # The words of a text are those in its beginning.
+        beginning = next(prepared(text, encoder.text_preparation), "")
+        found = _ranked(ranking, encoding.vector, num, metric, beginning)
         warnings = [*_warnings(encoder, encoding, text), *length_warnings(text), *found.warnings]
         of = found.facts
         facts = replace(_facts(encoding), ranking_s=of.ranking_s, state=of.state, match=of.match)
@@ -189,7 +189,11 @@ def _require_usable(ranking: Ranking, metric: Metric, metrics: Sequence[Metric] 
     """Raises RequestError if the state lacks the metric's data, or if it isn't one of `metrics`, those of the route."""
     usable = [each for each in ranking.metrics if each in metrics]
     if metric not in usable:
-        cause = f"the state has no {_DATA[metric]}" if metric in metrics else "a vector has no words"
+        cause = "the state has no whitening map"
+        if metric not in metrics:
+            cause = "a vector has no words"
+        elif metric == "hybrid" and ranking.state.fit.words is None:
+            cause = "the state has no word index"
         raise RequestError(f'Error! "metric" can\'t be "{metric}" here, because {cause}. Use {one_of(usable)}.')
 
 

@@ -19,7 +19,8 @@ import numpy as np
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.model_folder import ModelFiles
 from similarity.encoder.text_encoder import TextEncoder
-from similarity.incidents.ranking import Index, Metric, Ranking
+from similarity.incidents.metrics import Metric
+from similarity.incidents.ranking import Index, Ranking
 from similarity.incidents.state import IncidentState
 from similarity.settings import Engine, Precision
 from similarity.vectors import Vector

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from similarity.incidents.ranking import Metric, Ranking
+from similarity.incidents.metrics import Metric
+from similarity.incidents.ranking import Ranking
 from similarity.vectors import Vector
 
 RANKS = (1, 3, 10)

@@ -16,7 +16,8 @@ import build_state
 from evaluate import agreement, answers, encode, main
 from evaluation.figures import Scores, scores
 from similarity.encoder.torch_encoder import TorchEncoder
-from similarity.incidents.ranking import Metric, Ranking
+from similarity.incidents.metrics import Metric
+from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState
 from similarity.sources.database import Incident, Report
 from similarity.vectors import unit

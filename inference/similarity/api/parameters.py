@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from similarity.api.json_input import NotJsonError, kind, parse_json, shown
 from similarity.api.request import Request
 from similarity.errors import RequestError, one_of
-from similarity.incidents.ranking import METRICS, Metric
+from similarity.incidents.metrics import METRICS, Metric
 
 DEFAULT_NUM = 3
 
@@ -64,7 +64,7 @@ def num(request: Request) -> int:
 
 
 def metric(request: Request) -> Metric:
-    """How to compare. Raises RequestError for an unknown metric. Whether the state can rank with it isn't known here."""
+    """How to compare. Raises RequestError for an unknown metric. The state may still lack the metric's data."""
     value = request.parameters.get("metric", METRICS[0])
     for known in METRICS:
         if value == known:

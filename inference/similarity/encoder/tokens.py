@@ -198,11 +198,10 @@ class TextTokenizer:
         """
         if self.preparation != "none" or self._unknown not in content.ids:
             return 0.0
-        places = content.offsets
-        unread = [
-            text[start:end] for id_, (start, end) in zip(content.ids, places, strict=True) if id_ == self._unknown
-        ]
-        return letters("".join(unread)) / (letters(text[len(self.prefix) : places[-1][1]]) or 1)
+        first, places = len(self.prefix), list(zip(content.ids, content.offsets, strict=True))
+        unread = [text[max(start, first) : end] for id_, (start, end) in places if id_ == self._unknown]
+        _, (_, last) = places[-1]
+        return letters("".join(unread)) / (letters(text[first:last]) or 1)
 
     @cached_property
     def _unknown(self) -> int | None:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from similarity.incidents.ranking import Match, Metric, largest, origin_of
+from similarity.incidents.metrics import VectorMetric
+from similarity.incidents.ranking import Index, Match, largest
 from similarity.incidents.state import IncidentState
 from similarity.vectors import exact_unit
 
@@ -18,15 +19,15 @@ from similarity.vectors import exact_unit
 _BLOCK = 8 << 20
 
 
-def neighbours(state: IncidentState, num: int, metric: Metric = "cosine") -> Iterator[tuple[int, list[Match]]]:
+def neighbours(state: IncidentState, num: int, metric: VectorMetric = "cosine") -> Iterator[tuple[int, list[Match]]]:
     """Yields the id of each incident, in ascending order, and the `num` incidents most like it.
 
     The best match comes first, of equal ones the smaller id. A negative `num` means all. An incident isn't matched with
     itself, with incidents that were merged with it, or with incidents that people marked as dissimilar. So there may be
-    fewer than `num`.
+    fewer than `num`. Raises ValueError for `whitened` if the state has no whitening map.
     """
     # Cosines may differ by less than the precision of float32.
-    exact = exact_unit(state.means - origin_of(state.means, metric))  # (incidents, hidden)
+    exact = exact_unit(Index(state.means, state.fit.whitening).moved(state.means, metric))  # (incidents, hidden)
     # A sum of so many products has a smaller rounding error.
     margin = 4 * exact.shape[1] * np.finfo(np.float64).eps
     left_out = _left_out(state)

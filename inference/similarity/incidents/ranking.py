@@ -1,26 +1,31 @@
-"""Finds the incidents that are most similar to a vector, by cosine.
+"""Finds the incidents that are most similar to a vector or a text.
 
 `cosine` is the plain cosine of the CLS vector and an incident's mean. `centered` first subtracts the mean of all
 incidents from both ("all but the top", Mu and Viswanath 2018, first step). Raw Longformer vectors share one large
-component, so their plain cosines all lie between 0.99 and 1.
+component, so their plain cosines all lie between 0.99 and 1. `whitened` also applies the state's whitening map to both.
+`hybrid` adds the words of the text: see `fused`.
 
-Each metric has a matrix of unit vectors, 4 MB for 1,400 incidents of 768 numbers. The first query with the metric makes
-it. Then a query costs one dot product per incident.
+The first three have a matrix of unit vectors each, 4 MB for 1,400 incidents of 768 numbers. The first query with the
+metric makes it. Then a query costs one dot product per incident.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from similarity.incidents.confidence import Verdict, features
+from similarity.incidents.metrics import METRICS, VECTOR_METRICS, Metric, VectorMetric
 from similarity.incidents.state import IncidentState
+from similarity.incidents.words import words_of
 from similarity.vectors import Vector, divide, unit
 
-Metric = Literal["cosine", "centered"]
-METRICS: tuple[Metric, ...] = get_args(Metric)
+# The weights of the two parts of `hybrid`. They were fixed before any of our figures were measured.
+SIMILARITY_WEIGHT, WORDS_WEIGHT = 0.6, 0.4
 
 # Rows that are converted to float64 at a time. So few fit into the processor's cache and a small Lambda's memory.
 _CHUNK = 256
@@ -28,11 +33,61 @@ _CHUNK = 256
 
 @dataclass(frozen=True)
 class Match:
-    """An incident and its similarity to the query, -1 to 1."""
+    """An incident and its similarity to the query: -1 to 1, but `hybrid` has no bounds.
+
+    confidence: the probability that the text belongs to the incident, 0 to 1; None if the state has no calibration.
+    """
 
     incident_id: int
     similarity: float
     title: str
+    confidence: float | None = None
+
+
+@dataclass(frozen=True)
+class Own:
+    """An incident as the state would have it without one of its texts. mean: (hidden,). document: prepared."""
+
+    incident_id: int
+    mean: Vector
+    document: str
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """The scores of all incidents for one query, each float64 (incidents,); None for those that the state can't give.
+
+    incident_ids: int64 (incidents,). words: BM25. terms: number of different words in the text.
+    """
+
+    incident_ids: NDArray[np.int64]
+    cosine: NDArray[np.float64]
+    centered: NDArray[np.float64]
+    whitened: NDArray[np.float64] | None
+    words: NDArray[np.float64] | None
+    terms: int
+
+    @property
+    def hybrid(self) -> NDArray[np.float64] | None:
+        return None if self.whitened is None or self.words is None else fused(self.whitened, self.words)
+
+    def of(self, metric: Metric) -> NDArray[np.float64]:
+        """(incidents,). Raises ValueError if the state can't give it."""
+        found: NDArray[np.float64] | None = getattr(self, metric)
+        if found is None:
+            raise ValueError(f"the state can't be searched by {metric}")
+        return found
+
+    def without(self, incident_id: int) -> Scores:
+        """The scores of the other incidents, as if the state didn't have this one."""
+        kept = self.incident_ids != incident_id
+        parts = {each.name: getattr(self, each.name) for each in fields(self)}
+        return Scores(**{name: part[kept] if isinstance(part, np.ndarray) else part for name, part in parts.items()})
+
+    def evidence(self, metric: Metric, rows: NDArray[np.intp]) -> NDArray[np.float64]:
+        """The features of the matches in `rows`, best first: (rows,) -> (rows, features)."""
+        found = {"cosine": self.cosine[rows], "centered": self.centered[rows], metric: self.of(metric)[rows]}
+        return evidence(metric, found, None if self.words is None else self.words[rows], self.terms)
 
 
 class Ranking:
@@ -45,67 +100,204 @@ class Ranking:
         self.state = state
         self.version = version
         self.facts = state.facts(version)
-        self._index = Index(state.means)
+        self._index = Index(state.means, state.fit.whitening)
 
-    def most_similar(self, vector: NDArray[np.floating[Any]], num: int, metric: Metric = "cosine") -> list[Match]:
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The metrics that the state can be searched by."""
+        fit = self.state.fit
+        lacks: set[Metric] = set()
+        if fit.whitening is None:
+            lacks |= {"whitened", "hybrid"}
+        if fit.words is None:
+            lacks |= {"hybrid"}
+        return tuple(metric for metric in METRICS if metric not in lacks)
+
+    def most_similar(
+        self, vector: NDArray[np.floating[Any]], num: int, metric: Metric = "cosine", text: str = ""
+    ) -> list[Match]:
         """The `num` incidents most like `vector` (hidden,), best first, ties by incident id; all incidents if num < 0.
 
+        text: the query's, prepared as the texts of the state; `hybrid` alone looks at it.
         A vector of zeros has no direction, so its similarities are 0. With `centered`, so has the center. Raises
-        ValueError if the vector has another shape than the state's, or the metric is unknown.
+        ValueError if the vector has another shape than the state's, or the state can't be searched by the metric.
         """
+        state = self.state
+        self._require(vector, metric)
+        count = len(state) if num < 0 else min(num, len(state))
+        words, terms = None, 0
+        if metric == "hybrid":
+            words, terms = self._words(text)
+            similarities = fused(self._index.similarities(vector, "whitened").astype(np.float64), words)
+        else:
+            similarities = self._index.similarities(vector, metric).astype(np.float64)
+        # The confidence of the first match depends on the second one.
+        best = largest(similarities, min(max(count, 2), len(state)))
+        confidences: Sequence[float | None] = [None] * len(best)
+        if metric in state.fit.calibration:
+            parts: dict[str, NDArray[np.float64]] = {
+                each: self._index.between(vector, state.means[best], each) for each in _PLAIN if each != metric
+            }
+            found = evidence(
+                metric, {**parts, metric: similarities[best]}, None if words is None else words[best], terms
+            )
+            confidences = state.fit.calibration[metric].of(found).tolist()
+        return [
+            Match(incident_id, similarity, state.titles[row], confidence)
+            for row, incident_id, similarity, confidence in zip(
+                best[:count].tolist(),
+                state.incident_ids[best[:count]].tolist(),
+                similarities[best[:count]].tolist(),
+                confidences[:count],
+                strict=True,
+            )
+        ]
+
+    def verdict(self, matches: Sequence[Match], metric: Metric) -> Verdict | None:
+        """What the confidence of the first of `matches`, found by `metric`, means; None if it has none."""
+        if not matches or matches[0].confidence is None:
+            return None
+        return self.state.fit.calibration[metric].verdict(matches[0].confidence)
+
+    def scores(self, vector: NDArray[np.floating[Any]], text: str = "", own: Own | None = None) -> Scores:
+        """All scores of all incidents. Raises ValueError as `most_similar`.
+
+        own: replaces an incident of the state, for a text that the state was made of. All else stays as it is: the
+        center, the whitening map and how rare a word is.
+        """
+        self._require(vector, "cosine")
+        state = self.state
+        row = None if own is None else int(np.searchsorted(state.incident_ids, own.incident_id))
+        found: dict[str, NDArray[np.float64]] = {}
+        for metric in VECTOR_METRICS:
+            if metric in self.metrics:
+                each = self._index.similarities(vector, metric).astype(np.float64)
+                if own is not None:
+                    each[row] = self._index.between(vector, own.mean[None], metric)[0]
+                found[metric] = each
+        words, terms = None, 0
+        if state.fit.words is not None:
+            words, terms = self._words(text)
+            if own is not None:
+                words[row] = state.fit.words.score_of(own.document, words_of(text))
+        return Scores(state.incident_ids, found["cosine"], found["centered"], found.get("whitened"), words, terms)
+
+    def _require(self, vector: NDArray[np.floating[Any]], metric: Metric) -> None:
         state = self.state
         if vector.shape != (state.dimension,):
             raise ValueError(f"vector has the shape {tuple(vector.shape)}; the state needs ({state.dimension},)")
-        if metric not in METRICS:
-            raise ValueError(f"metric must be one of {METRICS}, not {metric!r}")
-        rows = len(state) if num < 0 else min(num, len(state))
-        best, similarities = self._index.top(vector, rows, metric)
-        return [
-            Match(incident_id=incident_id, similarity=similarity, title=state.titles[row])
-            for row, incident_id, similarity in zip(
-                best.tolist(), state.incident_ids[best].tolist(), similarities.tolist(), strict=True
-            )
-        ]
+        if metric not in self.metrics:
+            raise ValueError(f"metric must be one of {self.metrics}, not {metric!r}")
+
+    def _words(self, text: str) -> tuple[NDArray[np.float64], int]:
+        """BM25 (incidents,), and the number of different words in the text."""
+        index = self.state.fit.words
+        assert index is not None
+        words = list(dict.fromkeys(words_of(text)))
+        return index.scores(words), len(words)
+
+
+_PLAIN: tuple[VectorMetric, ...] = ("cosine", "centered")
+
+
+def evidence(
+    metric: Metric, similarities: Mapping[str, NDArray[np.float64]], words: NDArray[np.float64] | None, terms: int
+) -> NDArray[np.float64]:
+    """The features of matches, best first, for the metric's confidence: (matches, features).
+
+    similarities: (matches,) by cosine, centered and the metric itself. words: BM25 (matches,), for hybrid.
+    terms: number of different words in the text.
+    """
+    by_words = {} if words is None else {"words": np.log1p(words), "words_each": words / max(terms, 1)}
+    return features({**similarities, **by_words}, metric)
+
+
+def fused(similarities: NDArray[np.float64], words: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Two scores of all incidents as one, each (incidents,): the weighted sum of their z-scores."""
+    return SIMILARITY_WEIGHT * _z_scores(similarities) + WORDS_WEIGHT * _z_scores(words)
+
+
+def _z_scores(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How many standard deviations above the mean each value is. Values that are all equal become 0."""
+    deviations: NDArray[np.float64] = values - values.mean()
+    spread = np.sqrt(np.mean(deviations * deviations))
+    # Rounding gives equal values a tiny spread.
+    return deviations / spread if spread > 1e-9 else np.zeros_like(values)
 
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """Searches means (incidents, hidden), which must be finite. Safe to use from several threads."""
+    """Searches means (incidents, hidden), which must be finite. Safe to use from several threads.
+
+    whitening: the map (hidden, hidden) for `whitened`.
+    """
 
     means: Vector
-    _prepared: dict[Metric, tuple[NDArray[np.float64], Vector]] = field(default_factory=dict, init=False)
+    whitening: Vector | None = None
+    # Two threads may make the same one, with the same result.
+    _directions: dict[VectorMetric, Vector] = field(default_factory=dict, init=False)
+    _origins: dict[VectorMetric, NDArray[np.float64]] = field(default_factory=dict, init=False)
 
-    def top(self, vector: NDArray[np.floating[Any]], num: int, metric: Metric) -> tuple[NDArray[np.intp], Vector]:
+    def top(self, vector: NDArray[np.floating[Any]], num: int, metric: VectorMetric) -> tuple[NDArray[np.intp], Vector]:
         """The rows of the `num` incidents most like `vector` (hidden,), best first, and their similarities, -1 to 1.
 
         A vector without a direction has similarity 0. Ties are in the order of the rows.
         """
-        if metric not in self._prepared:  # two threads may both make it, with the same result
-            self._prepared[metric] = self._prepare(metric)
-        origin, directions = self._prepared[metric]
-        difference = vector.astype(np.float64) - origin
-        # Scaled first, because the squares of its numbers may be too large for float64.
-        direction = unit(divide(difference, np.abs(difference).max(keepdims=True)))
-        # vecdot goes row by row. A matrix product may give equal rows different last digits.
-        similarities: Vector = np.vecdot(directions, direction)  # (incidents,)
-        np.clip(similarities, -1, 1, out=similarities)  # rounding may exceed 1
+        similarities = self.similarities(vector, metric)
         best = largest(similarities, num)
         return best, similarities[best]
 
-    def _prepare(self, metric: Metric) -> tuple[NDArray[np.float64], Vector]:
-        """The metric's origin (hidden,), and the unit vectors from it to the means (incidents, hidden)."""
-        origin = origin_of(self.means, metric)
+    def similarities(self, vector: NDArray[np.floating[Any]], metric: VectorMetric) -> Vector:
+        """The similarity of each incident to `vector`: (hidden,) -> (incidents,), -1 to 1."""
+        if metric not in self._directions:
+            self._directions[metric] = self._prepare(metric)
+        return _compared(self._directions[metric], self._direction(vector, metric))
+
+    def between(self, vector: NDArray[np.floating[Any]], means: Vector, metric: VectorMetric) -> NDArray[np.float64]:
+        """The similarities of `vector` and some means: (hidden,), (n, hidden) -> (n,). Makes no matrix."""
+        return _compared(unit(self.moved(means, metric)), self._direction(vector, metric)).astype(np.float64)
+
+    def moved(self, vectors: NDArray[np.floating[Any]], metric: VectorMetric) -> NDArray[np.float64]:
+        """The vectors (n, hidden) whose cosines the metric takes: from its origin, and whitened for `whitened`."""
+        return self._mapped(vectors - self._origin(metric), metric)
+
+    def _direction(self, vector: NDArray[np.floating[Any]], metric: VectorMetric) -> Vector:
+        difference = vector.astype(np.float64) - self._origin(metric)
+        # Scaled first, because the squares of its numbers may be too large for float64.
+        return unit(self._mapped(divide(difference, np.abs(difference).max(keepdims=True)), metric))
+
+    def _mapped(self, vectors: NDArray[np.float64], metric: VectorMetric) -> NDArray[np.float64]:
+        if metric != "whitened":
+            return vectors
+        if self.whitening is None:
+            raise ValueError("the state has no whitening map")
+        return vectors @ self.whitening.astype(np.float64)
+
+    def _origin(self, metric: VectorMetric) -> NDArray[np.float64]:
+        if metric not in self._origins:
+            self._origins[metric] = origin_of(self.means, metric)
+        return self._origins[metric]
+
+    def _prepare(self, metric: VectorMetric) -> Vector:
+        """The unit vectors from the metric's origin to the means (incidents, hidden)."""
         directions = np.empty_like(self.means)
         for start in range(0, len(self.means), _CHUNK):
             rows = slice(start, start + _CHUNK)
-            directions[rows] = unit(self.means[rows] - origin)
-        return origin, directions
+            directions[rows] = unit(self.moved(self.means[rows], metric))
+        return directions
 
 
-def origin_of(means: Vector, metric: Metric) -> NDArray[np.float64]:
+def _compared(directions: Vector, direction: Vector) -> Vector:
+    """Cosines of unit vectors: (n, hidden), (hidden,) -> (n,)."""
+    # vecdot goes row by row. A matrix product may give equal rows different last digits.
+    similarities: Vector = np.vecdot(directions, direction)
+    return np.clip(similarities, -1, 1)  # rounding may exceed 1
+
+
+def origin_of(means: Vector, metric: VectorMetric) -> NDArray[np.float64]:
     """The vector that the metric subtracts from every other: (incidents, hidden) -> (hidden,)."""
     origin = np.zeros(means.shape[1])
-    if metric == "centered" and len(means):
+    if metric != "cosine" and len(means):
         origin = means.mean(axis=0, dtype=np.float64)
     return origin
 

@@ -16,12 +16,21 @@ Two forms can be read, without torch (`similarity.incidents.pt_file`) or with `t
        dates             list of str, one per incident, YYYY-MM-DD, "" if unknown; an empty list if all are unknown
        source            dict of str, the data that the texts come from; empty if unknown. Keys: kind, one of KINDS;
                          name, a file name or URL; date, the time of the data, like built_at, "" if unknown
-       options           dict of str, the options of the build: vectors, responses; empty if unknown
+       options           dict of str, the options of the build: vectors, responses, words (the parts of an incident
+                         that the word index has, e.g. "title,description"); empty if unknown
        max_tokens        int, limit at which each text was cut, with special tokens; 0: the model's maximum
        text_preparation  str, preparation of each text before tokenisation, e.g. "unidecode"
        duplicates        int64 (merged, 2): id of a merged incident, in ascending order, unique; id of the incident
                          that it became, which isn't a merged one
        dissimilar        int64 (pairs, 2): ids of incidents that people marked as dissimilar, the smaller id first
+   and what was fitted to the incidents, each part absent where there is none:
+       whitening         float32 (hidden, hidden), finite: the map of `similarity.incidents.whitening`
+       whitening_power   float, its power, from 0 to 1
+       words             str, the stems of the word index (`similarity.incidents.words`), a line each
+       word_starts       int64 (words + 1,), word_rows int32 (entries,), word_weights float32 (entries,): its tensors
+       word_mean_length  float, the mean length of its documents
+       calibration       dict by metric of {"first": list of float, "later": list of float, "none_below": float}, see
+                         `similarity.incidents.confidence`. A reader ignores metrics that it doesn't know
    States of earlier versions lack the fields from built_at on. A missing field gets the value for "unknown".
 2. The original's form, a list: entry i is a tensor (reports, hidden) for incident i + 1, or None without reports.
 
@@ -45,6 +54,7 @@ from numpy.typing import NDArray
 
 from similarity.errors import StateError
 from similarity.incidents.facts import MadeBy, StateFacts
+from similarity.incidents.fit import Fit
 from similarity.incidents.pt_file import read_pt
 from similarity.incidents.pt_writer import write_pt
 from similarity.settings import DEFAULT_TEXT_PREPARATION, FEWEST_TOKENS
@@ -89,6 +99,7 @@ class IncidentState:
     text_preparation: str = DEFAULT_TEXT_PREPARATION
     duplicates: NDArray[np.int64] = field(default_factory=_no_pairs)
     dissimilar: NDArray[np.int64] = field(default_factory=_no_pairs)
+    fit: Fit = field(default_factory=Fit)
 
     def __post_init__(self) -> None:
         """Raises ValueError if the parts don't fit together, or can't be ranked."""
@@ -115,6 +126,7 @@ class IncidentState:
         if self.report_counts.sum(dtype=np.float64) > MAX_REPORTS:  # int64 would overflow
             raise ValueError(f"report_counts must add up to at most {MAX_REPORTS:,}")
         self._require_usable_means()
+        self.fit.require_of(*self.means.shape)
 
     def _require_strings(self) -> None:
         names = (self.model, self.model_fingerprint, self.precision, self.built_at, self.text_preparation)
@@ -217,6 +229,7 @@ class IncidentState:
             "text_preparation": self.text_preparation,
             "duplicates": self.duplicates,
             "dissimilar": self.dissimilar,
+            **self.fit.to_plain(),
         }
         descriptor, temporary = tempfile.mkstemp(prefix=path.name + ".", suffix=".tmp", dir=path.parent)
         try:
@@ -249,8 +262,9 @@ class IncidentState:
     def _from_dict(cls, content: dict[str, Any]) -> IncidentState:
         if (content.get("format"), content.get("version")) != (FORMAT, VERSION):
             raise ValueError(f'its "format" and "version" aren\'t "{FORMAT}" and {VERSION}')
-        later = {each.name for each in fields(cls)}.difference(_FIRST_FIELDS).intersection(content)
-        return cls(**{name: content[name] for name in (*_FIRST_FIELDS, *later)})
+        later = {each.name for each in fields(cls)}.difference((*_FIRST_FIELDS, "fit")).intersection(content)
+        fit = Fit.from_plain(content, len(content["incident_ids"]))
+        return cls(**{name: content[name] for name in (*_FIRST_FIELDS, *later)}, fit=fit)
 
     @classmethod
     def _from_original(cls, content: object) -> IncidentState:

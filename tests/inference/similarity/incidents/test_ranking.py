@@ -11,8 +11,12 @@ import numpy as np
 import pytest
 from hypothesis.extra.numpy import arrays
 
-from similarity.incidents.ranking import METRICS, Index, Metric, Ranking
+from similarity.incidents.metrics import VectorMetric
+from similarity.incidents.ranking import Index, Ranking
 from similarity.incidents.state import IncidentState
+
+# Those that need no more than the means.
+UNFITTED: tuple[VectorMetric, ...] = ("cosine", "centered")
 
 
 def state_of(means: np.ndarray) -> IncidentState:
@@ -41,9 +45,9 @@ def test_centered_cosines_are_those_computed_by_hand() -> None:
     assert [match.similarity for match in matches] == pytest.approx([math.sqrt(0.5), 0.0, -1.0], abs=1e-7)
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", UNFITTED)
 @pytest.mark.parametrize("length", [1e-42, 1e-39, 1e-30, 1e-10, 1e18, 1e20, 3e38])
-def test_a_vector_of_any_length_that_float32_holds_finds_its_like(length: float, metric: Metric) -> None:
+def test_a_vector_of_any_length_that_float32_holds_finds_its_like(length: float, metric: VectorMetric) -> None:
     means = np.random.default_rng(0).standard_normal((300, 64), np.float32) + np.float32(0.5)
     vector = (means[7].astype(np.float64) * length / np.abs(means[7]).max()).astype(np.float32)
     best, similarities = Index(means).top(vector, 3, metric)
@@ -59,17 +63,17 @@ def test_a_vector_too_small_for_float32_finds_its_like() -> None:
     assert similarity == pytest.approx(1, abs=1e-3)  # what is left of the digits of so small a number
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", UNFITTED)
 @pytest.mark.parametrize("length", [0.0, 1e-39, 3e38])
-def test_a_center_of_zero_leaves_every_incident(length: float, metric: Metric) -> None:
+def test_a_center_of_zero_leaves_every_incident(length: float, metric: VectorMetric) -> None:
     means = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 2.0], [0.0, -2.0]], dtype=np.float32)
     best, similarities = Index(means).top(np.array([0.0, length], dtype=np.float32), 4, metric)
     assert best.tolist() == ([2, 0, 1, 3] if length else [0, 1, 2, 3])
     assert similarities.tolist() == pytest.approx([1, 0, 0, -1] if length else [0] * 4, abs=1e-6)
 
 
-@pytest.mark.parametrize("metric", METRICS)
-def test_means_whose_lengths_differ_widely_have_exact_cosines(metric: Metric) -> None:
+@pytest.mark.parametrize("metric", UNFITTED)
+def test_means_whose_lengths_differ_widely_have_exact_cosines(metric: VectorMetric) -> None:
     choose = np.random.default_rng(0)
     means = (choose.standard_normal((200, 64)) * 10 ** choose.uniform(-6, 6, (200, 1))).astype(np.float32)
     vector = choose.standard_normal(64, np.float32)
@@ -97,7 +101,7 @@ def means_and_vector(draw: hypothesis.strategies.DrawFn) -> tuple[np.ndarray, np
     return means[draw(arrays(np.intp, incidents, elements=hypothesis.strategies.integers(0, incidents - 1)))], vector
 
 
-def plain_similarities(vector: np.ndarray, means: np.ndarray, metric: Metric) -> np.ndarray:
+def plain_similarities(vector: np.ndarray, means: np.ndarray, metric: VectorMetric) -> np.ndarray:
     """In double precision, which holds the squares of all that float32 holds; 0 for what has no direction."""
     vector, means = vector.astype(np.float64), means.astype(np.float64)
     if metric == "centered":
@@ -109,9 +113,9 @@ def plain_similarities(vector: np.ndarray, means: np.ndarray, metric: Metric) ->
 @pytest.mark.slow
 @hypothesis.settings(derandomize=True, deadline=None, max_examples=500)
 @hypothesis.given(means_and_vector(), hypothesis.strategies.integers(0, 10))
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", UNFITTED)
 def test_any_finite_numbers_are_ranked_as_in_double_precision(
-    metric: Metric, given: tuple[np.ndarray, np.ndarray], num: int
+    metric: VectorMetric, given: tuple[np.ndarray, np.ndarray], num: int
 ) -> None:
     means, vector = given
     index = Index(means)
@@ -135,7 +139,7 @@ def test_any_finite_numbers_are_ranked_as_in_double_precision(
 def test_incidents_that_are_alike_are_in_order_wherever_they_stand(incidents: int, hidden: int) -> None:
     choose = np.random.default_rng(0)
     means = np.tile(choose.standard_normal(hidden), (incidents, 1))
-    for metric in METRICS:
+    for metric in UNFITTED:
         vector = choose.standard_normal(hidden)
         state = state_of(np.vstack([means, np.zeros((2, hidden))]))
         alike = [m.incident_id for m in Ranking(state).most_similar(vector, -1, metric) if m.incident_id <= incidents]
@@ -144,9 +148,9 @@ def test_incidents_that_are_alike_are_in_order_wherever_they_stand(incidents: in
 
 def test_a_metric_is_prepared_when_it_is_first_asked_for() -> None:
     index = Index(np.ones((2, 2), dtype=np.float32))
-    assert index._prepared == {}
+    assert index._directions == {}
     index.top(np.ones(2), 1, "centered")
-    assert set(index._prepared) == {"centered"}
+    assert set(index._directions) == {"centered"}
 
 
 def test_threads_that_ask_first_get_the_same() -> None:
@@ -162,7 +166,7 @@ def test_threads_that_ask_first_get_the_same() -> None:
         assert [answer.result() for answer in [pool.submit(ask) for _ in range(8)]] == [expected] * 8
 
 
-def numpy_ranking(vector: np.ndarray, means: np.ndarray, metric: Metric) -> list[tuple[float, int]]:
+def numpy_ranking(vector: np.ndarray, means: np.ndarray, metric: VectorMetric) -> list[tuple[float, int]]:
     if metric == "centered":
         center = means.mean(axis=0)
         vector, means = vector - center, means - center
@@ -170,8 +174,8 @@ def numpy_ranking(vector: np.ndarray, means: np.ndarray, metric: Metric) -> list
     return sorted(((float(cosine), index + 1) for index, cosine in enumerate(cosines)), reverse=True)
 
 
-@pytest.mark.parametrize("metric", METRICS)
-def test_the_ranking_is_that_of_numpy_in_double_precision(metric: Metric) -> None:
+@pytest.mark.parametrize("metric", UNFITTED)
+def test_the_ranking_is_that_of_numpy_in_double_precision(metric: VectorMetric) -> None:
     choose = np.random.default_rng(0)
     means = choose.standard_normal((1400, 768), np.float32)
     means[:, 588] += 12  # as in the real model
@@ -203,8 +207,8 @@ def test_no_similarity_is_above_1() -> None:
     assert max(Ranking(state).most_similar(mean, 1)[0].similarity for mean in means) <= 1.0
 
 
-@pytest.mark.parametrize("metric", METRICS)
-def test_what_has_no_direction_has_similarity_0(metric: Metric) -> None:
+@pytest.mark.parametrize("metric", UNFITTED)
+def test_what_has_no_direction_has_similarity_0(metric: VectorMetric) -> None:
     state = state_of(np.array([[0.0, 0.0], [0.0, 0.0]]))
     assert [match.similarity for match in Ranking(state).most_similar(np.zeros(2), -1, metric)] == [0.0, 0.0]
 

@@ -22,7 +22,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.errors import StateError
-from similarity.incidents.ranking import METRICS, Index, Ranking
+from similarity.incidents.ranking import Index, Ranking
 from similarity.incidents.state import MAX_SIZE, IncidentState
 from tiny import ROOT, TINY_MAX_TOKENS, RunsCode, write_tiny_longformer
 
@@ -356,7 +356,7 @@ def test_every_state_that_loads_gives_as_many_incidents_as_it_is_asked_for(
     make_state(len(means), means=means).save(path)
     state = IncidentState.load(path)
     vector = np.random.default_rng(query).standard_normal((means.shape[1],)).astype(np.float32)
-    for metric in METRICS:
+    for metric in Ranking(state).metrics:
         for num in range(len(means) + 2):
             assert len(Ranking(state).most_similar(vector, num, metric)) == min(num, len(means))
         assert len(Ranking(state).most_similar(vector, -1, metric)) == len(means)
