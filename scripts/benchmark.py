@@ -14,7 +14,7 @@
 Backends: `torch` and `onnx` are our engines, also in other precisions. `openvino` runs our graph. `transformers` runs
 LongformerModel. `openvino whole` runs the model of transformers, converted for each length.
 
-OpenVINO and --plot need scripts/benchmarks/requirements.txt. Everything else needs requirements-dev.txt.
+OpenVINO needs scripts/benchmarks/requirements.txt. Everything else needs requirements-dev.txt.
 
 Example:
     python scripts/benchmark.py encoder --size base --plot encoder.png
@@ -296,8 +296,6 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--rounds, --texts and --tokens must be at least 1, and --incidents at least 4")
     if args.plot and args.what != "encoder":
         parser.error(f"--plot works with encoder only, not with {args.what}")
-    if args.plot and importlib.util.find_spec("matplotlib") is None:
-        parser.error("--plot needs matplotlib: pip install -r scripts/benchmarks/requirements.txt")
     if not all(map(_is_installed, args.backends)):
         parser.error("openvino isn't installed: pip install -r scripts/benchmarks/requirements.txt")
     rows = _measure(args)

@@ -142,7 +142,6 @@ def test_the_table_has_every_column(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_plot_is_a_png_with_every_backend(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="needs scripts/benchmarks/requirements.txt")
     row = {"tokens": 8.0, "torch s": 0.1, "onnx s": 0.2, "torch / limit": 1.5}
     plot([row, {**row, "tokens": 16.0}], tmp_path / "p.png")
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")

@@ -7,7 +7,7 @@ SourceError if the file can't be read, or if too many documents are damaged.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -30,7 +30,8 @@ from similarity.sources.parts import (
 from similarity.sources.problems import Problems
 from similarity.vectors import Vector
 
-# An incident's lists of ids. Editors fill the first, readers the second.
+# An incident's lists of ids. Editors fill those that start with editor, readers the one that starts with flagged.
+_SIMILAR = ("editor_similar_incidents",)
 _DISSIMILAR = ("editor_dissimilar_incidents", "flagged_dissimilar_incidents")
 
 
@@ -100,14 +101,18 @@ def read_bson_incidents(file: IO[bytes], name: str, problems: Problems) -> list[
             _string(document, "title").strip(),
             day(document.get("date")),
             reports=[number for number in numbers if number is not None],
-            dissimilar=_labels(document, incident_id, name, number, problems),
+            description=_string(document, "description").strip(),
+            dissimilar=_labels(_DISSIMILAR, document, incident_id, name, number, problems),
+            similar=_labels(_SIMILAR, document, incident_id, name, number, problems),
         )
     return list(incidents.values())
 
 
-def _labels(document: Document, incident_id: int, name: str, number: int, problems: Problems) -> list[int]:
+def _labels(
+    fields: Iterable[str], document: Document, incident_id: int, name: str, number: int, problems: Problems
+) -> list[int]:
     labels = []
-    for field in _DISSIMILAR:
+    for field in fields:
         entries = document.get(field)
         # AIID's own form leaves nulls in these lists.
         given = [entry for entry in entries if entry is not None] if isinstance(entries, list) else []

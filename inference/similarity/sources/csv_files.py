@@ -20,7 +20,7 @@ from similarity.sources.tables import Row, read_rows
 def read_csv_incidents(open_it: Callable[[], Content], name: str, problems: Problems) -> list[FoundIncident]:
     """The incidents, in the order of the table. Raises SourceError."""
     incidents: dict[int, FoundIncident] = {}
-    for line, row in read_rows(open_it, name, ("incident_id", "title", "reports"), problems, ("date",)):
+    for line, row in read_rows(open_it, name, ("incident_id", "title", "reports"), problems, ("date", "description")):
         incident_id = _incident_id(row, name, line, incidents, problems)
         if incident_id is None:
             continue
@@ -32,7 +32,12 @@ def read_csv_incidents(open_it: Callable[[], Content], name: str, problems: Prob
             problems.report(name, line, f"reports of incident {incident_id} isn't a JSON list of report numbers")
             continue
         incidents[incident_id] = FoundIncident(
-            line, incident_id, row["title"].strip(), day(row.get("date")), reports=numbers
+            line,
+            incident_id,
+            row["title"].strip(),
+            day(row.get("date")),
+            reports=numbers,
+            description=row.get("description", "").strip(),
         )
     return list(incidents.values())
 
@@ -87,8 +92,9 @@ def read_incidents_alone(
         if not content:
             problems.report(name, line, f"incident {incident_id} has no {text.replace('-', ' ')}")
             continue
-        report = Report(None, content + ".")
-        incidents[incident_id] = Incident(incident_id, row["title"].strip(), day(row.get("date")), (report,))
+        reports = (Report(None, content + "."),)
+        title, description = row["title"].strip(), row["description"].strip()
+        incidents[incident_id] = Incident(incident_id, title, day(row.get("date")), reports, description)
     if not incidents:
         raise SourceError(f"{name} has no usable incident.")
     return tuple(incidents[incident_id] for incident_id in sorted(incidents))

@@ -35,12 +35,17 @@ class Report:
 
 @dataclass(frozen=True)
 class Incident:
-    """An incident and its reports that count, each once, in AIID's order. date: YYYY-MM-DD; "" if unknown."""
+    """An incident and its reports that count, each once, in AIID's order.
+
+    date: YYYY-MM-DD; "" if unknown.
+    description: AIID's summary of the incident, plain text without spaces at its ends; "" if unknown.
+    """
 
     incident_id: int
     title: str
     date: str
     reports: tuple[Report, ...]
+    description: str = ""
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -70,12 +75,15 @@ class Database:
     duplicates: id of a merged incident -> id of the incident that it became in the end.
     dissimilar: pairs of ids of incidents that editors or readers marked as dissimilar, the smaller id first. A merged
         incident has the id of the incident that it became.
+    similar: pairs of ids of incidents that editors marked as similar, in the same form. A pair that is marked as both
+        is in both.
     """
 
     incidents: tuple[Incident, ...]
     duplicates: dict[int, int]
     dissimilar: frozenset[tuple[int, int]]
     source: Source
+    similar: frozenset[tuple[int, int]] = frozenset()
 
     @property
     def untranslated(self) -> tuple[int, ...]:

@@ -20,14 +20,19 @@ _LARGEST = 2**63 - 1
 
 @dataclass(frozen=True)
 class FoundIncident:
-    """An incident of a row or document. number: of the line or document."""
+    """An incident of a row or document.
+
+    number: of the line or document. dissimilar, similar: the ids that the incident's own lists name.
+    """
 
     number: int
     incident_id: int
     title: str
     date: str
     reports: Sequence[int]
+    description: str
     dissimilar: Sequence[int] = ()
+    similar: Sequence[int] = ()
 
 
 @dataclass
@@ -68,7 +73,7 @@ def link(
             then = "its other reports count" if counted else "skipped"
             problems.report(name, each.number, reason, unit, then)
         if counted:
-            incidents.append(Incident(each.incident_id, each.title, each.date, counted))
+            incidents.append(Incident(each.incident_id, each.title, each.date, counted, each.description))
         elif not missing:
             reason = "no report that counts" if numbers else "no reports"
             problems.report(name, each.number, f"incident {each.incident_id} has {reason}", unit)
@@ -99,10 +104,13 @@ def resolve(found: Iterable[FoundDuplicate], name: str, problems: Problems, unit
     return resolved
 
 
-def dissimilar_pairs(found: Iterable[FoundIncident], duplicates: Mapping[int, int]) -> frozenset[tuple[int, int]]:
-    """The pairs of ids that people marked as dissimilar, the smaller first. Merged ids are replaced: see `resolve`."""
-    pairs = ((each.incident_id, other) for each in found for other in each.dissimilar)
-    kept = ((duplicates.get(first, first), duplicates.get(second, second)) for first, second in pairs)
+def pairs(marked: Iterable[tuple[int, Iterable[int]]], duplicates: Mapping[int, int]) -> frozenset[tuple[int, int]]:
+    """The pairs of an incident's id and of each id that people marked for it, the smaller id first, each pair once.
+
+    Merged ids are replaced: see `resolve`. A pair that has become one incident is left out.
+    """
+    given = ((incident_id, other) for incident_id, others in marked for other in others)
+    kept = ((duplicates.get(first, first), duplicates.get(second, second)) for first, second in given)
     return frozenset((min(pair), max(pair)) for pair in kept if pair[0] != pair[1])
 
 

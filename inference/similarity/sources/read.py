@@ -26,7 +26,7 @@ from similarity.sources.csv_files import (
     read_incidents_alone,
 )
 from similarity.sources.database import Database, Responses, Source, SourceKind, TextMode, snapshot_date
-from similarity.sources.parts import dissimilar_pairs, link, resolve
+from similarity.sources.parts import link, pairs, resolve
 from similarity.sources.problems import HeldProblems, Problems, SourceError, Unit, reading
 from similarity.sources.tables import is_text
 
@@ -136,7 +136,9 @@ class _Snapshot:
         name = self._path.absolute().name  # "." has none.
         date = "" if self._path.is_dir() else snapshot_date(name)
         source = Source("aiid-snapshot" if date else form.kind, name, date)
-        return Database(incidents, duplicates, dissimilar_pairs(found, duplicates), source)
+        dissimilar = pairs(((each.incident_id, each.dissimilar) for each in found), duplicates)
+        similar = pairs(((each.incident_id, each.similar) for each in found), duplicates)
+        return Database(incidents, duplicates, dissimilar, source, similar)
 
     def _read(self, member: Member) -> None:
         name = _known_as(member)

@@ -30,8 +30,8 @@ from tiny import ROOT
 FIRST, SECOND = "The car_park's *robot* fell.", "A “chatbot” lied — twice."
 SMALL = Snapshot([incident(3, [11]), incident(1, [10, 11])], [report(10, FIRST), report(11, SECOND)], [duplicate(7, 3)])
 INCIDENTS = (
-    Incident(1, "Incident 1", "2026-04-30", (Report(10, FIRST), Report(11, SECOND))),
-    Incident(3, "Incident 3", "2026-04-30", (Report(11, SECOND),)),
+    Incident(1, "Incident 1", "2026-04-30", (Report(10, FIRST), Report(11, SECOND)), "About incident 1."),
+    Incident(3, "Incident 3", "2026-04-30", (Report(11, SECOND),), "About incident 3."),
 )
 
 
@@ -84,7 +84,8 @@ def test_the_order_of_the_files_changes_nothing(seed: int, tmp_path: Path) -> No
     files = [(f"{FOLDER}/{name}", content) for name, content in snapshot.files().items()]
     random.Random(seed).shuffle(files)
     database = read(pack(tmp_path / NAME, dict(files)))
-    assert database.incidents == (*INCIDENTS, Incident(5, "Incident 5", "2026-04-30", (Report(12, "A robot fell."),)))
+    fifth = Incident(5, "Incident 5", "2026-04-30", (Report(12, "A robot fell."),), "About incident 5.")
+    assert database.incidents == (*INCIDENTS, fifth)
     assert database.dissimilar == {(3, 5)}
 
 
@@ -549,16 +550,63 @@ def test_labels_of_editors_and_readers_become_pairs(tmp_path: Path) -> None:
     assert read_small(tmp_path, snapshot).dissimilar == {(1, 3), (3, 20), (1, 5)}
 
 
+def test_labels_of_editors_become_similar_pairs(tmp_path: Path) -> None:
+    snapshot = replace(
+        SMALL,
+        incidents=[
+            incident(3, [11], editor_similar_incidents=[1, None, 20.0, 7], editor_dissimilar_incidents=[1]),
+            incident(1, [10, 11], editor_similar_incidents=[30, 3]),
+            incident(5, [10], editor_similar_incidents=None, flagged_dissimilar_incidents=[3]),
+        ],
+        duplicates=[duplicate(7, 3), duplicate(30, 5)],
+    )
+    database = read_small(tmp_path, snapshot)
+    # Incidents 1 and 3 are marked as both. nlp_similar_incidents has no labels of people.
+    assert database.similar == {(1, 3), (3, 20), (1, 5)}
+    assert database.dissimilar == {(1, 3), (3, 5)}
+
+
+def test_tables_have_no_labels(tmp_path: Path) -> None:
+    labelled = incident(3, [11], editor_similar_incidents=[1], editor_dissimilar_incidents=[1])
+    path = replace(SMALL, incidents=[labelled, SMALL.incidents[1]]).write(tmp_path / NAME, dumps=False)
+    database = read(path)
+    assert database.similar == database.dissimilar == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("given", "description"),
+    [
+        ("  A robot fell.\n\n", "A robot fell."),
+        ("A *robot*\nfell.", "A *robot*\nfell."),
+        (" \n", ""),
+        (None, ""),
+        (7, ""),
+    ],
+)
+def test_a_description_is_read_without_spaces_at_its_ends(given: Any, description: str, tmp_path: Path) -> None:
+    database = read_small(tmp_path, replace(SMALL, incidents=[incident(3, [11], description=given)]))
+    assert [each.description for each in database.incidents] == [description]
+
+
+def test_a_dump_without_descriptions_is_read(tmp_path: Path) -> None:
+    incidents = [{key: each[key] for key in each if key != "description"} for each in SMALL.incidents]
+    database = read_small(tmp_path, replace(SMALL, incidents=incidents))
+    assert database.incidents == tuple(replace(each, description="") for each in INCIDENTS)
+
+
 @pytest.mark.parametrize("entries", [["x"], [1.5], [-3], "1", {"0": 1}])
-def test_labels_that_are_no_ids_are_reported(entries: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    labelled = incident(3, [11], flagged_dissimilar_incidents=entries, editor_dissimilar_incidents=[1])
+@pytest.mark.parametrize("field", ["flagged_dissimilar_incidents", "editor_similar_incidents"])
+def test_labels_that_are_no_ids_are_reported(
+    field: str, entries: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labelled = incident(3, [11], **{field: entries}, editor_dissimilar_incidents=[1])
     path = replace(SMALL, incidents=[labelled, SMALL.incidents[1]]).write(tmp_path / NAME)
     database = read_database(path, Problems())
     assert database.incidents == INCIDENTS
     assert database.dissimilar == {(1, 3)}
+    assert database.similar == frozenset()
     assert capsys.readouterr().err == (
-        "incidents.bson, document 1: flagged_dissimilar_incidents of incident 3 has an entry that isn't a whole number "
-        "above 0; skipped\n"
+        f"incidents.bson, document 1: {field} of incident 3 has an entry that isn't a whole number above 0; skipped\n"
     )
 
 

@@ -9,6 +9,7 @@ import random
 import stat
 import tarfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,9 @@ EXPECTED = [
         "An app for children",
         "2015-05-19",
         (Report(10, "The first report.", "en"), Report(11, 'The second, which has\ntwo lines and "quotes".', "en")),
+        "Clips for adults.",
     ),
-    Incident(3, "Two planes lost", "2018-10-27", (Report(12, "The third report.", "en"),)),
+    Incident(3, "Two planes lost", "2018-10-27", (Report(12, "The third report.", "en"),), "Down, and down again."),
 ]
 
 
@@ -131,7 +133,8 @@ def test_an_incidents_table_alone_stands_in_for_reports(mode: str, expected: tup
     path.write_text(INCIDENTS)
     problems = Problems()
     found = read_incidents(path, problems, mode)  # type: ignore[arg-type]
-    assert found[0] == Incident(1, "An app for children", "2015-05-19", (Report(None, expected[0]),))
+    reports = (Report(None, expected[0]),)
+    assert found[0] == Incident(1, "An app for children", "2015-05-19", reports, "Clips for adults.")
     assert [incident.incident_id for incident in found] == [1, 3]
     assert problems.count == 0
 
@@ -144,7 +147,22 @@ def test_an_incident_with_a_title_only_is_skipped_where_descriptions_are_asked_f
     problems = Problems()
     assert [incident.incident_id for incident in read_incidents(path, problems, "description")] == [3]
     assert capsys.readouterr().err == "incidents.csv, line 2: incident 1 has no description; skipped\n"
-    assert read_incidents(path, Problems(), "title-and-description")[0].texts == ("An app for children.",)
+    modes: tuple[TextMode, ...] = ("title-and-description", "title")
+    for mode in modes:
+        found = read_incidents(path, Problems(), mode)[0]
+        assert (found.texts, found.description) == (("An app for children.",), "")
+
+
+def test_a_table_beside_reports_needs_no_descriptions(tmp_path: Path) -> None:
+    incidents = INCIDENTS.replace("description", "about", 1)
+    assert read(write_snapshot(tmp_path, incidents)) == [replace(each, description="") for each in EXPECTED]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_description_has_no_spaces_at_its_ends(alone: bool, tmp_path: Path) -> None:
+    folder = write_snapshot(tmp_path, INCIDENTS.replace('"Down, and down again."', '" Down,\nand down again. \n"'))
+    found = read(folder / "incidents.csv" if alone else folder)
+    assert [incident.description for incident in found] == ["Clips for adults.", "Down,\nand down again."]
 
 
 # Bad rows. Each is the second line of incidents.csv or reports.csv, before good ones.
