@@ -39,6 +39,7 @@ from similarity.errors import ModelError, StateError, one_line
 from similarity.incidents.state import IncidentState
 from similarity.refresh.build import VectorsFrom
 from similarity.refresh.changes import changes
+from similarity.refresh.questions import DEFAULT_WORDS_FROM, Kind, WordsFrom, words_from_option
 from similarity.refresh.vector_store import StoreError
 from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_DIR, DEFAULT_PRECISION, FEWEST_TOKENS
 from similarity.sources.database import Responses, TextMode
@@ -79,6 +80,7 @@ def report(result: Result, before: IncidentState | None, out: Path) -> None:
         f"{out}: {len(state)} incidents, {int(state.report_counts.sum())} reports, {state.dimension} dimensions, "
         f"model {one_line(state.model) or 'unknown'}"
     )
+    print(_fit(result))
     if not result.built or not result.database:
         return
     count = result.built.reports
@@ -111,6 +113,21 @@ def report(result: Result, before: IncidentState | None, out: Path) -> None:
             print("Incidents: all are new, because the state before was of another model, precision or limit of tokens")
 
 
+def _fit(result: Result) -> str:
+    """What the ranking and the confidence were fitted to."""
+    fit, built = result.state.fit, result.built
+    words = f"word index of {len(fit.words.words)} words" if fit.words else "no word index"
+    parts = [f"whitening power {fit.power:g}", words]
+    if fit.calibration and built:
+        asked = " and ".join(f"{built.questions[kind]} {kind}s" for kind in get_args(Kind) if built.questions[kind])
+        parts.append(f"confidence from {asked}")
+    elif fit.calibration:
+        parts.append("confidence as before")
+    else:
+        parts.append("no confidence, because there are too few reports and titles that could be asked")
+    return f"Fitted: {', '.join(parts)}"
+
+
 def _listed(ids: Sequence[int]) -> str:
     """The number of ids, and the first of them."""
     more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
@@ -124,6 +141,14 @@ def _number(least: int, also: str = "") -> Callable[[str], int]:
         return int(value)
 
     return parse
+
+
+def _words(value: str) -> tuple[WordsFrom, ...]:
+    parts = tuple(part.strip() for part in value.split(","))
+    found = words_from_option(",".join(parts))
+    if set(parts) != set(found):
+        raise argparse.ArgumentTypeError(f"must be some of {','.join(get_args(WordsFrom))}, not {value!r}")
+    return found
 
 
 def _share(value: str) -> float:
@@ -170,6 +195,14 @@ def _parser() -> argparse.ArgumentParser:
         help="columns that replace the reports for an incidents.csv alone (default title-and-description)",
     )
     parser.add_argument(
+        "--words",
+        type=_words,
+        metavar="PARTS",
+        default=DEFAULT_WORDS_FROM,
+        help=f"parts of an incident in the word index: {', '.join(get_args(WordsFrom))} (default title,description; "
+        "with --text description, the description alone)",
+    )
+    parser.add_argument(
         "--precision",
         choices=("float32", "bfloat16"),
         default=DEFAULT_PRECISION,
@@ -203,6 +236,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _without_title(words: tuple[WordsFrom, ...]) -> tuple[WordsFrom, ...]:
+    """A state without titles can be asked with titles."""
+    return tuple(part for part in words if part != "title") or ("description",)
+
+
 def _checked(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Options:
     """Exits with 2 if the arguments can't be used."""
     if bool(args.source) == args.latest:
@@ -229,6 +267,7 @@ def _checked(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Optio
         responses=args.responses,
         max_tokens=args.max_tokens or 0,
         text=args.text,
+        words=_without_title(args.words) if args.text == "description" else args.words,
         titles=args.titles,
         precision=args.precision,
         engine=args.engine,

@@ -14,8 +14,10 @@ from similarity.encoder.model_folder import ModelFiles
 from similarity.errors import ModelError
 from similarity.incidents.pt_file import is_pt
 from similarity.incidents.state import TIME_FORMAT, IncidentState
+from similarity.incidents.whitening import DEFAULT_POWER, whitening
 from similarity.refresh.build import Built, VectorsFrom, build_state, has_published, token_limit
 from similarity.refresh.compute import Computer
+from similarity.refresh.questions import DEFAULT_WORDS_FROM, WordsFrom
 from similarity.refresh.vector_store import VectorStore
 from similarity.settings import AIID_MAX_TOKENS, DEFAULT_PRECISION, Precision
 from similarity.sources.database import Database, Responses, TextMode
@@ -44,6 +46,7 @@ class Options:
     responses: Responses = "include"
     max_tokens: int = 0
     text: TextMode = "title-and-description"
+    words: tuple[WordsFrom, ...] = DEFAULT_WORDS_FROM
     titles: Path | None = None
     precision: Precision = DEFAULT_PRECISION
     engine: BuildEngine = "torch"
@@ -79,6 +82,8 @@ def is_current(state: IncidentState, snapshot_name: str, options: Options) -> bo
     source = state.source.get("kind"), state.source.get("name")
     if source != ("aiid-snapshot", snapshot_name) or state.options.get("responses") != options.responses:
         return False
+    if state.options.get("words") != ",".join(options.words):  # States of earlier versions have no word index.
+        return False
     if vectors == "published":
         wanted = options.vectors == "published" or (options.vectors == "auto" and not model)
         return wanted and state.max_tokens == (options.max_tokens or AIID_MAX_TOKENS)
@@ -108,6 +113,10 @@ def build(source: Path, options: Options, problems: Problems) -> Result:
     state = result.state
     if options.titles:
         state = with_titles(state, options.titles, problems)
+    if state.fit.whitening is None:
+        state = replace(
+            state, fit=replace(state.fit, whitening=whitening(state.means, DEFAULT_POWER), power=DEFAULT_POWER)
+        )
     # The Lambdas find the newest state by this time.
     state = replace(state, built_at=f"{datetime.now(UTC):{TIME_FORMAT}}")
     options.out.parent.mkdir(exist_ok=True)  # published vectors need no model, but their state goes into its folder
@@ -138,7 +147,14 @@ def _build(database: Database, options: Options) -> Built:
         # AIID's vectors of texts of another limit need the model's tokenizer.
         if vectors != "published" or (model and limit != AIID_MAX_TOKENS):
             computer = _computer(options, limit, stack)
-        return build_state(database, vectors=vectors, responses=options.responses, max_tokens=limit, computer=computer)
+        return build_state(
+            database,
+            vectors=vectors,
+            responses=options.responses,
+            words_from=options.words,
+            max_tokens=limit,
+            computer=computer,
+        )
 
 
 def _computer(options: Options, limit: int, stack: ExitStack) -> Computer:

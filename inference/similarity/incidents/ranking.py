@@ -3,7 +3,7 @@
 `cosine` is the plain cosine of the CLS vector and an incident's mean. `centered` first subtracts the mean of all
 incidents from both ("all but the top", Mu and Viswanath 2018, first step). Raw Longformer vectors share one large
 component, so their plain cosines all lie between 0.99 and 1. `whitened` also applies the state's whitening map to both.
-`hybrid` adds the words of the text: see `fused`.
+`hybrid` is `centered` with the words of the text: see `fused`.
 
 The first three have a matrix of unit vectors each, 4 MB for 1,400 incidents of 768 numbers. The first query with the
 metric makes it. Then a query costs one dot product per incident.
@@ -69,7 +69,7 @@ class Scores:
 
     @property
     def hybrid(self) -> NDArray[np.float64] | None:
-        return None if self.whitened is None or self.words is None else fused(self.whitened, self.words)
+        return None if self.words is None else fused(self.centered, self.words)
 
     def of(self, metric: Metric) -> NDArray[np.float64]:
         """(incidents,). Raises ValueError if the state can't give it."""
@@ -108,9 +108,9 @@ class Ranking:
         fit = self.state.fit
         lacks: set[Metric] = set()
         if fit.whitening is None:
-            lacks |= {"whitened", "hybrid"}
+            lacks.add("whitened")
         if fit.words is None:
-            lacks |= {"hybrid"}
+            lacks.add("hybrid")
         return tuple(metric for metric in METRICS if metric not in lacks)
 
     def most_similar(
@@ -128,7 +128,7 @@ class Ranking:
         words, terms = None, 0
         if metric == "hybrid":
             words, terms = self._words(text)
-            similarities = fused(self._index.similarities(vector, "whitened").astype(np.float64), words)
+            similarities = fused(self._index.similarities(vector, "centered").astype(np.float64), words)
         else:
             similarities = self._index.similarities(vector, metric).astype(np.float64)
         # The confidence of the first match depends on the second one.

@@ -11,6 +11,7 @@ Words are reduced to their stems (Snowball, English).
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -82,6 +83,8 @@ class WordIndex:
         """The index of the incidents' prepared documents, in the order of the incidents. None if no one has a word."""
         from bm25s import BM25
         from bm25s.tokenization import Tokenized
+
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # bm25s sets it to DEBUG.
 
         found = list(map(words_of, documents))
         # bm25s would number the words in an order of chance.

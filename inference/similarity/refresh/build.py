@@ -22,6 +22,19 @@ from numpy.typing import NDArray
 from similarity.encoder.tokens import prepare
 from similarity.incidents.state import IncidentState
 from similarity.refresh.compute import Computer
+from similarity.refresh.fitting import fitted
+from similarity.refresh.questions import (
+    DEFAULT_WORDS_FROM,
+    Documents,
+    Kind,
+    Known,
+    Question,
+    ReportQuestions,
+    WordsFrom,
+    as_queries,
+    mean_of,
+    title_questions,
+)
 from similarity.settings import AIID_MAX_TOKENS, DEFAULT_MODEL_URI, DEFAULT_TEXT_PREPARATION, TextPreparation
 from similarity.sources.database import Database, Incident, Report, Responses
 from similarity.sources.problems import SourceError
@@ -50,12 +63,14 @@ class Built:
         blank       left out too, because the prepared text is blank, e.g. only emoji once transliterated
     without: numbers of the reports without a vector, ascending, each once.
     left_out: ids of incidents without any vector.
+    questions: number of texts that the ranking and the confidence were fitted to, by kind.
     """
 
     state: IncidentState
     reports: Counter[str]
     without: tuple[int, ...]
     left_out: tuple[int, ...]
+    questions: Counter[Kind]
 
 
 @dataclass(frozen=True)
@@ -100,11 +115,13 @@ def build_state(
     responses: Responses,
     max_tokens: int,
     computer: Computer | None = None,
+    words_from: Sequence[WordsFrom] = DEFAULT_WORDS_FROM,
 ) -> Built:
     """The state of `database`.
 
     vectors: "computed" and "auto" need a computer. responses: as `database` was read; the state says it.
     max_tokens: the limit of this state, see `token_limit`. The computer's encoder must have it.
+    words_from: the parts of an incident in the word index.
     Raises SourceError if no incident has a vector, and if the encoder isn't AIID's. Published vectors of another limit
     than AIID's need an encoder, because its tokenizer counts the tokens. Without one, it raises SourceError too.
     Raises TooManyTextsError before it computes the first text; ModelError and StoreError.
@@ -127,36 +144,33 @@ def build_state(
     left_out: list[int] = []
     origins: Counter[str] = Counter()
     without: set[int] = set()
+    documents = Documents(words_from, by)
+    reports = ReportQuestions(documents)
     for start in range(0, len(prepared), _AT_ONCE):
         some = slice(start, start + _AT_ONCE)
         found = computer.computed(_to_compute(prepared[some])) if computer else {}
-        for incident, reports in zip(database.incidents[some], prepared[some], strict=True):
-            given = [_given(each, found, computed) for each in reports]
+        for incident, texts in zip(database.incidents[some], prepared[some], strict=True):
+            given = [_given(each, found, computed) for each in texts]
             origins.update(origin for origin, _ in given)
             without.update(
                 report.number or 0
                 for report, (origin, _) in zip(incident.reports, given, strict=True)
                 if origin == "without"
             )
-            used = [vector for _, vector in given if vector is not None]
-            if used:
-                kept.append(_Kept(incident, len(used), mean_of(used)))
+            known = _known(incident, given)
+            if known:
+                reports.offer(known)
+                kept.append(_Kept(incident, len(known.reports), known.mean))
             else:
                 left_out.append(incident.incident_id)
     if computer:
         computer.keep(_to_compute(prepared))
     if not kept:
         raise SourceError(_NO_VECTORS if origins["without"] else _ALL_BLANK)
-    options: dict[str, str] = {"vectors": vectors, "responses": responses}
-    return Built(
-        _state(database, kept, options, max_tokens, computer), origins, tuple(sorted(without)), tuple(left_out)
-    )
-
-
-def mean_of(vectors: Sequence[Vector]) -> Vector:
-    """(reports, hidden) -> (hidden,)"""
-    mean: Vector = np.stack(vectors).mean(axis=0, dtype=np.float64).astype(np.float32)
-    return mean
+    options: dict[str, str] = {"vectors": vectors, "responses": responses, "words": ",".join(words_from)}
+    state = _state(database, kept, options, max_tokens, computer)
+    state, asked = _fitted(state, kept, documents, reports.chosen(), computer)
+    return Built(state, origins, tuple(sorted(without)), tuple(left_out), asked)
 
 
 _ALL_BLANK = "no incident has a text: all texts are blank once they are prepared for the tokenizer."
@@ -189,6 +203,30 @@ def _is_of_limit(text: str, max_tokens: int, computer: Computer | None) -> bool:
 
 def _to_compute(prepared: Sequence[Sequence[_Prepared]]) -> list[str]:
     return [each.text for reports in prepared for each in reports if each.text and each.published is None]
+
+
+def _known(incident: Incident, given: Sequence[tuple[str, Vector | None]]) -> Known | None:
+    """The incident with the reports that have a vector; None if there are none. given: of each report, see `_given`."""
+    used = [(report, vector) for report, (_, vector) in zip(incident.reports, given, strict=True) if vector is not None]
+    if not used:
+        return None
+    reports, vectors = zip(*used, strict=True)
+    return Known(incident, reports, vectors, mean_of(vectors))
+
+
+def _fitted(
+    state: IncidentState,
+    incidents: Sequence[_Kept],
+    documents: Documents,
+    questions: list[Question],
+    computer: Computer | None,
+) -> tuple[IncidentState, Counter[Kind]]:
+    """The state with what can be fitted, and the number of questions by kind. questions: the reports'."""
+    if computer:
+        questions = as_queries(questions, computer)
+        questions += title_questions([(each.incident, each.mean) for each in incidents], documents, computer)
+    state = fitted(state, [documents.of(each.incident) for each in incidents], questions)
+    return state, Counter(each.kind for each in questions)
 
 
 def _given(each: _Prepared, found: dict[str, Vector], computed: frozenset[str]) -> tuple[str, Vector | None]:

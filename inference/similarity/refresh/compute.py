@@ -46,16 +46,23 @@ def work(texts: Iterable[str]) -> int:
 
 def encode_part(encoder: TextEncoder, part: Sequence[str]) -> dict[str, Vector]:
     """The CLS vectors (hidden,) of reports by text. Raises ModelError."""
-    encoder = encoder.for_reports()
+    return _encoded(encoder.for_reports(), part)
+
+
+def _encoded(encoder: TextEncoder, part: Sequence[str]) -> dict[str, Vector]:
     return {text: encoder.encode(text).vector for text in part}
 
 
-def in_this_process(encoder: TextEncoder) -> Compute:
-    """Computes one text after the other."""
+def in_this_process(encoder: TextEncoder, before_part: Callable[[], None] = lambda: None) -> Compute:
+    """Computes one text after the other. before_part: may raise, to stop before the next part."""
+    return _computing(encoder.for_reports(), before_part)
 
+
+def _computing(encoder: TextEncoder, before_part: Callable[[], None]) -> Compute:
     def compute(texts: Sequence[str]) -> Iterator[Mapping[str, Vector]]:
         for part in parts(texts):
-            yield encode_part(encoder, part)
+            before_part()
+            yield _encoded(encoder, part)
 
     return compute
 
@@ -78,6 +85,7 @@ class Computer:
         by rounding: by at most 4.3e-6 for Longformer-base with random weights and texts of 2 to 4,096 tokens, whose
         largest numbers are above 3.
     most: the most texts that this computer may compute in all; None for any number.
+    before_part: as for `in_this_process`, which it needs.
     """
 
     def __init__(
@@ -89,16 +97,36 @@ class Computer:
         *,
         equals: Sequence[Engine] = (),
         most: int | None = None,
+        before_part: Callable[[], None] = lambda: None,
     ) -> None:
         self.encoder = encoder
         # The number of texts that were computed.
         self.done = 0
         self._store = store
-        self._compute = compute or in_this_process(encoder)
+        self._compute = compute or in_this_process(encoder, before_part)
+        self._before_part = before_part
         self._progress = progress or (lambda *_: None)
         self._made_with = MadeWith(encoder.fingerprint, encoder.engine, encoder.precision, encoder.max_tokens)
         self._equals = [replace(self._made_with, engine=each) for each in equals if each != encoder.engine]
         self._most = most
+
+    def for_queries(self) -> Computer:
+        """A computer of the same texts' vectors as queries. It is this one, unless the model has prefixes.
+
+        It computes in this process, and may compute as many texts as this one may still compute.
+        """
+        config = self.encoder.config
+        if config.query_prefix == config.report_prefix:
+            return self
+        compute = _computing(self.encoder, self._before_part)
+        asked = Computer(self.encoder, self._store, compute, self._progress, most=self.room())
+        asked._made_with = replace(self._made_with, fingerprint=f"{self._made_with.fingerprint} query")
+        asked._equals = [replace(asked._made_with, engine=each.engine) for each in self._equals]
+        return asked
+
+    def room(self) -> int | None:
+        """How many texts may still be computed; None for any number."""
+        return None if self._most is None else self._most - self.done
 
     def get(self, texts: Sequence[str]) -> dict[str, Vector]:
         """The vectors (hidden,) of those `texts` that have been computed. Raises StoreError."""
@@ -116,14 +144,14 @@ class Computer:
     def require_few(self, texts: Sequence[str]) -> None:
         """Raises TooManyTextsError if `compute` would raise it for `texts`. Raises StoreError."""
         if self._most is not None:
-            self._require_few(self._missing(texts))
+            self._require_few(self.missing(texts))
 
     def compute(self, texts: Sequence[str]) -> frozenset[str]:
         """Computes and stores the vectors that the store lacks. Returns their texts.
 
         Raises TooManyTextsError before it computes the first; ModelError, StoreError.
         """
-        missing = self._missing(texts)
+        missing = self.missing(texts)
         self._require_few(missing)
         if missing:
             done, total = 0, work(missing)
@@ -139,8 +167,8 @@ class Computer:
         """Marks the vectors as used today, and removes those that no build has used for long. Raises StoreError."""
         self._store.keep(texts, self._made_with, *self._equals)
 
-    def _missing(self, texts: Sequence[str]) -> list[str]:
-        """The texts without a vector, each once."""
+    def missing(self, texts: Sequence[str]) -> list[str]:
+        """The texts without a vector, each once. Raises StoreError."""
         unique = list(dict.fromkeys(texts))
         missing: list[str] = []
         for start in range(0, len(unique), _AT_ONCE):

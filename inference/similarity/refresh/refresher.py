@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +24,8 @@ from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState
 from similarity.refresh.bucket_store import fetch_vectors, share_vectors
 from similarity.refresh.build import Built, VectorsFrom, build_state, token_limit
-from similarity.refresh.compute import Compute, Computer, TooManyTextsError, encode_part, parts
+from similarity.refresh.compute import Computer, TooManyTextsError
+from similarity.refresh.questions import DEFAULT_WORDS_FROM, WordsFrom, words_from_option
 from similarity.refresh.vector_store import StoreError, VectorStore
 from similarity.settings import AIID_MAX_TOKENS, DEFAULT_PRECISION, Engine, Precision, Settings
 from similarity.sources.database import Database, Responses
@@ -32,7 +33,6 @@ from similarity.sources.download import download
 from similarity.sources.page import Snapshot, newest_snapshot, snapshots_url
 from similarity.sources.problems import Problems, SourceError
 from similarity.sources.read import read_database
-from similarity.vectors import Vector
 
 T = TypeVar("T")
 
@@ -204,6 +204,7 @@ class Refresher:
                 database,
                 vectors=options.vectors,
                 responses=options.responses,
+                words_from=options.words_from,
                 max_tokens=options.max_tokens,
                 computer=computer,
             )
@@ -232,7 +233,13 @@ class Refresher:
         if fetched.damage:
             log.warning("store of vectors replaced", extra={"reason": fetched.damage})
         with VectorStore(path) as store:
-            computer = Computer(encoder, store, self._in_time(encoder), equals=get_args(Engine), most=MOST_COMPUTED)
+            computer = Computer(
+                encoder,
+                store,
+                equals=get_args(Engine),
+                most=MOST_COMPUTED,
+                before_part=lambda: self._require_time("all vectors were computed"),
+            )
             try:
                 yield computer
             except BaseException:
@@ -259,16 +266,6 @@ class Refresher:
                 f"the deployed image can't compute vectors like those of the served state: {error.detail}",
                 options.on_a_laptop(),
             ) from error
-
-    def _in_time(self, encoder: TextEncoder) -> Compute:
-        """As `in_this_process`, but it stops when the time limit is near."""
-
-        def compute(texts: Sequence[str]) -> Iterator[Mapping[str, Vector]]:
-            for part in parts(texts):
-                self._require_time("all vectors were computed")
-                yield encode_part(encoder, part)
-
-        return compute
 
     def _require_time(self, before: str) -> None:
         if self._remaining_s() < RESERVE_S:
@@ -305,6 +302,7 @@ class _Options:
     vectors: VectorsFrom
     responses: Responses
     precision: Precision
+    words_from: tuple[WordsFrom, ...]
     max_tokens: int
     longest_input: int
 
@@ -322,13 +320,16 @@ class _Options:
                 f"{one_line(repr(facts.precision))}.",
                 f"On a laptop: {_BUILD}; {_PUBLISH}",
             )
-        return cls(vectors, responses, precision, facts.max_tokens or longest, longest)
+        words_from = words_from_option(facts.options.get("words"))
+        return cls(vectors, responses, precision, words_from, facts.max_tokens or longest, longest)
 
     def on_a_laptop(self) -> str:
         """The commands that do the same on a laptop."""
         flags = [f"--vectors {self.vectors}"] if self.vectors != "auto" else []
         if self.responses != "include":
             flags.append(f"--responses {self.responses}")
+        if self.words_from != DEFAULT_WORDS_FROM:
+            flags.append(f"--words {','.join(self.words_from)}")
         if self.precision != DEFAULT_PRECISION:
             flags.append(f"--precision {self.precision}")
         if self.max_tokens != token_limit(self.vectors, 0, self.longest_input):

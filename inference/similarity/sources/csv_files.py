@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Container
+from dataclasses import dataclass
 
 from similarity.sources.archive import Content
-from similarity.sources.database import Incident, Report, Responses, TextMode
+from similarity.sources.database import Incident, Report, Responses, TextMode, stand_in
 from similarity.sources.parts import RESPONSE, FoundDuplicate, FoundIncident, FoundReports, day, whole_number
 from similarity.sources.problems import Problems, SourceError
 from similarity.sources.tables import Row, read_rows
@@ -88,11 +89,11 @@ def read_incidents_alone(
         if incident_id is None:
             continue
         parts = [row[column] for column in text.split("-and-")]
-        content = ". ".join(part.strip().rstrip(".") for part in parts if part.strip())
+        content = stand_in(*parts)
         if not content:
             problems.report(name, line, f"incident {incident_id} has no {text.replace('-', ' ')}")
             continue
-        reports = (Report(None, content + "."),)
+        reports = (Report(None, content),)
         title, description = row["title"].strip(), row["description"].strip()
         incidents[incident_id] = Incident(incident_id, title, day(row.get("date")), reports, description)
     if not incidents:
@@ -100,14 +101,25 @@ def read_incidents_alone(
     return tuple(incidents[incident_id] for incident_id in sorted(incidents))
 
 
-def read_titles(open_it: Callable[[], Content], name: str, problems: Problems) -> dict[int, tuple[str, str]]:
-    """Incident id -> title and date: YYYY-MM-DD, "" if unknown. Raises SourceError."""
-    titles: dict[int, tuple[str, str]] = {}
-    for line, row in read_rows(open_it, name, ("incident_id", "title"), problems, ("date",)):
-        incident_id = _incident_id(row, name, line, titles, problems)
+@dataclass(frozen=True)
+class Described:
+    """What a table says of an incident. date: YYYY-MM-DD. All are "" if unknown."""
+
+    title: str = ""
+    date: str = ""
+    description: str = ""
+
+
+def read_titles(open_it: Callable[[], Content], name: str, problems: Problems) -> dict[int, Described]:
+    """The descriptions of incidents by id. Raises SourceError."""
+    found: dict[int, Described] = {}
+    for line, row in read_rows(open_it, name, ("incident_id", "title"), problems, ("date", "description")):
+        incident_id = _incident_id(row, name, line, found, problems)
         if incident_id is not None:
-            titles[incident_id] = (row["title"].strip(), day(row.get("date")))
-    return titles
+            found[incident_id] = Described(
+                row["title"].strip(), day(row.get("date")), row.get("description", "").strip()
+            )
+    return found
 
 
 def _incident_id(row: Row, name: str, line: int, seen: Container[int], problems: Problems) -> int | None:

@@ -92,6 +92,12 @@ class Database:
         return tuple(sorted({r.number for r in reports if r.number is not None and not is_english(r.language)}))
 
 
+def stand_in(*parts: str) -> str:
+    """The text that stands in for reports, made of title, description or both; "" if all are blank."""
+    joined = ". ".join(part.strip().rstrip(".") for part in parts if part.strip())
+    return f"{joined}." if joined else ""
+
+
 def is_english(language: str) -> bool:
     """Whether a code such as "en" or "en-US" means English. A missing code counts as English."""
     return language.strip().lower().replace("_", "-").partition("-")[0] in ("", "en")

@@ -1,6 +1,6 @@
 """Reads states of other projects without a model: `state.csv`, and the original's list.
 
-Such a state has no titles and dates. `with_titles` adds them.
+Such a state has no titles, dates and words. `with_titles` adds them.
 """
 
 from __future__ import annotations
@@ -12,10 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
+from similarity.encoder.tokens import prepare
 from similarity.errors import StateError
+from similarity.incidents.confidence import Confidence
+from similarity.incidents.metrics import Metric
 from similarity.incidents.state import MAX_SIZE, IncidentState
-from similarity.settings import AIID_MAX_TOKENS, DEFAULT_MODEL_URI
-from similarity.sources.csv_files import read_titles
+from similarity.incidents.words import WordIndex
+from similarity.settings import AIID_MAX_TOKENS, DEFAULT_MODEL_URI, TextPreparation
+from similarity.sources.csv_files import Described, read_titles
 from similarity.sources.parts import usual_size, whole_number
 from similarity.sources.problems import Problems, SourceError, reading
 from similarity.sources.tables import read_rows
@@ -91,17 +95,26 @@ def has_vectors(path: Path) -> bool:
 
 
 def with_titles(state: IncidentState, path: Path, problems: Problems) -> IncidentState:
-    """`state` with the titles and dates of an incidents.csv. If one is missing there, the state's own stays.
+    """`state` with the titles, dates and words of an incidents.csv. If one is missing there, the state's own stays.
 
-    Raises SourceError if the table can't be read, or has none of the state's incidents.
+    The word index is that of the titles and descriptions. Raises SourceError if the table can't be read, or has none of
+    the state's incidents.
     """
-    titles = read_titles(lambda: path.open("rb"), path.name, problems)
-    given = [titles.get(incident_id, ("", "")) for incident_id in state.incident_ids.tolist()]
-    if not any(incident_id in titles for incident_id in state.incident_ids.tolist()):
+    described = read_titles(lambda: path.open("rb"), path.name, problems)
+    given = [described.get(incident_id, Described()) for incident_id in state.incident_ids.tolist()]
+    if not any(incident_id in described for incident_id in state.incident_ids.tolist()):
         raise SourceError(f"{path.name} has none of the state's incidents.")
     dates = state.dates or [""] * len(state)
+    titles = [new.title or old for new, old in zip(given, state.titles, strict=True)]
+    documents = [f"{title}\n{new.description}" for title, new in zip(titles, given, strict=True)]
+    preparation: TextPreparation = "unidecode" if state.text_preparation == "unidecode" else "none"
+    words = WordIndex.of([prepare(document, preparation) for document in documents])
+    # What was fitted to other words doesn't count any more.
+    calibration: dict[Metric, Confidence] = dict(state.fit.calibration)
+    calibration.pop("hybrid", None)
     return replace(
         state,
-        titles=[new or old for (new, _), old in zip(given, state.titles, strict=True)],
-        dates=[new or old for (_, new), old in zip(given, dates, strict=True)],
+        titles=titles,
+        dates=[new.date or old for new, old in zip(given, dates, strict=True)],
+        fit=replace(state.fit, words=words, calibration=calibration) if words else state.fit,
     )

@@ -62,7 +62,7 @@ def test_a_published_state_has_the_means_of_the_reports_that_have_a_vector() -> 
     assert found.reports == Counter(published=3, without=1)
     assert found.left_out == (5,)
     assert (state.model, state.model_fingerprint, state.precision) == (DEFAULT_MODEL_URI, "", "float32")
-    assert state.options == {"vectors": "published", "responses": "include"}
+    assert state.options == {"vectors": "published", "responses": "include", "words": "title,description"}
     assert state.max_tokens == 2000
 
 

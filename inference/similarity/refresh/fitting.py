@@ -1,0 +1,159 @@
+"""Fits a state's rankings and confidence: the power of its whitening map, its word index, its calibration.
+
+Each question is asked twice: of the state with its incident, as it would be without the question, and of the state
+without the incident. So "no match" is as frequent as a match. Reports and titles count equally in all, however many
+there are of each.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from similarity.incidents.confidence import MISSED, Calibration, Confidence, logistic
+from similarity.incidents.fit import Fit
+from similarity.incidents.metrics import Metric
+from similarity.incidents.ranking import Index, Ranking, Scores, largest
+from similarity.incidents.state import IncidentState
+from similarity.incidents.whitening import DEFAULT_POWER, POWERS, whitening
+from similarity.incidents.words import WordIndex
+from similarity.refresh.questions import Question
+from similarity.vectors import Vector, unit
+
+# With fewer questions nothing is fitted.
+FEWEST = 30
+# The later matches of an answer that are fitted to.
+LATER = 9
+
+# The weight of the sum of squares of the standardised weights. It keeps them small where few questions tell little.
+_RIDGE = 1.0
+_ROUNDS, _SMALL_STEP = 100, 1e-9
+
+
+def fitted(state: IncidentState, documents: Sequence[str], questions: Sequence[Question]) -> IncidentState:
+    """The state with all that can be fitted. documents: prepared, of each incident, for the word index."""
+    power = chosen_power(state.means, state.incident_ids, questions)
+    fit = Fit(whitening(state.means, power), power, WordIndex.of(documents))
+    searchable = replace(state, fit=fit)
+    return replace(state, fit=replace(fit, calibration=calibrate(Ranking(searchable), questions)))
+
+
+def chosen_power(means: Vector, incident_ids: NDArray[np.int64], questions: Sequence[Question]) -> float:
+    """The power of POWERS with the best mean reciprocal rank of the questions' incidents; of equal ones, the smallest.
+
+    means: (incidents, hidden). The maps aren't made of the questions.
+    """
+    if len(questions) < FEWEST or len(means) < 2:
+        return DEFAULT_POWER
+    rows = np.searchsorted(incident_ids, [each.incident_id for each in questions])
+    asked, own = np.stack([each.vector for each in questions]), np.stack([each.own.mean for each in questions])
+    weights = weights_of(questions)
+    best, best_power = -1.0, DEFAULT_POWER
+    for power in POWERS:
+        index = Index(means, whitening(means, power))
+        queries = unit(index.moved(asked, "whitened"))  # (questions, hidden)
+        found = queries @ unit(index.moved(means, "whitened")).T  # (questions, incidents)
+        right = np.vecdot(queries, unit(index.moved(own, "whitened")))  # (questions,)
+        found[np.arange(len(rows)), rows] = right
+        reciprocal = 1 / (1 + (found > right[:, None]).sum(axis=1))
+        figure = float(weights @ reciprocal)
+        if figure > best + 1e-9:  # Other processors round in other ways.
+            best, best_power = figure, power
+    return best_power
+
+
+def weights_of(questions: Sequence[Question]) -> NDArray[np.float64]:
+    """(questions,): each kind has the same sum, and the mean is 1."""
+    count = Counter(each.kind for each in questions)
+    return np.array([len(questions) / (len(count) * count[each.kind]) for each in questions])
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """The best matches of a question by a metric.
+
+    evidence: (matches, features), best match first. right: (matches,), 1 for the question's incident, otherwise 0.
+    """
+
+    evidence: NDArray[np.float64]
+    right: NDArray[np.float64]
+
+
+def asked(scores: Scores, incident_id: int, metric: Metric) -> Asked:
+    rows = largest(scores.of(metric), min(1 + LATER, len(scores.incident_ids)))
+    return Asked(scores.evidence(metric, rows), (scores.incident_ids[rows] == incident_id).astype(np.float64))
+
+
+def calibrate(ranking: Ranking, questions: Sequence[Question]) -> Calibration:
+    """The confidence of each metric that the state can be searched by. Empty if there are too few questions."""
+    if len(questions) < FEWEST or len(ranking.state) < 3:
+        return {}
+    every = [ranking.scores(each.vector, each.text, each.own) for each in questions]
+    removed = [scores.without(each.incident_id) for scores, each in zip(every, questions, strict=True)]
+    return {metric: _confidence(metric, questions, every, removed) for metric in ranking.metrics}
+
+
+def _confidence(
+    metric: Metric, questions: Sequence[Question], every: Sequence[Scores], removed: Sequence[Scores]
+) -> Confidence:
+    there = [asked(scores, each.incident_id, metric) for scores, each in zip(every, questions, strict=True)]
+    gone = [asked(scores, each.incident_id, metric) for scores, each in zip(removed, questions, strict=True)]
+    weights = np.tile(weights_of(questions), 2)  # (2 * questions,)
+    both = [*there, *gone]
+    first = _logistic_regression(
+        np.stack([each.evidence[0] for each in both]), np.array([each.right[0] for each in both]), weights
+    )
+    later = _logistic_regression(
+        np.concatenate([each.evidence[1:] for each in both]),
+        np.concatenate([each.right[1:] for each in both]),
+        np.repeat(weights, [len(each.right) - 1 for each in both]),
+    )
+    found = Confidence(first, later, 0.0)
+    confidences = np.array([found.of(each.evidence[:1])[0] for each in there])
+    return replace(found, none_below=_quantile(confidences, weights_of(questions), MISSED))
+
+
+def _logistic_regression(
+    features: NDArray[np.float64], right: NDArray[np.float64], weights: NDArray[np.float64]
+) -> tuple[float, ...]:
+    """A weight for each feature, and a constant. features: (rows, features). right, weights: (rows,).
+
+    Newton's method with a ridge (le Cessie and van Houwelingen 1992). The features are standardised for it.
+    """
+    mean, spread = features.mean(axis=0), features.std(axis=0)
+    spread = np.where(spread > 1e-12, spread, 1.0)
+    rows = np.column_stack([(features - mean) / spread, np.ones(len(features))])
+    ridge = _RIDGE * np.eye(rows.shape[1])
+    ridge[-1, -1] = 1e-6  # The constant is free, but for where all rows are right, or none.
+    found = np.zeros(rows.shape[1])
+    for _ in range(_ROUNDS):
+        chances = logistic(rows @ found)
+        gradient = rows.T @ (weights * (right - chances)) - ridge @ found
+        curvature = (rows * (weights * chances * (1 - chances))[:, None]).T @ rows + ridge
+        step = np.linalg.solve(curvature, gradient)
+        found += step * min(1, 5 / max(np.abs(step).max(), 1e-12))  # A long step may overshoot.
+        if np.abs(step).max() < _SMALL_STEP:
+            break
+    plain = found[:-1] / spread
+    return (*plain.tolist(), float(found[-1] - plain @ mean))
+
+
+def _quantile(values: NDArray[np.float64], weights: NDArray[np.float64], share: float) -> float:
+    """The smallest value below which lies at most `share` of the weight."""
+    order = np.argsort(values, kind="stable")
+    below = np.cumsum(weights[order]) / weights.sum()
+    return float(values[order[min(int(np.searchsorted(below, share)), len(values) - 1)]])
+
+
+def folds(questions: Sequence[Question], count: int) -> Iterator[tuple[list[int], list[int]]]:
+    """The places of questions to fit to and of those to measure with, `count` times. No incident is in both."""
+    fold_of = [each.incident_id * 2654435761 % 2**32 % count for each in questions]  # Knuth's multiplicative hash.
+    for fold in range(count):
+        yield (
+            [place for place, each in enumerate(fold_of) if each != fold],
+            [place for place, each in enumerate(fold_of) if each == fold],
+        )
