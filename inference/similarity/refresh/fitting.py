@@ -45,11 +45,11 @@ def fitted(state: IncidentState, documents: Sequence[str], questions: Sequence[Q
 def chosen_power(means: Vector, incident_ids: NDArray[np.int64], questions: Sequence[Question]) -> float:
     """The power of POWERS with the best mean reciprocal rank of the questions' incidents; of equal ones, the smallest.
 
-    means: (incidents, hidden). The maps aren't made of the questions.
+    means: (incidents, hidden).
     """
     if len(questions) < FEWEST or len(means) < 2:
         return DEFAULT_POWER
-    rows = np.searchsorted(incident_ids, [each.incident_id for each in questions])
+    means, rows = _without(means, incident_ids, questions)
     asked, own = np.stack([each.vector for each in questions]), np.stack([each.own.mean for each in questions])
     weights = weights_of(questions)
     best, best_power = -1.0, DEFAULT_POWER
@@ -64,6 +64,22 @@ def chosen_power(means: Vector, incident_ids: NDArray[np.int64], questions: Sequ
         if figure > best + 1e-9:  # Other processors round in other ways.
             best, best_power = figure, power
     return best_power
+
+
+def _without(
+    means: Vector, incident_ids: NDArray[np.int64], questions: Sequence[Question]
+) -> tuple[Vector, NDArray[np.intp]]:
+    """The means without the questions (incidents, hidden), and the rows of the questions' incidents (questions,).
+
+    A whitening map suits the means that it was made of: those in it look shorter than others, and so more similar. The
+    means of the questions' incidents must be among them, as those of real queries are.
+    """
+    rows = np.searchsorted(incident_ids, [each.incident_id for each in questions])
+    left = means.copy()
+    # The first question of an incident counts.
+    for row, question in zip(rows[::-1].tolist(), reversed(questions), strict=True):
+        left[row] = question.own.mean
+    return left, rows
 
 
 def weights_of(questions: Sequence[Question]) -> NDArray[np.float64]:
@@ -92,6 +108,10 @@ def calibrate(ranking: Ranking, questions: Sequence[Question]) -> Calibration:
     """The confidence of each metric that the state can be searched by. Empty if there are too few questions."""
     if len(questions) < FEWEST or len(ranking.state) < 3:
         return {}
+    state = ranking.state
+    means, _ = _without(state.means, state.incident_ids, questions)
+    fit = replace(state.fit, whitening=None if state.fit.whitening is None else whitening(means, state.fit.power))
+    ranking = Ranking(replace(state, means=means, fit=fit))
     every = [ranking.scores(each.vector, each.text, each.own) for each in questions]
     removed = [scores.without(each.incident_id) for scores, each in zip(every, questions, strict=True)]
     return {metric: _confidence(metric, questions, every, removed) for metric in ranking.metrics}
