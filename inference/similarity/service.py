@@ -28,6 +28,9 @@ from similarity.shelf.models import load_from_shelf
 from similarity.shelf.served import Look, ServedState
 from similarity.shelf.usable import FolderModel
 
+# What a state lacks if it can't be searched by a metric.
+_DATA = {"whitened": "whitening map", "hybrid": "word index"}
+
 
 class Service:
     """Answers for one pair of model and state. Each is loaded when the first request needs it."""
@@ -189,11 +192,7 @@ def _require_usable(ranking: Ranking, metric: Metric, metrics: Sequence[Metric] 
     """Raises RequestError if the state lacks the metric's data, or if it isn't one of `metrics`, those of the route."""
     usable = [each for each in ranking.metrics if each in metrics]
     if metric not in usable:
-        cause = "the state has no whitening map"
-        if metric not in metrics:
-            cause = "a vector has no words"
-        elif metric == "hybrid" and ranking.state.fit.words is None:
-            cause = "the state has no word index"
+        cause = f"the state has no {_DATA[metric]}" if metric in metrics else "a vector has no words"
         raise RequestError(f'Error! "metric" can\'t be "{metric}" here, because {cause}. Use {one_of(usable)}.')
 
 

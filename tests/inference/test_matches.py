@@ -194,8 +194,7 @@ def without(state: IncidentState, **parts: object) -> IncidentState:
     ("lacks", "metric", "what", "instead"),
     [
         ({"words": None}, "hybrid", "word index", '"cosine", "centered" or "whitened"'),
-        ({"whitening": None}, "hybrid", "whitening map", '"cosine" or "centered"'),
-        ({"whitening": None}, "whitened", "whitening map", '"cosine" or "centered"'),
+        ({"whitening": None}, "whitened", "whitening map", '"cosine", "centered" or "hybrid"'),
         ({"words": None, "whitening": None}, "hybrid", "word index", '"cosine" or "centered"'),
     ],
 )
@@ -208,7 +207,7 @@ def test_a_metric_that_the_state_has_no_data_for(
         assert invoke(module, {"text": TEXT, "metric": metric}) == (400, {"warnings": [], "msg": message})
     if metric != "hybrid":
         event = {"embed": tiny_state.means[0].tolist(), "metric": metric}
-        assert invoke("embed_to_db_similar", event) == (400, {"warnings": [], "msg": message})
+        assert invoke("embed_to_db_similar", event)[1]["msg"] == message.replace(instead, '"cosine" or "centered"')
 
 
 def test_a_state_that_comes_later_brings_its_metrics(deployed: Deployed, tiny_state: IncidentState) -> None:
