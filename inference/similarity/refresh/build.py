@@ -12,7 +12,7 @@ computed by an encoder. `VectorsFrom` is the choice between them:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -116,12 +116,14 @@ def build_state(
     max_tokens: int,
     computer: Computer | None = None,
     words_from: Sequence[WordsFrom] = DEFAULT_WORDS_FROM,
+    told: Callable[[Known], object] = lambda _: None,
 ) -> Built:
     """The state of `database`.
 
     vectors: "computed" and "auto" need a computer. responses: as `database` was read; the state says it.
     max_tokens: the limit of this state, see `token_limit`. The computer's encoder must have it.
     words_from: the parts of an incident in the word index.
+    told: gets each incident of the state, with the vectors of its reports.
     Raises SourceError if no incident has a vector, and if the encoder isn't AIID's. Published vectors of another limit
     than AIID's need an encoder, because its tokenizer counts the tokens. Without one, it raises SourceError too.
     Raises TooManyTextsError before it computes the first text; ModelError and StoreError.
@@ -160,6 +162,7 @@ def build_state(
             known = _known(incident, given)
             if known:
                 reports.offer(known)
+                told(known)
                 kept.append(_Kept(incident, len(known.reports), known.mean))
             else:
                 left_out.append(incident.incident_id)
