@@ -29,6 +29,7 @@ import argparse
 import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -119,7 +120,8 @@ def _fit(result: Result) -> str:
     words = f"word index of {len(fit.words.words)} words" if fit.words else "no word index"
     parts = [f"whitening power {fit.power:g}", words]
     if fit.calibration and built:
-        asked = " and ".join(f"{built.questions[kind]} {kind}s" for kind in get_args(Kind) if built.questions[kind])
+        count = Counter(each.kind for each in built.questions)
+        asked = " and ".join(f"{count[kind]} {kind}s" for kind in get_args(Kind) if count[kind])
         parts.append(f"confidence from {asked}")
     elif fit.calibration:
         parts.append("confidence as before")

@@ -16,10 +16,7 @@ from similarity.refresh.questions import (
     Documents,
     Known,
     Question,
-    ReportQuestions,
     WordsFrom,
-    as_queries,
-    title_questions,
 )
 from similarity.settings import DEFAULT_TEXT_PREPARATION, TextPreparation
 from similarity.sources.database import Database
@@ -65,14 +62,6 @@ def build_snapshot(
         told=known.append,
     )
     preparation: TextPreparation = computer.encoder.text_preparation if computer else DEFAULT_TEXT_PREPARATION
+    has_query_vectors = computer is None or computer.for_queries() is computer
     documents = Documents(words_from, preparation)
-    reports = ReportQuestions(documents)
-    for each in known:
-        reports.offer(each)
-    questions = reports.chosen()
-    if computer:
-        questions = as_queries(questions, computer)
-        questions += title_questions([(each.incident, each.mean) for each in known], documents, computer)
-    return Snapshot(
-        database, built.state, known, documents, questions, computer is None or computer.for_queries() is computer
-    )
+    return Snapshot(database, built.state, known, documents, built.questions, has_query_vectors)

@@ -26,7 +26,6 @@ from similarity.refresh.fitting import fitted
 from similarity.refresh.questions import (
     DEFAULT_WORDS_FROM,
     Documents,
-    Kind,
     Known,
     Question,
     ReportQuestions,
@@ -63,14 +62,14 @@ class Built:
         blank       left out too, because the prepared text is blank, e.g. only emoji once transliterated
     without: numbers of the reports without a vector, ascending, each once.
     left_out: ids of incidents without any vector.
-    questions: number of texts that the ranking and the confidence were fitted to, by kind.
+    questions: the texts that the ranking and the confidence were fitted to.
     """
 
     state: IncidentState
     reports: Counter[str]
     without: tuple[int, ...]
     left_out: tuple[int, ...]
-    questions: Counter[Kind]
+    questions: Sequence[Question]
 
 
 @dataclass(frozen=True)
@@ -172,8 +171,9 @@ def build_state(
         raise SourceError(_NO_VECTORS if origins["without"] else _ALL_BLANK)
     options: dict[str, str] = {"vectors": vectors, "responses": responses, "words": ",".join(words_from)}
     state = _state(database, kept, options, max_tokens, computer)
-    state, asked = _fitted(state, kept, documents, reports.chosen(), computer)
-    return Built(state, origins, tuple(sorted(without)), tuple(left_out), asked)
+    questions = _questions(reports.chosen(), kept, documents, computer)
+    state = fitted(state, [documents.of(each.incident) for each in kept], questions)
+    return Built(state, origins, tuple(sorted(without)), tuple(left_out), questions)
 
 
 _ALL_BLANK = "no incident has a text: all texts are blank once they are prepared for the tokenizer."
@@ -217,19 +217,14 @@ def _known(incident: Incident, given: Sequence[tuple[str, Vector | None]]) -> Kn
     return Known(incident, reports, vectors, mean_of(vectors))
 
 
-def _fitted(
-    state: IncidentState,
-    incidents: Sequence[_Kept],
-    documents: Documents,
-    questions: list[Question],
-    computer: Computer | None,
-) -> tuple[IncidentState, Counter[Kind]]:
-    """The state with what can be fitted, and the number of questions by kind. questions: the reports'."""
-    if computer:
-        questions = as_queries(questions, computer)
-        questions += title_questions([(each.incident, each.mean) for each in incidents], documents, computer)
-    state = fitted(state, [documents.of(each.incident) for each in incidents], questions)
-    return state, Counter(each.kind for each in questions)
+def _questions(
+    reports: list[Question], kept: Sequence[_Kept], documents: Documents, computer: Computer | None
+) -> list[Question]:
+    """The reports to ask with, and titles too if their vectors can be computed."""
+    if not computer:
+        return reports
+    titles = title_questions([(each.incident, each.mean) for each in kept], documents, computer)
+    return as_queries(reports, computer) + titles
 
 
 def _given(each: _Prepared, found: dict[str, Vector], computed: frozenset[str]) -> tuple[str, Vector | None]:
