@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from similarity.encoder.tokens import prepare
 from similarity.incidents.state import IncidentState
 from similarity.refresh.compute import Computer
-from similarity.refresh.fitting import fitted
+from similarity.refresh.fitting import FEWEST, fitted
 from similarity.refresh.questions import (
     DEFAULT_WORDS_FROM,
     Documents,
@@ -32,6 +32,7 @@ from similarity.refresh.questions import (
     ReportQuestions,
     WordsFrom,
     as_queries,
+    has_title_to_ask,
     mean_of,
     title_questions,
 )
@@ -222,7 +223,9 @@ def _fitted(
     computer: Computer | None,
 ) -> tuple[IncidentState, Counter[Kind]]:
     """The state with what can be fitted, and the number of questions by kind. questions: the reports'."""
-    if computer:
+    titles = sum(has_title_to_ask(each.incident, documents.preparation) for each in incidents)
+    # No vector is computed for questions too few to fit to.
+    if computer and len(questions) + titles >= FEWEST:
         questions = as_queries(questions, computer)
         questions += title_questions([(each.incident, each.mean) for each in incidents], documents, computer)
     state = fitted(state, [documents.of(each.incident) for each in incidents], questions)

@@ -128,6 +128,11 @@ class ReportQuestions:
         return [question for _, question in self._chosen]
 
 
+def has_title_to_ask(incident: Incident, preparation: TextPreparation) -> bool:
+    """Whether the title isn't blank once it is prepared, and the incident has a text without it."""
+    return prepare(incident.title, preparation).strip() != "" and _own_text(incident) != ""
+
+
 def title_questions(
     known: Iterable[tuple[Incident, Vector]],
     documents: Documents,
@@ -142,9 +147,11 @@ def title_questions(
     found: list[tuple[Incident, Vector, str, str]] = []
     room = computer.room()
     for incident, mean in sorted(known, key=lambda each: _order(each[0].incident_id, "title")):
-        title, own_text = prepare(incident.title, preparation), _own_text(incident)
-        if not title.strip() or own_text == "" or len(found) == most:
+        if len(found) == most:
+            break
+        if not has_title_to_ask(incident, preparation):
             continue
+        title, own_text = prepare(incident.title, preparation), _own_text(incident)
         own_text = own_text and prepare(own_text, preparation)
         if room is not None:
             room -= len(asked.missing([title])) + (len(computer.missing([own_text])) if own_text else 0)
