@@ -32,6 +32,11 @@ from tiny import ROOT, TINY_MAX_TOKENS, sample_texts, write_tiny_longformer
 pytestmark = pytest.mark.usefixtures("cache_dir", "one_thread")
 
 SCRIPT = ROOT / "scripts" / "build_state.py"
+# What a build of vectors without texts says.
+NOTHING_FITTED = (
+    "Fitted: whitening power 0.125, no word index, no confidence, because there are too few reports and titles that "
+    "could be asked"
+)
 RESUME_HINT = "build_state: stopped; give the same command again to resume."
 
 TITLES = {3: "Planes lost", 5: "Clips for children", 40: "A robot"}
@@ -119,6 +124,8 @@ def test_a_snapshot_gives_the_means_of_its_reports_however_it_is_packed(
     assert list(out.parent.iterdir()) == [out]
     assert capsys.readouterr().out.splitlines() == [
         f"{out}: 3 incidents, 6 reports, 32 dimensions, model tiny",
+        "Fitted: whitening power 0.125, word index of 9 words, no confidence, because there are too few reports and "
+        "titles that could be asked",
         "Vectors: 0 published by AIID, 0 from earlier builds, 6 computed now",
     ]
 
@@ -163,7 +170,7 @@ def test_a_table_of_vectors_needs_no_model(
     assert state.report_counts.tolist() == [1, 2]
     assert state.means.tolist() == [[2.0, -3.0], [0.5, 1.0]]
     assert capsys.readouterr().out == (
-        f"{out}: 2 incidents, 3 reports, 2 dimensions, model allenai/longformer-base-4096\n"
+        f"{out}: 2 incidents, 3 reports, 2 dimensions, model allenai/longformer-base-4096\n{NOTHING_FITTED}\n"
     )
 
 
@@ -179,7 +186,9 @@ def test_a_list_of_tensors_needs_no_model(
     state = IncidentState.load(out)
     assert state.incident_ids.tolist() == [2]
     assert state.means.tolist() == [[2.0, 4.0]]
-    assert capsys.readouterr().out == f"{out}: 1 incidents, 2 reports, 2 dimensions, model unknown\n"
+    assert capsys.readouterr().out == (
+        f"{out}: 1 incidents, 2 reports, 2 dimensions, model unknown\n{NOTHING_FITTED}\n"
+    )
 
 
 def test_a_table_of_vectors_too_large_to_rank_is_refused(
