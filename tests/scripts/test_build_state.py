@@ -13,7 +13,7 @@ import sys
 import tarfile
 import zipfile
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,6 +23,7 @@ import torch
 
 from build_state import main
 from processes import PATIENCE_S, Command, run_where_files_stay_small, running
+from published import content_of
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.incidents.state import IncidentState
 from similarity.refresh.vector_store import MadeWith, VectorStore
@@ -382,13 +383,13 @@ def vectors_in(cache_dir: Path) -> int:
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A snapshot of several parts: 50 incidents with 4 texts each, no two alike."""
+    """A snapshot of several parts: 50 incidents with 4 texts each, no two alike. The title is the first text."""
     samples = sample_texts()
     texts = {
         incident_id: [f"{incident_id} {part} {samples[(4 * incident_id + part) % len(samples)]}" for part in range(4)]
         for incident_id in range(1, 51)
     }
-    return write_snapshot(tmp_path_factory.mktemp("many"), texts, {number: f"Title {number}" for number in texts})
+    return write_snapshot(tmp_path_factory.mktemp("many"), texts, {number: each[0] for number, each in texts.items()})
 
 
 # Runs the script, but stays where it has kept so many vectors or more, until a signal or a line comes.
@@ -472,6 +473,7 @@ def test_a_build_that_was_stopped_or_killed_resumes_and_ends_as_if_it_had_not_be
     assert np.array_equal(resumed.incident_ids, uninterrupted.incident_ids)
     assert np.array_equal(resumed.report_counts, uninterrupted.report_counts)
     assert list(resumed.titles) == list(uninterrupted.titles)
+    assert content_of(replace(resumed, built_at="")) == content_of(replace(uninterrupted, built_at=""))
 
 
 # Keeps one vector. Then it writes others, more than SQLite holds in memory, and is held in the middle of that.
