@@ -30,7 +30,7 @@ from processes import running
 from similarity.encoder.text_encoder import TextEncoder
 from similarity.sources.problems import Problems
 from states.building import Options, build
-from tiny import ROOT, SAMPLE_DIR, copy_inference, state_of_texts
+from tiny import ROOT, SAMPLE_DIR, copy_inference, fitted_state, state_of_texts
 
 # What the pages' own model, state and queries are called and find.
 QUICK_START_NAME = "sentence-transformers/all-MiniLM-L6-v2 as Longformer"
@@ -103,7 +103,7 @@ def copy_project(folder: Path, model_dir: Path, encoder: TextEncoder) -> None:
     shutil.copytree(ROOT / "scripts", folder / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
     copy_inference_with_examples(folder / "inference")
     shutil.copy(ROOT / ".env.example", folder)
-    state = replace(state_of_texts(encoder, SERVED_TEXTS), built_at="2026-11-26T07:04:05Z")
+    state = replace(fitted_state(state_of_texts(encoder, SERVED_TEXTS), 2.0), built_at="2026-11-26T07:04:05Z")
     for model in (folder / "inference" / "model", folder / ".quickstart" / "model"):
         shutil.copytree(model_dir, model)
         state.save(model / "incident_cls.pt")

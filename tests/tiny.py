@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -19,7 +20,12 @@ from tokenizers.processors import RobertaProcessing, TemplateProcessing
 
 from models.export import export
 from similarity.encoder.text_encoder import TextEncoder
+from similarity.incidents.confidence import EVIDENCE, Confidence
+from similarity.incidents.fit import Fit
+from similarity.incidents.metrics import METRICS
 from similarity.incidents.state import IncidentState
+from similarity.incidents.whitening import whitening
+from similarity.incidents.words import WordIndex
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE_DIR = ROOT / "scripts" / "sample"
@@ -149,6 +155,20 @@ TINY_TEXTS = {
     10: "A trading program crashed the market",
     23: "A robot in a warehouse hurt workers",
 }
+
+
+def fitted_state(state: IncidentState, first: float, later: float = -5.0, none_below: float = 0.1) -> IncidentState:
+    """`state` with data for each metric. All confidences are the same: of a first match, and of later ones.
+
+    first, later: the logarithms of the odds, so that 0 is a confidence of 0.5, and -5 one of 0.0067.
+    """
+    calibration = {}
+    for metric in METRICS:
+        weights = (0.0,) * (2 * len(EVIDENCE[metric]))
+        calibration[metric] = Confidence((*weights, first), (*weights, later), none_below)
+    words = WordIndex.of([title.lower() for title in state.titles])
+    fit = Fit(whitening(state.means, 0.125), 0.125, words, calibration)
+    return dataclasses.replace(state, fit=fit)
 
 
 def copy_inference(folder: Path) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from similarity.incidents.confidence import Verdict
 from similarity.incidents.facts import StateFacts
 from similarity.incidents.ranking import Match
 from similarity.settings import Engine, Precision
@@ -19,6 +20,7 @@ class Facts:
 
     tokens: how many tokens were encoded, special tokens included.
     state: the version of the state that was searched.
+    match: whether an incident was found, as the caller is told.
     """
 
     tokens: int | None = None
@@ -26,6 +28,7 @@ class Facts:
     encoding_s: float | None = None
     ranking_s: float | None = None
     state: str | None = None
+    match: Verdict | None = None
 
     def log_fields(self) -> dict[str, object]:
         """The facts by the names that they have in the log, where times are in milliseconds."""
@@ -35,6 +38,7 @@ class Facts:
             "encoding_ms": _milliseconds(self.encoding_s),
             "ranking_ms": _milliseconds(self.ranking_s),
             "state": self.state,
+            "match": self.match,
         }
 
 
@@ -49,10 +53,14 @@ class Answer(Generic[T_co]):
 
 @dataclass(frozen=True)
 class Ranked:
-    """Incidents, best first, and the state that ranked them."""
+    """Incidents, best first, and the state that ranked them.
+
+    verdict: whether the best incident of the state is a match, even if `matches` is empty. None if the state can't say.
+    """
 
     matches: Sequence[Match]
     state: StateFacts
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 What the caller may not see (file names, causes) goes into `detail`, which `similarity.api.events` writes to the log.
 """
 
+from collections.abc import Sequence
+
 # Characters of a detail that are kept at its start and at its end.
 _KEPT = 1000
 
@@ -41,6 +43,12 @@ class StateError(SimilarityError):
         super().__init__(
             "Error! The incident state could not be loaded on our side; the cause is in our log.", detail=detail
         )
+
+
+def one_of(names: Sequence[str]) -> str:
+    """The values that a caller may choose from, for a sentence: `"a", "b" or "c"`."""
+    *others, last = [f'"{name}"' for name in names]
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def reason_of(error: BaseException) -> str:

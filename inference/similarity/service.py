@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
@@ -12,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from similarity.answer import Answer, Facts, Health, Ranked
+from similarity.encoder.legibility import length_warnings, script_warnings
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.text_encoder import Encoding, TextEncoder
 from similarity.encoder.tokens import prepared
-from similarity.errors import ModelError, RequestError, StateError
-from similarity.incidents.metrics import Metric
+from similarity.errors import ModelError, RequestError, StateError, one_of
+from similarity.incidents.metrics import METRICS, VECTOR_METRICS, Metric
 from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState, state_version
 from similarity.once import Once
@@ -25,6 +27,9 @@ from similarity.settings import Settings
 from similarity.shelf.models import load_from_shelf
 from similarity.shelf.served import Look, ServedState
 from similarity.shelf.usable import FolderModel
+
+# What a state lacks if it can't be searched by a metric.
+_DATA = {"whitened": "whitening map", "hybrid": "word index"}
 
 
 class Service:
@@ -139,14 +144,21 @@ class Service:
     def similar_to_text(self, text: str, num: int, metric: Metric) -> Answer[Ranked]:
         """The incidents most like a text. Raises RequestError, ModelError or StateError."""
         encoder, ranking = self._encoder_and_ranking()
+        _require_usable(ranking, metric)
         encoding = _encode(encoder, text)
-        found = _ranked(ranking, encoding.vector, num, metric)
-        facts = replace(_facts(encoding), ranking_s=found.facts.ranking_s, state=found.facts.state)
-        return Answer(found.value, encoding.tokens.warnings(), facts)
+        # The words of a text are those in its beginning.
+        beginning = next(prepared(text, encoder.text_preparation), "")
+        found = _ranked(ranking, encoding.vector, num, metric, beginning)
+        warnings = [*_warnings(encoder, encoding, text), *length_warnings(text), *found.warnings]
+        of = found.facts
+        facts = replace(_facts(encoding), ranking_s=of.ranking_s, state=of.state, match=of.match)
+        return Answer(found.value, warnings, facts)
 
     def similar_to_vector(self, vector: NDArray[np.float64], num: int, metric: Metric) -> Answer[Ranked]:
-        """The incidents most like a CLS vector (hidden,). Loads no model. Raises as `dimension`."""
-        return _ranked(self._ranking(), vector, num, metric)
+        """The incidents most like a CLS vector (hidden,). Loads no model. Raises RequestError, or as `dimension`."""
+        ranking = self._ranking()
+        _require_usable(ranking, metric, VECTOR_METRICS)
+        return _ranked(ranking, vector, num, metric)
 
     def embedding(self, text: str) -> Answer[dict[str, Any]]:
         """A text's CLS vector with the SHA-1 of the prepared text. Raises RequestError or ModelError."""
@@ -156,7 +168,7 @@ class Service:
         for piece in prepared(text, encoder.text_preparation):
             digest.update(piece.encode())
         embedding = {"vector": encoding.vector.tolist(), "from_text_hash": digest.hexdigest()}
-        return Answer(embedding, encoding.tokens.warnings(), _facts(encoding))
+        return Answer(embedding, _warnings(encoder, encoding, text), _facts(encoding))
 
 
 def _encode(encoder: TextEncoder, text: str) -> Encoding:
@@ -166,15 +178,36 @@ def _encode(encoder: TextEncoder, text: str) -> Encoding:
     return encoding
 
 
+def _warnings(encoder: TextEncoder, encoding: Encoding, text: str) -> list[str]:
+    """What the caller should know of the text's vector."""
+    tokens = encoding.tokens
+    return [*tokens.warnings(), *script_warnings(text, tokens.unread, encoder.text_preparation)]
+
+
 def _facts(encoding: Encoding) -> Facts:
     return Facts(len(encoding.tokens.ids), encoding.tokenising_s, encoding.encoding_s)
 
 
-def _ranked(ranking: Ranking, vector: NDArray[np.floating[Any]], num: int, metric: Metric) -> Answer[Ranked]:
+def _require_usable(ranking: Ranking, metric: Metric, metrics: Sequence[Metric] = METRICS) -> None:
+    """Raises RequestError if the state lacks the metric's data, or if it isn't one of `metrics`, those of the route."""
+    usable = [each for each in ranking.metrics if each in metrics]
+    if metric not in usable:
+        cause = f"the state has no {_DATA[metric]}" if metric in metrics else "a vector has no words"
+        raise RequestError(f'Error! "metric" can\'t be "{metric}" here, because {cause}. Use {one_of(usable)}.')
+
+
+def _ranked(
+    ranking: Ranking, vector: NDArray[np.floating[Any]], num: int, metric: Metric, text: str | None = None
+) -> Answer[Ranked]:
+    """The incidents most like a vector (hidden,), or like the text of that vector."""
     start_s = perf_counter()
-    matches = ranking.most_similar(vector, num, metric)
-    facts = Facts(ranking_s=perf_counter() - start_s, state=ranking.version or None)
-    return Answer(Ranked(matches, ranking.facts), facts=facts)
+    # At least one, which tells whether anything matches.
+    matches = ranking.most_similar(vector, num or 1, metric, text or "")
+    verdict = ranking.verdict(matches, metric)
+    facts = Facts(ranking_s=perf_counter() - start_s, state=ranking.version or None, match=verdict)
+    given = "vector" if text is None else "text"
+    warnings = [f"No incident in the database is close to this {given}."] if verdict == "none" else []
+    return Answer(Ranked(matches if num else [], ranking.facts, verdict), warnings, facts)
 
 
 @Once

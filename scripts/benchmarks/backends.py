@@ -19,9 +19,13 @@ import numpy as np
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.model_folder import ModelFiles
 from similarity.encoder.text_encoder import TextEncoder
+from similarity.incidents.confidence import EVIDENCE, Confidence
+from similarity.incidents.fit import Fit
 from similarity.incidents.metrics import Metric
 from similarity.incidents.ranking import Index, Ranking
 from similarity.incidents.state import IncidentState
+from similarity.incidents.whitening import DEFAULT_POWER, whitening
+from similarity.incidents.words import WordIndex
 from similarity.settings import Engine, Precision
 from similarity.vectors import Vector
 
@@ -193,6 +197,33 @@ def _vectors(incidents: int) -> tuple[Vector, Vector]:
     return choose.standard_normal((incidents, 768), np.float32), choose.standard_normal(768, np.float32)
 
 
+def _documents(number: int) -> list[str]:
+    """Documents as long as AIID's titles and descriptions: 60 words, of which few are frequent and most are rare."""
+    words = np.random.default_rng(0).zipf(1.3, (number, 60)) % 50_000
+    return [" ".join(f"word{word}" for word in each) for each in words.tolist()]
+
+
+def _state(incidents: int) -> IncidentState:
+    """A state with random means (incidents, 768), titles as long as AIID's, dates, and all that can be fitted."""
+    ids = np.arange(1, incidents + 1)
+    titles = [f"Incident {incident_id}: a machine did what nobody had asked it to do" for incident_id in ids]
+    dates = [f"20{day % 26:02}-{day % 12 + 1:02}-{day % 28 + 1:02}" for day in range(incidents)]
+    means, _ = _vectors(incidents)
+    calibration = {
+        metric: Confidence((1.0,) * (2 * len(scores) + 1), (1.0,) * (2 * len(scores) + 1), 0.1)
+        for metric, scores in EVIDENCE.items()
+    }
+    words = WordIndex.of(_documents(incidents))
+    fit = Fit(whitening(means, DEFAULT_POWER), DEFAULT_POWER, words, calibration)
+    return IncidentState(ids, np.ones_like(ids), means, titles, dates=dates, fit=fit)
+
+
+def rank_by(metric: Metric, incidents: int) -> Answer:
+    """num -> the ids of the first `num` incidents by `Ranking`, with their confidence, for a text of 60 words."""
+    ranking, vector, [text] = Ranking(_state(incidents)), _vectors(incidents)[1], _documents(1)
+    return lambda num: [match.incident_id for match in ranking.most_similar(vector, num, metric, text)]
+
+
 def rank_ours(incidents: int) -> Answer:
     """num -> the ids of the first `num` incidents, by `similarity.incidents.ranking`."""
     means, vector = _vectors(incidents)
@@ -237,12 +268,8 @@ def read_once(incidents: int) -> Answer:
 
 
 def save_state(incidents: int) -> Answer:
-    """path -> nothing: saves a state whose titles are as long as AIID's, with dates."""
-    ids = np.arange(1, incidents + 1)
-    titles = [f"Incident {incident_id}: a machine did what nobody had asked it to do" for incident_id in ids]
-    dates = [f"20{day % 26:02}-{day % 12 + 1:02}-{day % 28 + 1:02}" for day in range(incidents)]
-    state = IncidentState(ids, np.ones_like(ids), _vectors(incidents)[0], titles, dates=dates)
-    return state.save
+    """path -> nothing: saves a state."""
+    return _state(incidents).save
 
 
 def load_state(path: Path) -> Answer:
@@ -259,10 +286,10 @@ def load_state_by_torch(path: Path) -> Answer:
 
 def query_first(path: Path) -> Answer:
     """metric -> the id of the incident most like the first one. Each request makes the metric's index anew."""
-    state = IncidentState.load(path)
+    state, [text] = IncidentState.load(path), _documents(1)
 
     def query(metric: Metric) -> int:
-        [best] = Ranking(state).most_similar(state.means[0], 1, metric)
+        [best] = Ranking(state).most_similar(state.means[0], 1, metric, text)
         return best.incident_id
 
     return query
@@ -282,6 +309,8 @@ BACKENDS: dict[str, Callable[[Any], Answer]] = {
     "gemm": gemm,
     "memory": memory,
     "rank ours": rank_ours,
+    "rank cosine": partial(rank_by, "cosine"),
+    "rank hybrid": partial(rank_by, "hybrid"),
     "rank original": rank_as_original,
     "rank numpy": rank_by_numpy,
     "read once": read_once,

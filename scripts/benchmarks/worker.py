@@ -38,7 +38,10 @@ def _serve(connection: Connection, name: str, subject: object) -> None:
     answer = BACKENDS[name](subject)
     connection.send(None)
     while True:
-        request, repeat = connection.recv()
+        try:
+            request, repeat = connection.recv()
+        except EOFError:  # the worker isn't needed any more
+            return
         seconds = []
         for _ in range(repeat):
             start = time.perf_counter()

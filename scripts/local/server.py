@@ -69,7 +69,7 @@ def quick_start_model() -> Path:
 
 
 def sample_state(model_dir: Path) -> Path:
-    """The state of the sample snapshot for a model, built if it is not there.
+    """The state of the sample snapshot for a model, built if it isn't there, or was built by an earlier version.
 
     Raises ModelError, StoreError or OSError.
     """
@@ -77,15 +77,21 @@ def sample_state(model_dir: Path) -> Path:
     for table in ("incidents.csv", "reports.csv"):
         digest.update((SAMPLE_DIR / table).read_bytes())
     path = QUICK_START_DIR / f"sample-{digest.hexdigest()[:16]}.pt"
-    try:
-        IncidentState.load(path)
-    except StateError:  # not there yet, or broken
+    if not _is_there(path):
         print("Building the state of the sample snapshot, once ...", file=sys.stderr, flush=True)
         from states.building import Options, build
 
         path.parent.mkdir(exist_ok=True)
         build(SAMPLE_DIR, Options(model_dir=model_dir, out=path, cache=QUICK_START_DIR), Problems())
     return path
+
+
+def _is_there(state_path: Path) -> bool:
+    """Whether a state is there and whole. Those of earlier versions lack the calibration."""
+    try:
+        return bool(IncidentState.load(state_path).fit.calibration)
+    except StateError:
+        return False
 
 
 def prepare(model_dir: Path | None, state_path: Path | None) -> None:

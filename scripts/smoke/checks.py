@@ -30,6 +30,7 @@ OTHER_ORIGIN = "https://another-site.invalid"
 
 NO_TEXT = "Error! Valid input text not provided!"
 BAD_NUM = 'Provided value for "num" invalid, using default of 3.'
+NO_MATCH = re.compile(r"No incident in the database is close to this (text|vector)\.")
 ZERO_NUM = 'Zero results requested with the "num" value of 0. Use value <0 for maximum possible.'
 
 # Two Lambdas may run on different processors.
@@ -45,14 +46,16 @@ _NOT_ALLOWED = "if {} isn't one of the API's ALLOWED_ORIGINS, give one of those 
 Matches = list[tuple[float, int]]
 
 
-def matches(reply: Reply, *, warnings: tuple[str, ...] | None = ()) -> Matches:
+def matches(reply: Reply, *, warnings: tuple[str, ...] | None = (), is_cosine: bool = True) -> Matches:
     """The pairs in a reply's `msg`, parsed as the AIID site does it. Checks the other fields of the reply too.
 
-    warnings: exactly these must come; None allows any.
+    warnings: exactly these must come, and that nothing matches if so; None allows any.
     """
     body = reply.body()
-    if warnings is not None and body["warnings"] != list(warnings):
-        reply.fail(f"the warnings are {body['warnings']} instead of {list(warnings)}")
+    verdict(reply)
+    others = [warning for warning in body["warnings"] if not NO_MATCH.fullmatch(str(warning))]
+    if warnings is not None and others != list(warnings):
+        reply.fail(f"the warnings are {others} instead of {list(warnings)}")
     try:
         pairs = parse_json(body["msg"].replace("(", "[").replace(")", "]"))
         found = [(float(similarity), int(incident_id)) for similarity, incident_id in pairs]
@@ -60,7 +63,7 @@ def matches(reply: Reply, *, warnings: tuple[str, ...] | None = ()) -> Matches:
         reply.fail('the site can\'t parse "msg": it must be a list of pairs (similarity, incident id)')
     if found != sorted(found, key=lambda pair: -pair[0]):
         reply.fail('"msg" doesn\'t have the most similar incident first')
-    if any(not -1 - TOLERANCE <= similarity <= 1 + TOLERANCE for similarity, _ in found):
+    if is_cosine and any(not -1 - TOLERANCE <= similarity <= 1 + TOLERANCE for similarity, _ in found):
         reply.fail('"msg" has a similarity that isn\'t a cosine, from -1 to 1')
     expected_url = f"{CITE_URL}{found[0][1]}" if found else None
     if body.get("best_url") != expected_url:
@@ -73,9 +76,34 @@ def matches(reply: Reply, *, warnings: tuple[str, ...] | None = ()) -> Matches:
 
 def _structured(entry: Any) -> tuple[float, int] | None:
     match entry:
-        case {"incident_id": int(id_), "similarity": float(similarity), "title": str() | None, "url": str(url)}:
+        case {
+            "incident_id": int(id_),
+            "similarity": float(similarity),
+            "confidence": float() | None,
+            "title": str() | None,
+            "url": str(url),
+        }:
             return (similarity, id_) if url == f"{CITE_URL}{id_}" else None
     return None
+
+
+def verdict(reply: Reply) -> None:
+    """Checks the fields of a reply that say how sure its incidents are."""
+    body = reply.body()
+    found = body.get("match", "missing")
+    if found not in ("likely", "possible", "none", None):
+        reply.fail(f'"match" is {found} instead of likely, possible, none or null')
+    for entry in body.get("incidents") or []:
+        match entry:
+            case {"confidence": None} if found is None:
+                pass
+            case {"confidence": float(confidence)} if found is not None and 0 <= confidence <= 1:
+                pass
+            case _:
+                expected = "null" if found is None else "a number from 0 to 1"
+                reply.fail(f'the match is {found}, but not each incident has a "confidence" that is {expected}')
+    if any(NO_MATCH.fullmatch(str(warning)) for warning in body["warnings"]) != (found == "none"):
+        reply.fail(f"the match is {found}, but the warnings are {body['warnings']}")
 
 
 def state(reply: Reply) -> dict[str, Any]:
@@ -203,8 +231,21 @@ def check_num(api: Api) -> None:
 
 def check_metric(api: Api) -> None:
     matches(api.post("/similar", {"text": TEXT, "metric": "centered"}))
+    # Older states lack the data of the other two.
+    for metric in ("whitened", "hybrid"):
+        reply = api.post("/similar", {"text": TEXT, "metric": metric})
+        if reply.status == 400:
+            _require_error(reply, rf'Error! "metric" can\'t be "{metric}" here, because the state has no .*')
+        else:
+            matches(reply, is_cosine=metric != "hybrid")
     message = r'Error! "metric" must be "cosine".* "centered".*, not a string of 7 characters\.'
     _require_error(api.post("/similar", {"text": TEXT, "metric": "manhatt"}), message)
+
+
+def check_metric_of_a_vector(api: Api) -> None:
+    embed = vector(api.post(TO_EMBED, {"text": TEXT}))
+    message = r'Error! "metric" can\'t be "hybrid" here, because a vector has no words\. .*'
+    _require_error(api.post(FROM_EMBED, {"embed": embed, "metric": "hybrid"}), message)
 
 
 def check_missing_text(api: Api, route: str) -> None:
@@ -284,6 +325,7 @@ def checks(api: Api, origin: str, expected: Sequence[tuple[str, int]]) -> Iterat
         yield name, partial(check_embedding_finds_what_the_text_finds, api, method)
     yield "num is obeyed, or answered with a warning", partial(check_num, api)
     yield "metric is obeyed, or refused", partial(check_metric, api)
+    yield f"{FROM_EMBED} refuses a metric that needs words", partial(check_metric_of_a_vector, api)
     yield f"GET {HEALTH} names the state that ranks", partial(check_health, api)
     for route in (*TEXT_ROUTES, TO_EMBED):
         yield f"{route} refuses a missing text", partial(check_missing_text, api, route)

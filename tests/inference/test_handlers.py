@@ -40,6 +40,7 @@ from tiny import (
 
 EVENTS = Path(__file__).resolve().parent.parent / "events"
 GET, POST = ({"requestContext": {"http": {"method": method}}} for method in ("GET", "POST"))
+TEXT = "A robot in a warehouse hurt workers"
 HANDLERS = ("similar", "text_to_db_similar", "embed_to_db_similar", "text_to_embed", "health")
 
 
@@ -75,8 +76,9 @@ def test_every_kind_of_event_gets_the_same_answer(
         return
     expected = reference_ranking(tiny_encoder.encode(TINY_TEXTS[1]).vector, tiny_state)[:2]
     assert status == 200
-    assert set(body) == {"warnings", "msg", "best_url", "incidents", "state"}
+    assert set(body) == {"warnings", "msg", "match", "best_url", "incidents", "state"}
     assert body["warnings"] == []
+    assert body["match"] is None
     assert body["best_url"] == "https://incidentdatabase.ai/cite/1"
     pairs = literal_eval(body["msg"])
     assert [number for _, number in pairs] == [number for _, number in expected]
@@ -85,6 +87,7 @@ def test_every_kind_of_event_gets_the_same_answer(
         {
             "incident_id": number,
             "similarity": similarity,
+            "confidence": None,
             "title": TINY_TEXTS[number],
             "url": f"https://incidentdatabase.ai/cite/{number}",
         }
@@ -104,11 +107,12 @@ def test_msg_is_read_by_the_aiid_site_and_by_python(num: int, metric: str, deplo
 
 
 def test_num_0_has_no_best(deployed: Deployed) -> None:
-    status, body = invoke("similar", {"text": "robots", "num": 0})
+    status, body = invoke("similar", {"text": TEXT, "num": 0})
     assert status == 200
     assert body == {
         "warnings": ['Zero results requested with the "num" value of 0. Use value <0 for maximum possible.'],
         "msg": "[]",
+        "match": None,
         "best_url": None,
         "incidents": [],
         "state": state_in(deployed),
@@ -122,7 +126,7 @@ def test_a_state_without_titles_gives_none(deployed: Deployed, tiny_state: Incid
 
 
 def test_text_to_embed_and_back(deployed: Deployed, tiny_encoder: TorchEncoder) -> None:
-    text = "Résumé robots “hire”"
+    text = "Résumé robots “hire” without a human"
     status, body = invoke("text_to_embed", {"text": text})
     assert status == 200
     assert set(body) == {"warnings", "embedding"}
@@ -233,8 +237,8 @@ def test_vectors_are_not_compared_beside_half_a_model(name: str, deployed: Deplo
 
 
 PARAMETERS: dict[str, dict[str, Any]] = {
-    "similar": {"text": "robots", "num": 2, "metric": "centered"},
-    "text_to_db_similar": {"text": "robots", "num": 2, "metric": "centered"},
+    "similar": {"text": TEXT, "num": 2, "metric": "centered"},
+    "text_to_db_similar": {"text": TEXT, "num": 2, "metric": "centered"},
     "embed_to_db_similar": {"embed": [1.0] * 32, "num": 2, "metric": "centered"},
     "text_to_embed": {"text": "robots"},
     "health": {},
@@ -273,7 +277,7 @@ def test_what_a_body_lacks_comes_from_the_query_string(deployed: Deployed) -> No
 
 
 def test_null_in_a_body_counts_as_sent(deployed: Deployed) -> None:
-    event = {**POST, "queryStringParameters": {"text": "robots", "num": "1"}}
+    event = {**POST, "queryStringParameters": {"text": TEXT, "num": "1"}}
     status, body = invoke("similar", {**event, "body": '{"num": null}'})
     assert (status, len(body["incidents"])) == (200, 3)
     assert body["warnings"] == ['Provided value for "num" invalid, using default of 3.']
@@ -343,10 +347,11 @@ def test_a_text_without_transliteration_is_no_text(text: str, deployed: Deployed
         )
 
 
+METRICS = '"cosine", "centered", "whitened" or "hybrid"'
 BAD_REQUESTS: list[tuple[str, dict[str, Any], str]] = [
     ("similar", {}, "Valid input text not provided!"),
     ("similar", {"text": ["a"]}, '"text" must be a string, not an array of 1.'),
-    ("similar", {"text": "a", "metric": "x"}, '"metric" must be "cosine" or "centered", not a string of 1 characters.'),
+    ("similar", {"text": "a", "metric": "x"}, f'"metric" must be {METRICS}, not a string of 1 characters.'),
     (
         "similar",
         {**POST, "body": "text=a"},

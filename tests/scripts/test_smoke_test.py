@@ -29,8 +29,9 @@ import smoke_test
 from processes import PATIENCE_S, Command
 from serving import serving
 from similarity.encoder.torch_encoder import TorchEncoder
+from similarity.incidents.state import IncidentState
 from smoke.checks import OTHER_ORIGIN, ROUTES
-from tiny import ROOT, TINY_TEXTS, state_of_texts, write_multilingual_longformer
+from tiny import ROOT, TINY_TEXTS, fitted_state, state_of_texts, write_multilingual_longformer
 
 ORIGIN = "http://localhost:3000"
 
@@ -65,6 +66,20 @@ def multilingual_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     model = write_multilingual_longformer(folder / "model", query_prefix="query: ", report_prefix="passage: ")
     state_of_texts(TorchEncoder.load(model), TINY_TEXTS).save(folder / "state.pt")
     with serving(folder, "--model", model, "--state", folder / "state.pt") as server:
+        yield server.url
+
+
+@pytest.fixture(scope="module", params=[2.0, -4.0], ids=["likely", "none"])
+def fitted_url(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_model_dir: Path,
+    tiny_state: IncidentState,
+) -> Iterator[str]:
+    """URL of a server whose state has the data of all metrics, and is sure of all texts or of none."""
+    folder = tmp_path_factory.mktemp("fitted")
+    fitted_state(tiny_state, request.param).save(folder / "state.pt")
+    with serving(folder, "--model", tiny_model_dir, "--state", folder / "state.pt") as server:
         yield server.url
 
 
@@ -158,9 +173,9 @@ def test_everything_passes_on_the_local_server(real_url: str, capsys: pytest.Cap
     assert captured.err == ""
     lines = captured.out.splitlines()
     checked = [line for line in lines if line.startswith("ok    ")]
-    assert len(checked) == 28
+    assert len(checked) == 29
     assert lines[0] == f"smoke test of version {similarity.__version__}: {real_url}"
-    assert lines[-2:] == ["5 incidents are served.", "28 checks passed, 0 failed."]
+    assert lines[-2:] == ["5 incidents are served.", "29 checks passed, 0 failed."]
     for route in ROUTES:
         assert any(route in line for line in checked)
         (row,) = (line.split() for line in lines if line.startswith(f"{route} "))
@@ -175,11 +190,18 @@ def test_everything_passes_on_a_multilingual_model(multilingual_url: str, capsys
 
 
 @pytest.mark.slow
+def test_everything_passes_on_a_state_with_the_data_of_all_metrics(
+    fitted_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert outcomes(fitted_url, capsys)["failed"] == []
+
+
+@pytest.mark.slow
 def test_a_proxy_that_changes_nothing_fails_nothing(real_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     with proxy(real_url, lambda exchange: None) as url:
         found = outcomes(url, capsys)
     assert found["failed"] == []
-    assert len(found["passed"]) == 28
+    assert len(found["passed"]) == 29
     assert set(found["latency_s"]) == set(ROUTES)
     assert found["url"] == url
     assert found["incidents"] == 5
@@ -285,6 +307,22 @@ def without_warnings(exchange: Exchange) -> None:
     exchange.change_body(lambda found: found.update(warnings=[]))
 
 
+def without(name: str) -> Callable[[Exchange], None]:
+    """Takes a field of the body away."""
+    return lambda exchange: exchange.change_body(lambda found: found.pop(name, None))
+
+
+def sure(verdict: str | None, confidence: float) -> Callable[[Exchange], None]:
+    """Sets how sure all incidents are."""
+
+    def change(found: dict[str, Any]) -> None:
+        if "match" in found:
+            incidents = [{**each, "confidence": confidence} for each in found["incidents"]]
+            found.update(match=verdict, incidents=incidents)
+
+    return lambda exchange: exchange.change_body(change)
+
+
 def content(replacement: bytes) -> Callable[[Exchange], None]:
     def change(exchange: Exchange) -> None:
         if exchange.method != "OPTIONS":
@@ -317,9 +355,9 @@ def found_404(exchange: Exchange) -> None:
         exchange.status = 200
 
 
-def another_metric_allowed(exchange: Exchange) -> None:
-    if "manhatt" in exchange.parameters:
-        exchange.status = 200
+def about(words: str, change: Callable[[Exchange], None]) -> Callable[[Exchange], None]:
+    """The change for requests with these words alone."""
+    return lambda exchange: change(exchange) if words in exchange.parameters else None
 
 
 def each_incident_twice(exchange: Exchange) -> None:
@@ -344,6 +382,8 @@ HEALTH = "GET /health names the state that ranks"
 NO_STATE = 'the body has no "state" with incidents'
 NUM, METRIC, BAD = "num is obeyed, or answered with a warning", "metric is obeyed, or refused", "errors name bad values"
 
+NO_WORDS = "/embed-to-db-similar refuses a metric that needs words"
+
 BROKEN: list[Broken] = [
     ("another status", on("/similar", status(502)), POST_SIMILAR, "POST /similar: status 502 instead of 200"),
     ("another status in the envelope", lambda e: e.change_envelope(lambda v: v.update(statusCode=201)), POST_SIMILAR,
@@ -363,6 +403,16 @@ BROKEN: list[Broken] = [
     ("no cosine", on("/similar", body(msg="[(7.5, 1)]")), POST_SIMILAR, "isn't a cosine"),
     ("another best_url", body(best_url="https://example.org"), POST_SIMILAR, '"best_url" is https://example.org'),
     ("no incidents", body(incidents=[]), POST_SIMILAR, '"incidents" and "msg" differ'),
+    ("another word for a match", body(match="maybe"), POST_SIMILAR, '"match" is maybe instead of likely'),
+    ("no match", without("match"), POST_SIMILAR, '"match" is missing instead of likely'),
+    ("a match without confidence", body(match="likely"), POST_SIMILAR,
+     'the match is likely, but not each incident has a "confidence" that is a number from 0 to 1'),
+    ("a confidence above 1", sure("likely", 1.5), POST_SIMILAR, "the match is likely, but not each incident has a"),
+    ("a confidence without a match", sure(None, 0.5), POST_SIMILAR,
+     'the match is None, but not each incident has a "confidence" that is null'),
+    ("no match without a warning", sure("none", 0.01), POST_SIMILAR, "the match is none, but the warnings are []"),
+    ("a warning beside a match", body(warnings=["No incident in the database is close to this text."]), POST_SIMILAR,
+     "the match is None, but the warnings are ['No incident"),
     ("no state", on("/similar", body(state=None)), POST_SIMILAR, NO_STATE),
     ("a state without incidents", on("/similar", state(incidents=0)), POST_SIMILAR, '"state" has 0 incidents'),
     ("a state without a version", on("/similar", state(version=None)), POST_SIMILAR, NO_STATE),
@@ -386,8 +436,12 @@ BROKEN: list[Broken] = [
      "GET /embed-to-db-similar: finds"),
     ("no word about num", without_warnings, NUM, "the warnings are [] instead of ['Zero results requested"),
     ("num that does not count", on("/similar", each_incident_twice), NUM, "2 incidents instead of 1 for {'num': '1'}"),
-    ("any metric", another_metric_allowed, METRIC, "status 200 instead of 400"),
-    ("another word about the metric", message("Error! No."), METRIC, '"msg" is "Error! No." instead of'),
+    ("any metric", about("manhatt", status(200, was=400)), METRIC, "status 200 instead of 400"),
+    ("hybrid for a vector", on("/embed-to-db-similar", status(200, was=400)), NO_WORDS, "status 200 instead of 400"),
+    ("another word about the state's metrics", about("hybrid", message("Oh!")), METRIC,
+     '"msg" is "Oh!" instead of Error! "metric" can'),
+    ("another word about the metric", about("manhatt", message("Error! No.")), METRIC,
+     '"msg" is "Error! No." instead of Error! "metric" must'),
     ("200 for errors", http_200_for_errors, REFUSES, "status 200 instead of 400"),
     ("another word about a missing text", on("/similar", message("Oh!")), REFUSES, '"msg" is "Oh!" instead of'),
     ("another word about bad values", on("/embed-to-db-similar", message("Oh!")), BAD, '"msg" is "Oh!" instead of'),
@@ -432,7 +486,7 @@ def test_every_check_can_fail() -> None:
     """Each kind of check notices one at least of the broken servers above."""
     checked = {check for _, _, check, _ in BROKEN}
     assert {GET_SIMILAR, POST_SIMILAR, PREFLIGHT, READ, EMBEDDING, REFUSES, NUM, METRIC, BAD} <= checked
-    assert HEALTH in checked
+    assert {HEALTH, NO_WORDS} <= checked
     assert {"GET /embed-to-db-similar finds what the text finds", "other routes and methods are refused"} <= checked
 
 
@@ -460,7 +514,7 @@ def test_a_failure_is_a_line_on_stdout_and_exit_code_1(real_url: str, capsys: py
     captured = capsys.readouterr()
     (line,) = (line for line in captured.out.splitlines() if line.startswith("FAIL"))
     assert line == "FAIL  other routes and methods are refused: GET /no-such-route: status 200 instead of 404"
-    assert captured.out.splitlines()[-1] == "27 checks passed, 1 failed."
+    assert captured.out.splitlines()[-1] == "28 checks passed, 1 failed."
     assert captured.err == ""
 
 
@@ -487,7 +541,7 @@ def expectations(texts: dict[int, str]) -> list[str]:
 def test_expected_incidents_are_found_first(real_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = outcomes(real_url, capsys, *expectations(TINY_TEXTS))
     assert found["failed"] == []
-    assert len(found["passed"]) == 28 + len(TINY_TEXTS)
+    assert len(found["passed"]) == 29 + len(TINY_TEXTS)
     assert f'"{TINY_TEXTS[4]}" finds incident 4 first' in found["passed"]
 
 
@@ -649,4 +703,4 @@ def test_it_runs_as_a_program_without_the_packages_of_the_project(real_url: str)
     command: Command = [sys.executable, "-S", ROOT / "scripts" / "smoke_test.py", real_url, "--repeat", "1"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.endswith("28 checks passed, 0 failed.\n")
+    assert ended.stdout.endswith("29 checks passed, 0 failed.\n")

@@ -15,18 +15,20 @@ HEADERS = {"Content-Type": "application/json"}
 
 
 def ranked(found: Ranked) -> dict[str, Any]:
-    """The fields in which a caller gets matches: `msg`, `best_url`, `incidents`, `state`.
+    """The fields in which a caller gets matches: `msg`, `match`, `best_url`, `incidents`, `state`.
 
     `msg` stays what callers have always parsed: a Python literal that becomes JSON when its parentheses are replaced.
     """
     matches = found.matches
     return {
         "msg": str([(match.similarity, match.incident_id) for match in matches]),
+        "match": found.verdict,
         "best_url": f"{CITE_URL}{matches[0].incident_id}" if matches else None,
         "incidents": [
             {
                 "incident_id": match.incident_id,
                 "similarity": match.similarity,
+                "confidence": match.confidence,
                 "title": match.title or None,
                 "url": f"{CITE_URL}{match.incident_id}",
             }

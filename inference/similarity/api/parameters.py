@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from similarity.api.json_input import NotJsonError, kind, parse_json, shown
 from similarity.api.request import Request
-from similarity.errors import RequestError
+from similarity.errors import RequestError, one_of
 from similarity.incidents.metrics import METRICS, Metric
 
 DEFAULT_NUM = 3
@@ -64,13 +64,12 @@ def num(request: Request) -> int:
 
 
 def metric(request: Request) -> Metric:
-    """How to compare. Raises RequestError for an unknown metric."""
+    """How to compare. Raises RequestError for an unknown metric. The state may still lack the metric's data."""
     value = request.parameters.get("metric", METRICS[0])
     for known in METRICS:
         if value == known:
             return known
-    allowed = " or ".join(f'"{known}"' for known in METRICS)
-    raise RequestError(f'Error! "metric" must be {allowed}, not {kind(value)}.')
+    raise RequestError(f'Error! "metric" must be {one_of(METRICS)}, not {kind(value)}.')
 
 
 def embed(request: Request, dimension: int) -> NDArray[np.float64]:

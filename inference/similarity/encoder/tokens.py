@@ -21,11 +21,13 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unidecode import unidecode
 
+from similarity.encoder.legibility import letters
 from similarity.encoder.model_folder import require_content
 from similarity.errors import ModelError
 from similarity.settings import DEFAULT_TEXT_PREPARATION, TextPreparation
@@ -44,6 +46,8 @@ _LONG_RUN = re.compile(rf"(?<!\S)(\S{{{LONGEST_RUN}}})\S+|(?<!\s)(\s{{{LONGEST_R
 # Every tokenizer splits words at the first four. WordPiece drops the other two.
 _SPLITTING_SPACE, _SPACE = " \t\n\r", " \t\n\r\v\f"
 _PIECE = 65_536
+# Two letters of scripts that no encoder was trained on: Sumerian and Egyptian. Their last bytes differ.
+_UNKNOWN_LETTERS = "\U00012001", "\U00013002"
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -79,6 +83,7 @@ class Tokens:
     came: number of tokens of the whole text with prefix and special tokens. If came_is_exact is False, it has more.
     is_blank: the prepared text is only white space.
     is_shortened: a word or a gap was cut to LONGEST_RUN characters.
+    unread: the share of the letters that became the tokenizer's unknown token, 0 to 1; 0 with "unidecode".
     """
 
     ids: list[int]
@@ -86,6 +91,7 @@ class Tokens:
     came_is_exact: bool
     is_blank: bool
     is_shortened: bool
+    unread: float = 0.0
 
     def warnings(self) -> list[str]:
         """Sentences that tell the caller which part of the text wasn't used."""
@@ -182,7 +188,26 @@ class TextTokenizer:
             is_blank=(bool(self.prefix) or _is_blank(start.text))
             and all(map(_is_blank, prepared(given, self.preparation))),
             is_shortened=start.is_shortened,
+            unread=self._unread(start.text, content),
         )
+
+    def _unread(self, text: str, content: Any) -> float:
+        """`Tokens.unread` of `text`, which begins with the prefix, and its tokens `content`.
+
+        Letters are counted rather than tokens, because a whole run of unknown letters may become one token.
+        """
+        if self.preparation != "none" or self._unknown not in content.ids:
+            return 0.0
+        first, places = len(self.prefix), list(zip(content.ids, content.offsets, strict=True))
+        unread = [text[max(start, first) : end] for id_, (start, end) in places if id_ == self._unknown]
+        _, (_, last) = places[-1]
+        return letters("".join(unread)) / (letters(text[first:last]) or 1)
+
+    @cached_property
+    def _unknown(self) -> int | None:
+        """The id of the unknown token, found by trying. None if there is none, as in a byte-level tokenizer."""
+        first, second = (self._tokenizer.encode(c, add_special_tokens=False).ids[-1:] for c in _UNKNOWN_LETTERS)
+        return first[0] if first and first == second else None
 
 
 @contextmanager

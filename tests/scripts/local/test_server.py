@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +32,7 @@ from reference import load_longformer, reference_of_text
 from serving import SCRIPT, Server, environment, serving
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.errors import ModelError
+from similarity.incidents.fit import Fit
 from similarity.incidents.state import IncidentState
 from tiny import ROOT, TINY_TEXTS, Deployed, state_of_texts, write_tiny_longformer
 
@@ -499,17 +500,27 @@ def test_a_quick_start_model_that_was_stopped_in_its_last_step_is_used(
 
 
 @pytest.mark.slow
-def test_a_broken_state_of_the_sample_is_built_again(
-    quick_start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def of_an_earlier_version(path: Path) -> None:
+    replace(IncidentState.load(path), fit=Fit()).save(path)
+
+
+@pytest.mark.parametrize("change", [cut, of_an_earlier_version])
+def test_a_broken_or_old_state_of_the_sample_is_built_again(
+    change: Callable[[Path], None], quick_start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(quick_start, tmp_path, dirs_exist_ok=True)
     monkeypatch.setattr(local_server, "QUICK_START_DIR", tmp_path)
     [path] = tmp_path.glob("*.pt")
     built = IncidentState.load(path)
     assert len(built) > 40
-    path.write_bytes(path.read_bytes()[:1000])
+    change(path)
     assert local_server.sample_state(tmp_path / "model") == path
     assert np.array_equal(IncidentState.load(path).means, built.means)
+    assert IncidentState.load(path).fit.calibration == built.fit.calibration != {}
     before = path.stat().st_mtime_ns
     local_server.sample_state(tmp_path / "model")
     assert path.stat().st_mtime_ns == before

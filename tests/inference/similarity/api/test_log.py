@@ -30,7 +30,7 @@ from similarity.errors import ModelError, RequestError, StateError
 from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState
 from similarity.service import service
-from tiny import Deployed, roberta_tokenizer
+from tiny import Deployed, fitted_state, roberta_tokenizer
 
 # Every line has them; awslambdaric leaves out a field that is None.
 ALWAYS = {"timestamp", "level", "message", "logger", "requestId", "route", "cold_start", "version"}
@@ -102,6 +102,21 @@ def test_an_answer_is_a_line_with_all_facts(log: Log, deployed: Deployed) -> Non
     assert set(log.line()) == ALWAYS | {"status", "tokens", "tokenising_ms", "encoding_ms"}
     handler("embed_to_db_similar")({"embed": vector}, None)
     assert set(log.line()) == ALWAYS | {"status", "ranking_ms", "state"}
+
+
+@pytest.mark.parametrize(("first", "match"), [(2.0, "likely"), (-1.0, "possible"), (-4.0, "none")])
+@pytest.mark.parametrize("num", [0, 3])
+def test_whether_anything_matched_is_a_fact(
+    num: int, first: float, match: str, log: Log, deployed: Deployed, tiny_state: IncidentState
+) -> None:
+    fitted_state(tiny_state, first).save(deployed.state_path)
+    log.lines()  # bm25s has written one about the word index
+    handler("similar")({"text": "a robot in a warehouse", "num": num}, None)
+    line = log.line()
+    assert line["match"] == match
+    assert set(line) == ALWAYS | TIMES | {"status", "tokens", "state", "match"}
+    handler("embed_to_db_similar")({"embed": tiny_state.means[0].tolist(), "num": num}, None)
+    assert log.line()["match"] == match
 
 
 def test_each_time_is_that_of_its_own_work(

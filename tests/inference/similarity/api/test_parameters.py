@@ -92,8 +92,8 @@ def test_nothing_between_quotes_is_no_text(given: str) -> None:
 
 def test_metric() -> None:
     assert parameters.metric(Request({})) == "cosine"
-    assert parameters.metric(Request({"metric": "cosine"})) == "cosine"
-    assert parameters.metric(Request({"metric": "centered"})) == "centered"
+    for metric in ("cosine", "centered", "whitened", "hybrid"):
+        assert parameters.metric(Request({"metric": metric})) == metric
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,8 @@ def test_metric() -> None:
 def test_an_unknown_metric_is_refused(given: object, what: str) -> None:
     with pytest.raises(RequestError) as caught:
         parameters.metric(Request({"metric": given}))
-    assert str(caught.value) == f'Error! "metric" must be "cosine" or "centered", not {what}.'
+    expected = f'Error! "metric" must be "cosine", "centered", "whitened" or "hybrid", not {what}.'
+    assert str(caught.value) == expected
 
 
 @pytest.mark.parametrize("given", [[1, -2.5, 3e-3], [1.0, -2.5, 0.003], "[1, -2.5, 3e-3]", " [1,-2.5,0.003]\n"])
