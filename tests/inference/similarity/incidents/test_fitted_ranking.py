@@ -132,30 +132,38 @@ def test_incidents_that_are_alike_stay_in_order_by_every_metric() -> None:
 # Hybrid.
 
 
-def test_hybrid_is_the_sum_computed_by_hand() -> None:
+@pytest.mark.parametrize(
+    ("text", "terms", "order", "deviation_of_words"),
+    [
+        # A single word in two documents: their scores have a deviation below 0.5, which counts as 0.5.
+        ("the robots", 1, [10, 20, 30], None),
+        # Three words of one document: 1.55 * sqrt(2) / 3.
+        ("dogs, cats and a mouse", 3, [20, 10, 30], 0.730),
+    ],
+)
+def test_hybrid_is_the_sum_computed_by_hand(
+    text: str, terms: int, order: list[int], deviation_of_words: float | None
+) -> None:
     # The center is (10, 1), as in the test of centered cosines, which are sqrt(1/2), 0 and -1.
     means = np.array([[9.0, 2.0], [11.0, 1.0], [10.0, 0.0]], dtype=np.float32)
-    texts = ["plane crash", "robot arm", "robot dog"]
-    cosines = [math.sqrt(0.5), 0.0, -1.0]
-    score = math.log(1 + 1.5 / 2.5) / (1 + 0.9)
-    words = [0.0, score, score]
-
-    def z_scores(values: list[float]) -> list[float]:
-        mean = sum(values) / 3
-        spread = math.sqrt(sum((value - mean) ** 2 for value in values) / 3)
-        return [(value - mean) / spread for value in values]
-
-    expected = [0.6 * one + 0.4 * other for one, other in zip(z_scores(cosines), z_scores(words), strict=True)]
+    texts = ["plane crash drone wing", "robot dog cat mouse", "robot arm bolt nut"]
+    cosines = np.array([math.sqrt(0.5), 0.0, -1.0])
+    in_two, in_one = math.log(1 + 1.5 / 2.5) / (1 + 0.9), math.log(1 + 2.5 / 1.5) / (1 + 0.9)
+    words = np.array([0, in_two, in_two] if terms == 1 else [0, 3 * in_one, 0])
+    if deviation_of_words:
+        assert words.std() == pytest.approx(deviation_of_words, abs=1e-3)
+    else:
+        assert words.std() < 0.5
+    by_words = (words - words.mean()) / (words.std() if deviation_of_words else 0.5)
+    expected = 0.6 * (cosines - cosines.mean()) / cosines.std() + 0.4 * by_words
     ranking = Ranking(state_of(means, texts))
-    found = ranking.most_similar(np.array([10.0, 2.0]), -1, "hybrid", "the robots")
-    assert [match.incident_id for match in found] == [20, 10, 30]
-    assert {match.incident_id: match.similarity for match in found} == pytest.approx(
-        {(row + 1) * 10: value for row, value in enumerate(expected)}, abs=1e-6
-    )
-    scores = ranking.scores(np.array([10.0, 2.0]), "the robots")
+    found = ranking.most_similar(np.array([10.0, 2.0]), -1, "hybrid", text)
+    assert [match.incident_id for match in found] == order
+    assert [match.similarity for match in found] == pytest.approx(np.sort(expected)[::-1].tolist(), abs=1e-6)
+    scores = ranking.scores(np.array([10.0, 2.0]), text)
     assert scores.words is not None
-    assert scores.words.tolist() == pytest.approx(words, rel=1e-6)
-    assert scores.terms == 1
+    assert scores.words.tolist() == pytest.approx(words.tolist(), rel=1e-6)
+    assert scores.terms == terms
 
 
 @pytest.mark.parametrize("text", ["", "unknown words", "the"])
@@ -170,8 +178,9 @@ def test_a_vector_without_a_direction_is_ranked_by_its_words() -> None:
     ranking = Ranking(state_of(means, ["plane", "plane", "robot"]))
     found = ranking.most_similar(np.array([2.0, 2.0]), -1, "hybrid", "robot")
     assert [match.incident_id for match in found] == [30, 10, 20]
-    # Of (0, 0, s), the z-scores are -sqrt(1/2), -sqrt(1/2), sqrt(2).
-    expected = [0.4 * math.sqrt(2), -0.4 * math.sqrt(0.5), -0.4 * math.sqrt(0.5)]
+    score = math.log(1 + 2.5 / 1.5) / (1 + 0.9)
+    # From (0, 0, s), whose deviation is below 0.5.
+    expected = [0.4 * 2 / 3 * score / 0.5, -0.4 / 3 * score / 0.5, -0.4 / 3 * score / 0.5]
     assert [match.similarity for match in found] == pytest.approx(expected, abs=1e-6)
 
 
