@@ -13,7 +13,7 @@ import sys
 import tarfile
 import zipfile
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,6 +23,7 @@ import torch
 
 from build_state import main
 from processes import PATIENCE_S, Command, run_where_files_stay_small, running
+from published import content_of
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.incidents.state import IncidentState
 from similarity.refresh.vector_store import MadeWith, VectorStore
@@ -32,6 +33,11 @@ from tiny import ROOT, TINY_MAX_TOKENS, sample_texts, write_tiny_longformer
 pytestmark = pytest.mark.usefixtures("cache_dir", "one_thread")
 
 SCRIPT = ROOT / "scripts" / "build_state.py"
+# What a build of vectors without texts says.
+NOTHING_FITTED = (
+    "Fitted: whitening power 0.125, no word index, no confidence, because there are too few reports and titles that "
+    "could be asked"
+)
 RESUME_HINT = "build_state: stopped; give the same command again to resume."
 
 TITLES = {3: "Planes lost", 5: "Clips for children", 40: "A robot"}
@@ -119,6 +125,8 @@ def test_a_snapshot_gives_the_means_of_its_reports_however_it_is_packed(
     assert list(out.parent.iterdir()) == [out]
     assert capsys.readouterr().out.splitlines() == [
         f"{out}: 3 incidents, 6 reports, 32 dimensions, model tiny",
+        "Fitted: whitening power 0.125, word index of 9 words, no confidence, because there are too few reports and "
+        "titles that could be asked",
         "Vectors: 0 published by AIID, 0 from earlier builds, 6 computed now",
     ]
 
@@ -163,7 +171,7 @@ def test_a_table_of_vectors_needs_no_model(
     assert state.report_counts.tolist() == [1, 2]
     assert state.means.tolist() == [[2.0, -3.0], [0.5, 1.0]]
     assert capsys.readouterr().out == (
-        f"{out}: 2 incidents, 3 reports, 2 dimensions, model allenai/longformer-base-4096\n"
+        f"{out}: 2 incidents, 3 reports, 2 dimensions, model allenai/longformer-base-4096\n{NOTHING_FITTED}\n"
     )
 
 
@@ -179,7 +187,9 @@ def test_a_list_of_tensors_needs_no_model(
     state = IncidentState.load(out)
     assert state.incident_ids.tolist() == [2]
     assert state.means.tolist() == [[2.0, 4.0]]
-    assert capsys.readouterr().out == f"{out}: 1 incidents, 2 reports, 2 dimensions, model unknown\n"
+    assert capsys.readouterr().out == (
+        f"{out}: 1 incidents, 2 reports, 2 dimensions, model unknown\n{NOTHING_FITTED}\n"
+    )
 
 
 def test_a_table_of_vectors_too_large_to_rank_is_refused(
@@ -373,13 +383,13 @@ def vectors_in(cache_dir: Path) -> int:
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A snapshot of several parts: 50 incidents with 4 texts each, no two alike."""
+    """A snapshot of several parts: 50 incidents with 4 texts each, no two alike. The title is the first text."""
     samples = sample_texts()
     texts = {
         incident_id: [f"{incident_id} {part} {samples[(4 * incident_id + part) % len(samples)]}" for part in range(4)]
         for incident_id in range(1, 51)
     }
-    return write_snapshot(tmp_path_factory.mktemp("many"), texts, {number: f"Title {number}" for number in texts})
+    return write_snapshot(tmp_path_factory.mktemp("many"), texts, {number: each[0] for number, each in texts.items()})
 
 
 # Runs the script, but stays where it has kept so many vectors or more, until a signal or a line comes.
@@ -463,6 +473,7 @@ def test_a_build_that_was_stopped_or_killed_resumes_and_ends_as_if_it_had_not_be
     assert np.array_equal(resumed.incident_ids, uninterrupted.incident_ids)
     assert np.array_equal(resumed.report_counts, uninterrupted.report_counts)
     assert list(resumed.titles) == list(uninterrupted.titles)
+    assert content_of(replace(resumed, built_at="")) == content_of(replace(uninterrupted, built_at=""))
 
 
 # Keeps one vector. Then it writes others, more than SQLite holds in memory, and is held in the middle of that.

@@ -87,6 +87,8 @@ def test_the_newest_snapshot_is_downloaded_and_built_once(
     assert encoded == [TEXTS[13]]
     lines = capsys.readouterr().out.splitlines()
     assert lines[1:] == [
+        "Fitted: whitening power 0.125, word index of 2 words, no confidence, because there are too few reports and "
+        "titles that could be asked",
         "Vectors: 1 published by AIID, 1 from earlier builds, 1 computed now; 66.7% of the work was saved",
         "Incidents: 1 (3) added, 0 changed, 0 removed",
     ]

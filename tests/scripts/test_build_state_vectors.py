@@ -36,6 +36,11 @@ TEXTS = {
     17: "Un robot a blessé quelqu'un.",
 }
 IN_ENGLISH = "A robot has hurt somebody."
+# What a build of `Data` says.
+FITTED = (
+    "Fitted: whitening power 0.125, word index of 2 words, no confidence, because there are too few reports and titles "
+    "that could be asked"
+)
 
 
 def published(text: str, vector: Vector) -> dict[str, Any]:
@@ -101,7 +106,7 @@ def means(vectors: Mapping[int, Vector], *incidents: Sequence[int]) -> np.ndarra
 def test_a_state_of_a_snapshot_says_all_that_it_was_made_of(build: Build, tiny_encoder: TorchEncoder) -> None:
     state = build(Data(), "--vectors", "computed")
     assert state.source == {"kind": "aiid-snapshot", "name": NAME, "date": "2026-11-23T10:00:00Z"}
-    assert state.options == {"vectors": "computed", "responses": "include"}
+    assert state.options == {"vectors": "computed", "responses": "include", "words": "title,description"}
     assert (state.max_tokens, state.text_preparation) == (TINY_MAX_TOKENS, "unidecode")
     assert state.incident_ids.tolist() == [1, 2, 7], "4 has a report of emoji alone"
     assert state.report_counts.tolist() == [2, 2, 2]
@@ -145,6 +150,7 @@ def test_published_takes_aiids_vectors_alone_and_says_what_it_leaves_out(
     assert state.max_tokens == 2000, "AIID's, though the model in the folder takes fewer"
     assert capsys.readouterr().out.splitlines() == [
         f"{out}: 2 incidents, 2 reports, 32 dimensions, model allenai/longformer-base-4096",
+        FITTED,
         "Vectors: 2 published by AIID, 0 from earlier builds, 0 computed now; 100.0% of the work was saved",
         "Reports left out, because AIID has no vector of their present text: 4 (12, 14, 16, 17). With the model "
         "(scripts/fetch_model.py), --vectors auto computes them.",
@@ -206,7 +212,8 @@ def test_auto_computes_the_reports_that_have_no_vector(
     ours = {number: tiny_encoder.encode(text).vector for number, text in {**TEXTS, 17: IN_ENGLISH}.items()}
     ours |= {number: near(tiny_encoder, TEXTS[number]) for number in (11, 13)}
     np.testing.assert_allclose(state.means, means(ours, (11, 12), (13, 14), (16, 17)), rtol=0, atol=1e-6)
-    assert capsys.readouterr().out.splitlines()[1:3] == [
+    assert capsys.readouterr().out.splitlines()[1:4] == [
+        FITTED,
         "Vectors: 2 published by AIID, 0 from earlier builds, 4 computed now; 33.3% of the work was saved",
         "Reports left out, because they are blank once they are prepared: 2",
     ]
@@ -347,6 +354,7 @@ def test_the_last_line_says_what_has_changed(build: Build, capsys: pytest.Captur
     assert "Incidents:" not in capsys.readouterr().out, "there was no state before"
     build(first)
     assert capsys.readouterr().out.splitlines()[1:] == [
+        FITTED,
         "Vectors: 0 published by AIID, 6 from earlier builds, 0 computed now; 100.0% of the work was saved",
         "Reports left out, because they are blank once they are prepared: 2",
         "Incidents left out, because no report has a vector: 1 (4)",
@@ -358,7 +366,8 @@ def test_the_last_line_says_what_has_changed(build: Build, capsys: pytest.Captur
     changed = [incident(1, [11]), incident(2, [13, 14], title="New"), *more]
     build(Data(texts={11: "Another text."}, incidents=changed))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1] == (
+    assert lines[1].startswith("Fitted: ")
+    assert lines[2] == (
         "Vectors: 0 published by AIID, 14 from earlier builds, 1 computed now; 93.3% of the work was saved"
     )
     assert lines[-1] == (

@@ -263,7 +263,8 @@ class IncidentState:
         if (content.get("format"), content.get("version")) != (FORMAT, VERSION):
             raise ValueError(f'its "format" and "version" aren\'t "{FORMAT}" and {VERSION}')
         later = {each.name for each in fields(cls)}.difference((*_FIRST_FIELDS, "fit")).intersection(content)
-        fit = Fit.from_plain(content, len(content["incident_ids"]))
+        ids = content["incident_ids"]
+        fit = Fit.from_plain(content, ids.size if isinstance(ids, np.ndarray) else 0)
         return cls(**{name: content[name] for name in (*_FIRST_FIELDS, *later)}, fit=fit)
 
     @classmethod

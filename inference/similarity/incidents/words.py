@@ -71,7 +71,8 @@ class WordIndex:
             raise ValueError("the word index must have tensors of int64, int32 and float32, the last two of one length")
         if self.starts.shape != (len(self.words) + 1,) or self.starts[0] != 0 or self.starts[-1] != entries:
             raise ValueError("the word index must have a start for each word, from 0, and the number of its entries")
-        if (np.diff(self.starts) < 0).any() or not ((self.rows >= 0) & (self.rows < self.incidents)).all():
+        # Differences of damaged numbers may be too large for int64.
+        if (self.starts[1:] < self.starts[:-1]).any() or not ((self.rows >= 0) & (self.rows < self.incidents)).all():
             raise ValueError("the word index names entries or incidents that the state doesn't have")
         if not (np.isfinite(self.weights) & (self.weights >= 0)).all():
             raise ValueError("the word index has a weight that is NaN, infinite or negative")

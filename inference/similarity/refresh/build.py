@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from similarity.encoder.tokens import prepare
 from similarity.incidents.state import IncidentState
 from similarity.refresh.compute import Computer
-from similarity.refresh.fitting import fitted
+from similarity.refresh.fitting import FEWEST, fitted
 from similarity.refresh.questions import (
     DEFAULT_WORDS_FROM,
     Documents,
@@ -31,6 +31,7 @@ from similarity.refresh.questions import (
     ReportQuestions,
     WordsFrom,
     as_queries,
+    has_title_to_ask,
     mean_of,
     title_questions,
 )
@@ -221,10 +222,12 @@ def _questions(
     reports: list[Question], kept: Sequence[_Kept], documents: Documents, computer: Computer | None
 ) -> list[Question]:
     """The reports to ask with, and titles too if their vectors can be computed."""
-    if not computer:
+    titles = sum(has_title_to_ask(each.incident, documents.preparation) for each in kept)
+    # No vector is computed for questions too few to fit to.
+    if not computer or len(reports) + titles < FEWEST:
         return reports
-    titles = title_questions([(each.incident, each.mean) for each in kept], documents, computer)
-    return as_queries(reports, computer) + titles
+    asked = title_questions([(each.incident, each.mean) for each in kept], documents, computer)
+    return as_queries(reports, computer) + asked
 
 
 def _given(each: _Prepared, found: dict[str, Vector], computed: frozenset[str]) -> tuple[str, Vector | None]:

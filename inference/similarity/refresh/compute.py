@@ -7,6 +7,7 @@ updated would then differ from a state that is built from scratch.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -100,8 +101,8 @@ class Computer:
         before_part: Callable[[], None] = lambda: None,
     ) -> None:
         self.encoder = encoder
-        # The number of texts that were computed.
-        self.done = 0
+        # The parts that were computed. `for_queries` shares them.
+        self._parts_done: list[int] = []
         self._store = store
         self._compute = compute or in_this_process(encoder, before_part)
         self._before_part = before_part
@@ -113,16 +114,21 @@ class Computer:
     def for_queries(self) -> Computer:
         """A computer of the same texts' vectors as queries. It is this one, unless the model has prefixes.
 
-        It computes in this process, and may compute as many texts as this one may still compute.
+        It computes in this process. The texts that it computes count as this one's.
         """
         config = self.encoder.config
         if config.query_prefix == config.report_prefix:
             return self
-        compute = _computing(self.encoder, self._before_part)
-        asked = Computer(self.encoder, self._store, compute, self._progress, most=self.room())
+        asked = copy.copy(self)
+        asked._compute = _computing(self.encoder, self._before_part)
         asked._made_with = replace(self._made_with, fingerprint=f"{self._made_with.fingerprint} query")
         asked._equals = [replace(asked._made_with, engine=each.engine) for each in self._equals]
         return asked
+
+    @property
+    def done(self) -> int:
+        """The number of texts that were computed."""
+        return sum(self._parts_done)
 
     def room(self) -> int | None:
         """How many texts may still be computed; None for any number."""
@@ -158,7 +164,7 @@ class Computer:
             self._progress(done, total)
             for part in self._compute(missing):
                 self._store.put(part, self._made_with)
-                self.done += len(part)
+                self._parts_done.append(len(part))
                 done += work(part)
                 self._progress(done, total)
         return frozenset(missing)

@@ -168,7 +168,7 @@ def _logistic_regression(
 
 
 def _quantile(values: NDArray[np.float64], weights: NDArray[np.float64], share: float) -> float:
-    """The smallest value below which lies at most `share` of the weight."""
+    """The largest value below which lies less than `share` of the weight."""
     order = np.argsort(values, kind="stable")
     below = np.cumsum(weights[order]) / weights.sum()
     return float(values[order[min(int(np.searchsorted(below, share)), len(values) - 1)]])

@@ -28,14 +28,16 @@ import snapshots
 from buckets import BUCKET, put_by_hand, raw_client
 from jobs import refresh
 from models.export import export
+from published import content_of
+from similarity.encoder.text_encoder import TextEncoder
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.inbox.bucket import HOLD_KEY, SERVED_KEY, STATE_KEY, STORE_KEY, Bucket, InboxError
 from similarity.inbox.notes import Deployed, Hold, Served, now
 from similarity.inbox.publications import publish
+from similarity.incidents.fit import Fit
 from similarity.incidents.state import IncidentState, state_version
 from similarity.refresh import refresher
 from similarity.refresh.build import build_state as build_state_of
-from similarity.refresh.compute import encode_part
 from similarity.refresh.refresher import OutOfTimeError, Refresher, RefreshError, Result
 from similarity.refresh.vector_store import StoreError
 from similarity.settings import DEFAULT_MODEL_URI, Engine, Settings
@@ -219,6 +221,22 @@ def same(first: IncidentState, second: IncidentState, tolerance: float = 1e-6) -
     assert first.report_counts.tolist() == second.report_counts.tolist()
     assert (list(first.titles), list(first.dates)) == (list(second.titles), list(second.dates))
     np.testing.assert_allclose(first.means, second.means, rtol=0, atol=tolerance)
+    same_fit(first.fit, second.fit)
+
+
+def same_fit(first: Fit, second: Fit) -> None:
+    """Rounding of vectors moves what is fitted to them by more than the vectors."""
+    assert first.power == second.power
+    assert first.whitening is not None
+    assert second.whitening is not None
+    np.testing.assert_allclose(first.whitening, second.whitening, rtol=0, atol=1e-3)
+    assert first.words is not None
+    assert second.words is not None
+    assert list(first.words.words) == list(second.words.words)
+    assert first.words.weights.tobytes() == second.words.weights.tobytes()
+    assert first.calibration.keys() == second.calibration.keys()
+    for metric, fitted in first.calibration.items():
+        assert fitted.none_below == pytest.approx(second.calibration[metric].none_below, abs=0.01)
 
 
 # When it must not act.
@@ -320,7 +338,7 @@ def test_it_publishes_the_state_that_a_laptop_would_build(
     line = computed.line()
     assert (line.levelname, line.getMessage(), line.published) == ("INFO", "state published", answer["published"])
     assert state.built_at
-    assert state.options == {"vectors": "computed", "responses": "include"}
+    assert state.options == {"vectors": "computed", "responses": "include", "words": "title,description"}
     same(state, built(computed, computed.tmp.parent / NEXT_MONDAY, "--vectors", "computed"), 1e-5)
     keys = [each.key for each in computed.bucket.versions("")]
     assert keys.count(STORE_KEY) == keys.count(STATE_KEY) == 2
@@ -353,9 +371,68 @@ def test_two_runs_make_the_same_state_to_the_bit(computed: Service) -> None:
     second = computed.published()
     assert computed.keys()[STATE_KEY] == 3
     for each in dataclasses.fields(IncidentState):
-        if each.name != "built_at":
+        if each.name not in ("built_at", "fit"):
             one, other = getattr(first, each.name), getattr(second, each.name)
             assert one.tobytes() == other.tobytes() if isinstance(one, np.ndarray) else one == other
+    assert content_of(replace(first, built_at="")) == content_of(replace(second, built_at=""))
+
+
+# Enough incidents to fit to: each has two reports, and a title of its own.
+MANY = {number: [f"Report {number} of a robot.", f"Another report, {number}."] for number in range(1, 31)}
+MANY_MORE = {**MANY, 31: ["A drone fell.", "It hit a line."], 32: ["A lone report."]}
+
+
+def test_a_refreshed_state_is_fitted_to_its_own_texts(service: Service) -> None:
+    first = built(service, service.offer(MONDAY, snapshot(MANY)), "--vectors", "computed", keep=True)
+    assert len(first.fit.calibration) == 4
+    service.serve(first)
+    expected = service.offer(NEXT_MONDAY, snapshot(MANY_MORE))
+    answer = service.refresh()
+    assert answer["vectors"] == {"stored": 60, "computed": 3}
+    # Two new titles too.
+    assert stored(service) == 60 + 30 + 3 + 2
+    state = service.published()
+    assert len(state.fit.calibration) == 4
+    same(state, built(service, expected, "--vectors", "computed"), 1e-5)
+    # With the vectors that it has kept, it comes to the same bits.
+    service.serve(first)
+    assert service.refresh()["published"]
+    one, other = (content_of(replace(each, built_at="")) for each in (service.published(), state))
+    assert one == other
+
+
+def test_titles_wait_if_too_many_texts_would_be_computed(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    service.serve(built(service, service.offer(MONDAY, snapshot(MANY)), "--vectors", "computed", keep=True))
+    service.offer(NEXT_MONDAY, snapshot(MANY_MORE))
+    monkeypatch.setattr(refresher, "MOST_COMPUTED", 4)
+    assert service.refresh()["published"]
+    assert stored(service) == 60 + 30 + 4
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [(None, "title,description"), ("reports", "reports"), ("gossip", "title,description")],
+)
+def test_the_words_are_from_the_parts_that_the_served_state_names(
+    option: str | None, expected: str, service: Service
+) -> None:
+    """A state of an earlier version names none, and has nothing that was fitted."""
+    first = built(service, service.offer(MONDAY, snapshot(MANY)), "--vectors", "computed", keep=True)
+    options = {name: value for name, value in first.options.items() if name != "words"}
+    service.serve(replace(first, options={**options, **({"words": option} if option else {})}, fit=Fit()))
+    path = service.offer(NEXT_MONDAY, snapshot(MANY_MORE))
+    assert service.refresh()["published"]
+    state = service.published()
+    assert state.options == {"vectors": "computed", "responses": "include", "words": expected}
+    same(state, built(service, path, "--vectors", "computed", "--words", expected), 1e-5)
+
+
+def test_the_command_for_a_laptop_names_other_words(computed: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = computed.published()
+    computed.serve(replace(state, options={**state.options, "words": "title,reports"}))
+    monkeypatch.setattr(refresher, "MOST_COMPUTED", 1)
+    computed.refresh()
+    assert "build_state.py --latest --vectors computed --words title,reports; " in computed.line().remedy
 
 
 @pytest.fixture
@@ -418,7 +495,7 @@ def test_published_vectors_and_computed_ones_come_together(
     later = as_aiids.offer(NEXT_MONDAY, snapshot(MORE, vectors))
     assert as_aiids.refresh()["vectors"] == {"published": 6, "computed": 2}
     same(as_aiids.published(), built(as_aiids, later, "--vectors", "auto", "--responses", "exclude"), 1e-5)
-    assert as_aiids.published().options == {"vectors": "auto", "responses": "exclude"}
+    assert as_aiids.published().options == {"vectors": "auto", "responses": "exclude", "words": "title,description"}
 
 
 def test_an_image_of_int8_refreshes_a_state_of_float32(computed: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -555,7 +632,7 @@ def test_too_many_texts_are_counted_before_the_first_is_computed(
     computed: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(refresher, "MOST_COMPUTED", 1)
-    monkeypatch.setattr(refresher, "encode_part", no_encoder)
+    monkeypatch.setattr(TextEncoder, "encode_batch", no_encoder)
     before = computed.keys()
     answer = computed.refresh()
     line = computed.line()
@@ -855,6 +932,7 @@ def test_near_the_time_limit_it_stops_and_the_next_run_goes_on(
 ) -> None:
     monkeypatch.setattr("similarity.refresh.compute.PART_CHARS", 1)  # each text is a part of its own
     asked: list[int] = []
+    encode_batch = TextEncoder.encode_batch
 
     class Running(Lambda):
         """After the first text, no time is left."""
@@ -864,9 +942,9 @@ def test_near_the_time_limit_it_stops_and_the_next_run_goes_on(
 
     def encode_and_note(*args: Any) -> Any:
         asked.append(1)
-        return encode_part(*args)
+        return encode_batch(*args)
 
-    monkeypatch.setattr(refresher, "encode_part", encode_and_note)
+    monkeypatch.setattr(TextEncoder, "encode_batch", encode_and_note)
     line = failure(computed, OutOfTimeError, Running())
     assert (line.levelname, line.getMessage()) == ("WARNING", "refresh out of time")
     assert stored(computed) == 7

@@ -27,7 +27,7 @@ def state(tiny_state: IncidentState) -> IncidentState:
     return replace(
         tiny_state,
         source={"kind": "aiid-snapshot", "name": NAME, "date": "2026-11-23T10:00:00Z"},
-        options={"vectors": "auto", "responses": "include"},
+        options={"vectors": "auto", "responses": "include", "words": "title,description"},
         max_tokens=TINY_MAX_TOKENS,
     )
 
@@ -46,7 +46,9 @@ OTHER_STATES: dict[str, dict[str, object]] = {
     "a folder of that name": {"source": {"kind": "records", "name": NAME, "date": ""}},
     "no source": {"source": {}},
     "no options": {"options": {}},
-    "responses": {"options": {"vectors": "auto", "responses": "exclude"}},
+    "responses": {"options": {"vectors": "auto", "responses": "exclude", "words": "title,description"}},
+    "words": {"options": {"vectors": "auto", "responses": "include", "words": "title"}},
+    "an earlier version": {"options": {"vectors": "auto", "responses": "include"}},
     "fingerprint": {"model_fingerprint": "0123"},
     "precision": {"precision": "bfloat16"},
     "limit": {"max_tokens": 100},

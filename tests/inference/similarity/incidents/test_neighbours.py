@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from similarity.incidents import neighbours as module
+from similarity.incidents.fit import Fit
 from similarity.incidents.metrics import VectorMetric
 from similarity.incidents.neighbours import neighbours
 from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState
+from similarity.incidents.whitening import whitening
 
 # Those that need no more than the means.
 UNFITTED: tuple[VectorMetric, ...] = ("cosine", "centered")
@@ -145,3 +147,20 @@ def test_what_has_no_direction_is_like_nothing() -> None:
         for incident_id, matches in neighbours(state, 2)
     }
     assert found == {10: [(20, 0.0), (30, 0.0)], 20: [(10, 0.0), (30, 0.0)], 30: [(10, 0.0), (20, 0.0)]}
+
+
+def test_whitened_neighbours_are_those_of_the_mapped_means() -> None:
+    means = (np.random.default_rng(0).standard_normal((60, 6)) * [9, 1, 3, 1, 1, 1] + 2).astype(np.float32)
+    state = make_state(means, fit=Fit(whitening(means, 0.5), 0.5))
+    assert state.fit.whitening is not None
+    mapped = (means.astype(np.float64) - means.astype(np.float64).mean(axis=0)) @ state.fit.whitening.astype(np.float64)
+    found = {one: [match.incident_id for match in matches] for one, matches in neighbours(state, 5, "whitened")}
+    # The mapped means have their center at zero.
+    assert found == {
+        one: [other for other, _ in each] for one, each in of_every_pair(make_state(mapped), 5, "cosine").items()
+    }
+    assert found != {
+        one: [other for other, _ in each] for one, each in of_every_pair(make_state(means), 5, "centered").items()
+    }
+    with pytest.raises(ValueError, match="has no whitening map"):
+        list(neighbours(make_state(means), 5, "whitened"))

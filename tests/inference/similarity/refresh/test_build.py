@@ -103,7 +103,7 @@ def test_a_computed_state_takes_none_of_aiids_vectors(tiny_encoder: TorchEncoder
     expected = np.stack([(ours[A] + ours[B]) / 2, ours[C], ours[D]])
     np.testing.assert_allclose(found.state.means, expected, rtol=0, atol=1e-6)
     assert (found.state.model, found.state.model_fingerprint) == ("tiny", tiny_encoder.fingerprint)
-    assert found.state.options == {"vectors": "computed", "responses": "exclude"}
+    assert found.state.options == {"vectors": "computed", "responses": "exclude", "words": "title,description"}
 
 
 # Both.
