@@ -29,6 +29,7 @@ import argparse
 import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,14 +40,14 @@ from similarity.errors import ModelError, StateError, one_line
 from similarity.incidents.state import IncidentState
 from similarity.refresh.build import VectorsFrom
 from similarity.refresh.changes import changes
-from similarity.refresh.questions import DEFAULT_WORDS_FROM, Kind, WordsFrom, words_from_option
+from similarity.refresh.questions import DEFAULT_WORDS_FROM, Kind, WordsFrom
 from similarity.refresh.vector_store import StoreError
 from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_DIR, DEFAULT_PRECISION, FEWEST_TOKENS
 from similarity.sources.database import Responses, TextMode
 from similarity.sources.download import download
 from similarity.sources.page import newest_snapshot, snapshots_url
 from similarity.sources.problems import Problems, SourceError
-from states.building import BuildEngine, Options, Result, build, is_current
+from states.building import BuildEngine, Options, Result, build, is_current, words_option
 from states.ray_engine import DEFAULT_CPUS, ClusterError
 
 CACHE_DIR = ROOT / ".cache"
@@ -119,7 +120,8 @@ def _fit(result: Result) -> str:
     words = f"word index of {len(fit.words.words)} words" if fit.words else "no word index"
     parts = [f"whitening power {fit.power:g}", words]
     if fit.calibration and built:
-        asked = " and ".join(f"{built.questions[kind]} {kind}s" for kind in get_args(Kind) if built.questions[kind])
+        count = Counter(each.kind for each in built.questions)
+        asked = " and ".join(f"{count[kind]} {kind}s" for kind in get_args(Kind) if count[kind])
         parts.append(f"confidence from {asked}")
     elif fit.calibration:
         parts.append("confidence as before")
@@ -141,14 +143,6 @@ def _number(least: int, also: str = "") -> Callable[[str], int]:
         return int(value)
 
     return parse
-
-
-def _words(value: str) -> tuple[WordsFrom, ...]:
-    parts = tuple(part.strip() for part in value.split(","))
-    found = words_from_option(",".join(parts))
-    if set(parts) != set(found):
-        raise argparse.ArgumentTypeError(f"must be some of {','.join(get_args(WordsFrom))}, not {value!r}")
-    return found
 
 
 def _share(value: str) -> float:
@@ -196,7 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--words",
-        type=_words,
+        type=words_option,
         metavar="PARTS",
         default=DEFAULT_WORDS_FROM,
         help=f"parts of an incident in the word index: {', '.join(get_args(WordsFrom))} (default title,description; "

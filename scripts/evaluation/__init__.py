@@ -1,4 +1,5 @@
 """Measures how good the answers of a model and a state are: the parts of `evaluate.py`.
 
-Texts come from `texts`, the state from `states`, and the figures from `figures`. Printing doesn't belong here.
+Tasks choose texts (`texts`, `beginnings`) and a state (`states`, `snapshots`). `asking` asks them, `figures` and
+`results` compute figures, `report` and `plots` show them.
 """

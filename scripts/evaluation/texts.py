@@ -1,4 +1,4 @@
-"""Texts to ask with: those of an incidents.csv, texts that no incident is about, and long texts around a query."""
+"""Texts to ask with: of an incidents.csv, a user's own, unrelated ones, and long texts around a query."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Literal
 
-from similarity.sources.database import Incident, Report, TextMode
+from similarity.incidents.ranking import Own
+from similarity.sources.database import Incident, TextMode
 from similarity.sources.parts import whole_number
-from similarity.sources.problems import HeldProblems, Problems, SourceError
+from similarity.sources.problems import Problems, SourceError
 from similarity.sources.read import read_database
 from similarity.sources.tables import is_text, read_rows
+from similarity.vectors import Vector
 
 UNRELATED_PATH = SCRIPTS_DIR / "sample" / "unrelated.csv"
 
@@ -25,9 +27,27 @@ Column = Literal["title", "description"]
 Place = Literal["start", "middle", "end"]
 
 
+@dataclass(frozen=True, eq=False)
+class Query:
+    """A text to ask with, and the incident that it is about.
+
+    language: as a report's. own: the incident as a state would have it without the text; None if the state has nothing
+    of the text. vector: (hidden,), the text's as a query; None if it isn't known yet.
+    """
+
+    incident_id: int
+    text: str
+    language: str = ""
+    own: Own | None = None
+    vector: Vector | None = None
+
+
 @dataclass(frozen=True)
 class Unrelated:
-    """A text that no incident is about. kind: news, household, short or language. language: its code, "" for none."""
+    """A text that no incident is about.
+
+    kind: news, household, short or language; yours for a user's own. language: its code, "" for none.
+    """
 
     kind: str
     language: str
@@ -45,16 +65,25 @@ def read_incidents(path: Path, text: TextMode, *, quiet: bool = False) -> list[I
         return list(read_database(path, Problems(), text=text).incidents)
 
 
-def as_written(path: Path, column: Column, incidents: Sequence[Incident]) -> list[Incident]:
-    """These incidents of an incidents.csv, with the column's text as it stands there. `read_incidents` adds full stops.
+def read_own(path: Path, problems: Problems) -> tuple[list[Query], list[Unrelated]]:
+    """A user's texts with their incidents, and those without one, of the kind "yours". Bad rows are reported.
 
-    Raises SourceError.
+    The columns are text and incident_id, perhaps language too. Raises SourceError.
     """
-    text_of: dict[int | None, str] = {}
-    for _, row in read_rows(lambda: path.open("rb"), path.name, ("incident_id", column), HeldProblems()):
-        if row[column].strip(" ."):  # the first one that isn't blank, as there
-            text_of.setdefault(whole_number(row["incident_id"]), row[column].strip())
-    return [replace(each, reports=(Report(None, text_of[each.incident_id]),)) for each in incidents]
+    queries, unrelated = [], []
+    rows = read_rows(lambda: path.open("rb"), path.name, ("text", "incident_id"), problems, ("language",))
+    for line, row in rows:
+        text, language = row["text"].strip(), row.get("language", "").strip()
+        incident_id = whole_number(row["incident_id"])
+        if not text:
+            problems.report(path.name, line, "text is blank")
+        elif incident_id is not None:
+            queries.append(Query(incident_id, text, language))
+        elif row["incident_id"].strip():
+            problems.report(path.name, line, "incident_id isn't a whole number above 0")
+        else:
+            unrelated.append(Unrelated("yours", language, text))
+    return queries, unrelated
 
 
 def read_unrelated(path: Path = UNRELATED_PATH) -> list[Unrelated]:
@@ -69,7 +98,7 @@ def read_unrelated(path: Path = UNRELATED_PATH) -> list[Unrelated]:
     return texts
 
 
-def spread(queries: Sequence[Incident], most: int | None) -> list[Incident]:
+def spread(queries: Sequence[Query], most: int | None) -> list[Query]:
     """At most `most` of the queries, in even steps from the first; always the same ones. None: all."""
     if most is None or most >= len(queries):
         return list(queries)
@@ -99,11 +128,9 @@ class Surroundings:
         at = {"start": 0, "middle": self.words // 2, "end": self.words}[self.place]
         return " ".join([*words[:at], text, *words[at:]])
 
-    def around_each(self, queries: Sequence[Incident]) -> list[Incident]:
+    def around_each(self, queries: Sequence[Query]) -> list[Query]:
         """The queries, each in prose that begins with the piece of its incident's id."""
-        return [
-            replace(query, reports=(Report(None, self.around(query.texts[0], query.incident_id)),)) for query in queries
-        ]
+        return [replace(each, text=self.around(each.text, each.incident_id), vector=None) for each in queries]
 
     def around_unrelated(self, unrelated: Sequence[Unrelated]) -> list[Unrelated]:
         """The texts, each in prose that begins with the piece after it."""

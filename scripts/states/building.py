@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.model_folder import ModelFiles
@@ -17,7 +18,7 @@ from similarity.incidents.state import TIME_FORMAT, IncidentState
 from similarity.incidents.whitening import DEFAULT_POWER, whitening
 from similarity.refresh.build import Built, VectorsFrom, build_state, has_published, token_limit
 from similarity.refresh.compute import Computer
-from similarity.refresh.questions import DEFAULT_WORDS_FROM, WordsFrom
+from similarity.refresh.questions import DEFAULT_WORDS_FROM, WordsFrom, words_from_option
 from similarity.refresh.vector_store import VectorStore
 from similarity.settings import AIID_MAX_TOKENS, DEFAULT_PRECISION, Precision
 from similarity.sources.database import Database, Responses, TextMode
@@ -177,3 +178,12 @@ def _computer(options: Options, limit: int, stack: ExitStack) -> Computer:
             )
         )
     return Computer(encoder, store, compute, options.progress)
+
+
+def words_option(value: str) -> tuple[WordsFrom, ...]:
+    """The value of --words, for argparse."""
+    parts = tuple(part.strip() for part in value.split(","))
+    found = words_from_option(",".join(parts))
+    if set(parts) != set(found):
+        raise argparse.ArgumentTypeError(f"must be some of {','.join(get_args(WordsFrom))}, not {value!r}")
+    return found

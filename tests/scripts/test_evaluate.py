@@ -6,49 +6,84 @@ import dataclasses
 import json
 import re
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import build_state
-from evaluate import agreement, answers, encode, main
-from evaluation.figures import Scores, scores
+from evaluate import main
+from evaluation.asking import FOLDS, Compared, answers
+from evaluation.figures import RankFigures, rank_figures
+from evaluation.measuring import agreement
+from evaluation.texts import Query
+from similarity.encoder.text_encoder import TextEncoder
 from similarity.encoder.torch_encoder import TorchEncoder
-from similarity.incidents.metrics import Metric
+from similarity.incidents.fit import Fit
 from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState
-from similarity.sources.database import Incident, Report
+from similarity.incidents.words import WordIndex
+from similarity.refresh.fitting import FEWEST
 from similarity.vectors import unit
-from tiny import write_tiny_longformer
+from snapshots import NAME, Snapshot, embedding, form_hash
+from snapshots import incident as an_incident
+from snapshots import report as a_report
+from tiny import SAMPLE_DIR, state_of_texts, write_tiny_longformer
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evaluate.ROOT", tmp_path / "root")
+
 
 TITLES = ["A car hit a man", "A chatbot lied", "Courts used biased scores", "A plane fell", "A robot hurt a worker"]
 
 
-def incident(incident_id: int, text: str) -> Incident:
-    return Incident(incident_id, text, "", (Report(None, text),))
-
-
-def vector(encoder: TorchEncoder, text: str) -> np.ndarray:
+def vector(encoder: TextEncoder, text: str) -> np.ndarray:
     return encoder.encode(text).vector
 
 
-def measured(
-    queries: list[Incident], encoder: TorchEncoder, state: IncidentState, metrics: Sequence[Metric]
-) -> dict[Metric, Scores]:
-    vectors = encode([query.texts[0] for query in queries], encoder, "queries")
-    return {metric: scores(each) for metric, each in answers(queries, vectors, Ranking(state), metrics).items()}
+def measured(queries: list[Query], encoder: TextEncoder, state: IncidentState) -> dict[Compared, RankFigures]:
+    vectors = [vector(encoder, query.text) for query in queries]
+    found = answers(queries, vectors, [Ranking(state)] * FOLDS, encoder.text_preparation, lambda: None)
+    ids = [query.incident_id for query in queries]
+    return {metric: rank_figures(each.rank, ids) for metric, each in found.items()}
+
+
+def shares(figures: RankFigures) -> dict[int, float]:
+    return {limit: each.value for limit, each in figures.recall.items()}
+
+
+def first_table(output: str) -> tuple[int, dict[str, list[str]], list[str]]:
+    """The number of queries, the figures of each metric without their intervals, and the notes."""
+    about, header, *rows = output.partition("\n\n")[0].splitlines()
+    assert header.split() == ["metric", "first", "1", "first", "3", "first", "10", "mean", "1/rank"]
+    metrics = [row for row in rows if row.count("(") == 4]
+    assert rows[: len(metrics)] == metrics
+    return (
+        int(about.split()[0]),
+        {row.split()[0]: re.findall(r"(\S+) \([\d.]+ to [\d.]+\)", row) for row in metrics},
+        [row for row in rows[len(metrics) :] if not row.startswith("power of the whitening map")],
+    )
+
+
+def table(output: str, title: str) -> dict[str, dict[str, str]]:
+    """The cells of the table of that title, by metric and row."""
+    [found] = [block for block in output.split("\n\n") if block.startswith(title)]
+    header, *rows = found.splitlines()
+    names = header[54:].split()
+    return {name: {row[:54].rstrip(): row[54:].split()[at] for row in rows} for at, name in enumerate(names)}
 
 
 @pytest.fixture
-def ranked(tiny_encoder: TorchEncoder) -> tuple[list[Incident], IncidentState]:
+def ranked(tiny_encoder: TorchEncoder) -> tuple[list[Query], IncidentState]:
     """Five queries and a state in which their incidents come at the ranks 1, 2, 4, 1 and 5.
 
     The scalar product of query q and the mean of incident i is what PRODUCTS says, and all means are equally long: the
     cosines of a query are in the same order.
     """
-    queries = [incident(number, title) for number, title in enumerate(TITLES, start=1)]
+    queries = [Query(number, title) for number, title in enumerate(TITLES, start=1)]
     vectors = np.stack([vector(tiny_encoder, title) for title in TITLES]).astype(np.float64)
     # dual[i] @ vectors[q] = 1 where i = q, else 0.
     dual = np.linalg.pinv(vectors).T
@@ -79,14 +114,14 @@ PRODUCTS = [
 
 
 def test_scores_are_the_shares_of_known_ranks(
-    ranked: tuple[list[Incident], IncidentState], tiny_encoder: TorchEncoder
+    ranked: tuple[list[Query], IncidentState], tiny_encoder: TorchEncoder
 ) -> None:
     queries, state = ranked
     # Ranks 1, 2, 4, 1, 5.
-    found = measured(queries, tiny_encoder, state, ["cosine"])["cosine"]
+    found = measured(queries, tiny_encoder, state)["cosine"]
     assert found.queries == 5
-    assert found.recall == {1: 2 / 5, 3: 3 / 5, 10: 1.0}
-    assert found.mean_reciprocal_rank == pytest.approx((1 + 1 / 2 + 1 / 4 + 1 + 1 / 5) / 5)
+    assert shares(found) == {1: 2 / 5, 3: 3 / 5, 10: 1.0}
+    assert found.mean_reciprocal_rank.value == pytest.approx((1 + 1 / 2 + 1 / 4 + 1 + 1 / 5) / 5)
 
 
 def test_every_metric_is_scored_by_its_own_ranks(tiny_encoder: TorchEncoder) -> None:
@@ -102,10 +137,9 @@ def test_every_metric_is_scored_by_its_own_ranks(tiny_encoder: TorchEncoder) -> 
         means=np.stack([query + 0.1 * across, 0.1 * query]),
         titles=["", ""],
     )
-    assert measured([incident(1, TITLES[0])], tiny_encoder, state, ["cosine", "centered"]) == {
-        "cosine": Scores(queries=1, recall={1: 0.0, 3: 1.0, 10: 1.0}, mean_reciprocal_rank=0.5),
-        "centered": Scores(queries=1, recall={1: 1.0, 3: 1.0, 10: 1.0}, mean_reciprocal_rank=1.0),
-    }
+    found = measured([Query(1, TITLES[0])], tiny_encoder, state)
+    assert shares(found["cosine"]) == {1: 0.0, 3: 1.0, 10: 1.0}
+    assert shares(found["centered"]) == {1: 1.0, 3: 1.0, 10: 1.0}
 
 
 def write_incidents(path: Path, titles: list[str]) -> Path:
@@ -127,24 +161,19 @@ def test_the_command_prints_a_table(
     ).save(tmp_path / "state.pt")
     incidents = write_incidents(tmp_path / "incidents.csv", TITLES)
     assert main([str(incidents), "--model", str(tiny_model_dir), "--state", str(tmp_path / "state.pt")]) == 0
-    ranks, no_match = capsys.readouterr().out.split("\n\n")
-    assert ranks.splitlines() == [
-        "metric    queries  first 1   first 3   first 10  mean 1/rank",
-        "cosine    2        0.000     1.000     1.000     0.500",
-        "centered  2        0.000     1.000     1.000     0.500",
-    ]
-    header, *rows = no_match.splitlines()
-    assert header.split() == ["AUC", "of", "the", "best", "similarity", "cosine", "centered"]
-    assert [row[:52].rstrip() for row in rows] == [
-        "queries, 42 unrelated news",
-        "queries, all 73 unrelated texts",
-        "without their incident, 42 unrelated news",
-        "without their incident, all 73 unrelated texts",
-        "queries, the same without their incident",
-    ]
+    output = capsys.readouterr().out
+    queries, metrics, notes = first_table(output)
+    assert (queries, notes) == (2, [])
+    assert metrics["cosine"] == metrics["centered"] == ["0.000", "1.000", "1.000", "0.500"]
     # Each query equals the vector of the other's incident, so the best similarity is 1, also without its own. No other
     # text comes so near. By `centered`, texts are compared with two opposite directions.
-    assert [row[52:].split()[0] for row in rows] == ["1.000", "1.000", "1.000", "1.000", "0.500"]
+    assert table(output, "AUC of the largest score")["cosine"] == {
+        "queries, 42 unrelated news": "1.000",
+        "without their incident, 42 unrelated news": "1.000",
+        "queries, all 73 unrelated texts": "1.000",
+        "without their incident, all 73 unrelated texts": "1.000",
+        "queries, the same without their incident": "0.500",
+    }
 
 
 def build(folder: Path, model_dir: Path, mode: str, precision: str = "float32") -> tuple[Path, Path]:
@@ -159,7 +188,7 @@ def build(folder: Path, model_dir: Path, mode: str, precision: str = "float32") 
 @pytest.mark.parametrize("options", [[], ["--engine", "torch"], ["--engine", "torch", "--precision", "bfloat16"]])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    ("mode", "query"),
+    ("mode", "task"),
     [
         ("title", "title"),
         ("title-and-description", "title"),
@@ -169,7 +198,7 @@ def build(folder: Path, model_dir: Path, mode: str, precision: str = "float32") 
 )
 def test_a_state_that_holds_the_queries_themselves_measures_nothing(
     mode: str,
-    query: str,
+    task: str,
     precision: str,
     options: list[str],
     tiny_model_dir: Path,
@@ -178,7 +207,7 @@ def test_a_state_that_holds_the_queries_themselves_measures_nothing(
 ) -> None:
     incidents, state = build(tmp_path, tiny_model_dir, mode, precision)
     capsys.readouterr()
-    arguments = [str(incidents), "--model", str(tiny_model_dir), "--state", str(state), "--query", query]
+    arguments = [str(incidents), "--model", str(tiny_model_dir), "--state", str(state), "--task", task]
     assert main([*arguments, *options]) == 1
     output = capsys.readouterr()
     assert output.out == ""
@@ -188,20 +217,21 @@ def test_a_state_that_holds_the_queries_themselves_measures_nothing(
     )
 
 
-@pytest.mark.parametrize(("mode", "query"), [("title", "description"), ("description", "title")])
+@pytest.mark.parametrize(("mode", "task"), [("title", "description"), ("description", "title")])
 def test_a_state_of_other_texts_is_measured_with_every_query(
-    mode: str, query: str, tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    mode: str, task: str, tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     incidents, state = build(tmp_path, tiny_model_dir, mode)
     capsys.readouterr()
-    arguments = [str(incidents), "--model", str(tiny_model_dir), "--state", str(state), "--query", query]
+    arguments = [str(incidents), "--model", str(tiny_model_dir), "--state", str(state), "--task", task]
     assert main(arguments) == 0
-    _, *rows = capsys.readouterr().out.partition("\n\n")[0].splitlines()
-    assert [row.split()[:2] for row in rows] == [["cosine", "5"], ["centered", "5"]]
+    queries, metrics, notes = first_table(capsys.readouterr().out)
+    assert (queries, notes) == (5, [])
+    assert {"cosine", "centered"} <= set(metrics)
 
 
 def test_queries_whose_own_text_the_state_holds_are_left_out_and_counted(
-    ranked: tuple[list[Incident], IncidentState],
+    ranked: tuple[list[Query], IncidentState],
     tiny_model_dir: Path,
     tiny_encoder: TorchEncoder,
     tmp_path: Path,
@@ -216,9 +246,9 @@ def test_queries_whose_own_text_the_state_holds_are_left_out_and_counted(
     made.save(tmp_path / "state.pt")
     incidents = write_incidents(tmp_path / "incidents.csv", [*TITLES, "Not in the state"])
     assert main([str(incidents), "--model", str(tiny_model_dir), "--state", str(tmp_path / "state.pt")]) == 0
-    _, cosine, _, last, several = capsys.readouterr().out.partition("\n\n")[0].splitlines()
+    queries, _, [last, several] = first_table(capsys.readouterr().out)
     assert several.startswith("1 incidents have several reports: ")
-    assert cosine.split()[1] == "4"
+    assert queries == 4
     assert last == "1 queries left out: the state holds their own text."
 
 
@@ -244,7 +274,7 @@ def test_a_bad_row_is_reported_once(
 
 
 def test_a_reduced_precision_is_compared_with_float32(
-    ranked: tuple[list[Incident], IncidentState],
+    ranked: tuple[list[Query], IncidentState],
     tiny_model_dir: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -260,19 +290,19 @@ def test_a_reduced_precision_is_compared_with_float32(
 
 
 def test_agreement_counts_first_incidents_and_the_smallest_cosine(
-    ranked: tuple[list[Incident], IncidentState], tiny_encoder: TorchEncoder
+    ranked: tuple[list[Query], IncidentState], tiny_encoder: TorchEncoder
 ) -> None:
     ranking = Ranking(ranked[1])
-    vectors = encode(TITLES, tiny_encoder, "queries")
+    vectors = [vector(tiny_encoder, title) for title in TITLES]
     first, second = unit(vectors[0]), unit(vectors[1])
-    assert agreement(vectors, vectors, ranking)[0] == 1.0
-    assert agreement(vectors, vectors, ranking)[1] == pytest.approx(1.0, abs=1e-6)
+    assert agreement(vectors, vectors, ranking).first == 1.0
+    assert agreement(vectors, vectors, ranking).cosine == pytest.approx(1.0, abs=1e-6)
     # By the table of products, queries 1 and 2 have the same first incident; so only the cosine tells them apart.
-    same, cosine = agreement([vectors[1]], [vectors[0]], ranking)
-    assert same == 1.0
-    assert cosine == pytest.approx(float(first @ second), abs=1e-6)
+    found = agreement([vectors[1]], [vectors[0]], ranking)
+    assert found.first == 1.0
+    assert found.cosine == pytest.approx(float(first @ second), abs=1e-6)
     # Query 4 has another one than query 1.
-    assert agreement([vectors[0], vectors[3]], [vectors[0], vectors[0]], ranking)[0] == 0.5
+    assert agreement([vectors[0], vectors[3]], [vectors[0], vectors[0]], ranking).first == 0.5
 
 
 def test_a_precision_that_the_engine_lacks_exits_with_2(tmp_path: Path, tiny_model_dir: Path) -> None:
@@ -283,7 +313,7 @@ def test_a_precision_that_the_engine_lacks_exits_with_2(tmp_path: Path, tiny_mod
 
 
 def test_descriptions_can_be_asked_for(
-    ranked: tuple[list[Incident], IncidentState],
+    ranked: tuple[list[Query], IncidentState],
     tiny_model_dir: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -292,19 +322,18 @@ def test_descriptions_can_be_asked_for(
     ranked[1].save(tmp_path / "state.pt")
     incidents = write_incidents(tmp_path / "incidents.csv", TITLES)
     arguments = [str(incidents), "--model", str(tiny_model_dir), "--state", str(tmp_path / "state.pt")]
-    assert main([*arguments, "--query", "description"]) == 0
-    _, *rows = capsys.readouterr().out.partition("\n\n")[0].splitlines()
+    assert main([*arguments, "--task", "description"]) == 0
+    queries, metrics, _ = first_table(capsys.readouterr().out)
     # (1 + 1/2 + 1/3 + 1/4 + 1/5) / 5 = 0.45667
-    assert [row.split() for row in rows] == [
-        [metric, "5", "0.200", "0.600", "1.000", "0.457"] for metric in ("cosine", "centered")
-    ]
+    assert queries == 5
+    assert metrics["cosine"] == metrics["centered"] == ["0.200", "0.600", "1.000", "0.457"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("broken", ["another model", "no model", "no state", "a broken state", "no incidents"])
 def test_what_can_not_be_evaluated_is_told_in_one_line(
     broken: str,
-    ranked: tuple[list[Incident], IncidentState],
+    ranked: tuple[list[Query], IncidentState],
     tiny_model_dir: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -349,18 +378,18 @@ def test_queries_are_cut_where_the_texts_of_the_state_were(
 
 @pytest.mark.parametrize("name", ["incidents.CSV", "incidents"])
 def test_a_table_is_known_by_its_content(
-    name: str, ranked: tuple[list[Incident], IncidentState], tiny_model_dir: Path, tmp_path: Path
+    name: str, ranked: tuple[list[Query], IncidentState], tiny_model_dir: Path, tmp_path: Path
 ) -> None:
     ranked[1].save(tmp_path / "state.pt")
     incidents = write_incidents(tmp_path / name, TITLES)
     assert main([str(incidents), "--model", str(tiny_model_dir), "--state", str(tmp_path / "state.pt")]) == 0
 
 
-def test_a_source_that_is_no_table_exits_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_source_that_is_missing_exits_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
-        main([str(tmp_path)])
+        main([str(tmp_path / "none.csv")])
     assert exit_.value.code == 2
-    assert "isn't a" in capsys.readouterr().err
+    assert "there is no file or folder" in capsys.readouterr().err
 
 
 def test_without_a_state_the_other_column_makes_one_in_memory(
@@ -374,21 +403,22 @@ def test_without_a_state_the_other_column_makes_one_in_memory(
     arguments = [str(incidents), "--model", str(tiny_model_dir), "--cache", str(tmp_path / "cache")]
     assert main(arguments) == 0
     output = capsys.readouterr()
-    _, cosine, _, note = output.out.partition("\n\n")[0].splitlines()
+    queries, metrics, notes = first_table(output.out)
     # No query but the third finds its own; those of the others' titles come first. The rest is below.
     vectors = np.stack([vector(tiny_encoder, title) for title in TITLES]).astype(np.float64)
     means = np.stack([vector(tiny_encoder, text) for text in texts]).astype(np.float64)
     cosines = vectors @ means.T / np.linalg.norm(vectors, axis=1)[:, None] / np.linalg.norm(means, axis=1)
     ranks = [1 + int((row > row[place]).sum()) for place, row in enumerate(cosines)]
     expected = [f"{np.mean([rank <= limit for rank in ranks]):.3f}" for limit in (1, 3, 10)]
-    assert cosine.split() == ["cosine", "5", *expected, f"{np.mean([1 / rank for rank in ranks]):.3f}"]
+    assert queries == 5
+    assert metrics["cosine"] == [*expected, f"{np.mean([1 / rank for rank in ranks]):.3f}"]
     assert expected[0] == "0.200"
-    assert note == "1 queries repeat their incident's text."
+    assert notes == ["1 queries repeat their incident's text."]
     assert output.err.count("line 8: ") == 1  # The bad row is reported once.
     # Of the first and the third query, one repeats its incident's text.
     assert main([*arguments, "--queries", "2"]) == 0
-    _, cosine, _, note = capsys.readouterr().out.partition("\n\n")[0].splitlines()
-    assert (cosine.split()[1], note) == ("2", "1 queries repeat their incident's text.")
+    queries, _, notes = first_table(capsys.readouterr().out)
+    assert (queries, notes) == (2, ["1 queries repeat their incident's text."])
     # The vectors were kept: nothing is computed again.
     assert main(arguments) == 0
     again = capsys.readouterr()
@@ -403,13 +433,17 @@ def test_descriptions_find_titles_the_other_way(
     incidents = tmp_path / "incidents.csv"
     incidents.write_text("incident_id,title,description\n1,A car hit a man,A car hit a man\n2,,Only this\n")
     arguments = [str(incidents), "--model", str(tiny_model_dir), "--cache", str(tmp_path / "cache")]
-    assert main([*arguments, "--query", "description"]) == 0
+    assert main([*arguments, "--task", "description"]) == 0
     output = capsys.readouterr()
-    _, cosine, _, note = output.out.partition("\n\n")[0].splitlines()
-    assert cosine.split()[:3] == ["cosine", "1", "1.000"]
-    assert note == "1 queries repeat their incident's text."
+    queries, metrics, notes = first_table(output.out)
+    assert (queries, metrics["cosine"][0]) == (1, "1.000")
+    assert notes == ["1 queries repeat their incident's text."]
     # With its only incident removed, a state can't say anything.
-    assert output.out.splitlines()[-1].split()[-2:] == ["nan", "nan"]
+    for title, row in (
+        ("AUC of the largest score", "queries, the same without their incident"),
+        ("false alarms", "queries without their incident"),
+    ):
+        assert table(output.out, title)["cosine"][row] == "-"
 
 
 def test_a_query_keeps_its_own_prefix_and_the_state_gets_the_reports(
@@ -426,16 +460,16 @@ def test_a_query_keeps_its_own_prefix_and_the_state_gets_the_reports(
     )
     arguments = [str(incidents), "--model", str(model_dir), "--cache", str(tmp_path / "cache"), "--engine", "torch"]
     assert main(arguments) == 0
-    _, cosine, *_ = capsys.readouterr().out.splitlines()
+    _, metrics, _ = first_table(capsys.readouterr().out)
     queries = [unit(with_prefixes.encode(title).vector) for title in TITLES]
     reports = [unit(with_prefixes.for_reports().encode(title).vector) for title in TITLES]
     assert float(queries[0] @ reports[0]) < 0.9999
     ranks = [1 + sum(float(q @ other) > float(q @ reports[at]) for other in reports) for at, q in enumerate(queries)]
-    assert cosine.split()[-1] == f"{np.mean([1 / rank for rank in ranks]):.3f}"
+    assert metrics["cosine"][-1] == f"{np.mean([1 / rank for rank in ranks]):.3f}"
 
 
 def test_a_few_queries_in_long_texts(
-    ranked: tuple[list[Incident], IncidentState],
+    ranked: tuple[list[Query], IncidentState],
     tiny_model_dir: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -452,16 +486,227 @@ def test_a_few_queries_in_long_texts(
     ):
         assert main([*arguments, "--queries", "3", *options]) == 0
         printed[" ".join(options)] = capsys.readouterr().out
-        assert printed[" ".join(options)].splitlines()[1].split()[1] == "3"
+        assert first_table(printed[" ".join(options)])[0] == 3
     assert printed["--surround 20"] == printed["--surround 20 --place start"]
     assert len(set(printed.values())) == 3
 
 
 @pytest.mark.parametrize(
     "options",
-    [["--place", "end"], ["--surround", "0"], ["--surround", "100001"], ["--queries", "-1"], ["--place", "top"]],
+    [
+        ["--place", "end"],
+        ["--surround", "0"],
+        ["--surround", "100001"],
+        ["--queries", "-1"],
+        ["--place", "top"],
+        ["--task", "report"],
+        ["--task", "pairs"],
+        ["--task", "texts"],
+        ["--words", "title,names"],
+        ["--texts", "there is no such file"],
+    ],
 )
 def test_options_that_can_not_be_used_exit_with_2(options: list[str], tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as exit_:
         main([str(write_incidents(tmp_path / "incidents.csv", TITLES)), *options])
     assert exit_.value.code == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--texts", str(SAMPLE_DIR / "incidents.csv")],
+        ["--state", "state.pt"],
+        [str(SAMPLE_DIR), "--task", "description"],
+        [str(SAMPLE_DIR), "--state", "state.pt"],
+        ["--texts", str(SAMPLE_DIR / "incidents.csv"), "--state", "state.pt", "--task", "title"],
+    ],
+)
+def test_sources_and_tasks_that_do_not_fit_exit_with_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+
+
+@pytest.mark.parametrize("task", ["first-sentence", "first-20-words"])
+def test_beginnings_of_descriptions_ask_for_titles(
+    task: str, tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The first sentence, and the first 20 words, are the incident's title. The rest is another's.
+    incidents = tmp_path / "incidents.csv"
+    titles = [f"{title} again and again and again and again in a town by the sea and lake" for title in TITLES]
+    first = [" ".join(title.split()[:20]) for title in titles]
+    rows = [f"{n},{title}.,{title}. {TITLES[n % 5]} yesterday.\n" for n, title in enumerate(first, start=1)]
+    incidents.write_text("incident_id,title,description\n" + "".join(rows))
+    arguments = [str(incidents), "--model", str(tiny_model_dir)]
+    assert main([*arguments, "--task", task]) == 0
+    queries, metrics, notes = first_table(capsys.readouterr().out)
+    repeated = 5 if task == "first-sentence" else sum(len(title.split()) == 20 for title in first)
+    assert queries == 5
+    assert notes == ([f"{repeated} queries repeat their incident's text."] if repeated else [])
+    if task == "first-sentence":
+        assert metrics["cosine"][0] == metrics["words"][0] == "1.000"
+    assert main([*arguments, "--task", "description"]) == 0
+    assert first_table(capsys.readouterr().out)[2] == []
+
+
+def dumped(path: Path, encoded: dict[str, list[float]]) -> Path:
+    """A snapshot with AIID's vectors: incident k has the reports 2k and 2k + 1. 1 is marked as like 2, and unlike 3."""
+    reports = [
+        a_report(number, text, embedding=embedding(vector, form_hash(text)))
+        for number, (text, vector) in enumerate(encoded.items(), start=2)
+    ]
+    incidents = [an_incident(number, [2 * number, 2 * number + 1]) for number in range(1, len(reports) // 2 + 1)]
+    incidents[0] |= {"editor_similar_incidents": [2], "editor_dissimilar_incidents": [3]}
+    return Snapshot(incidents, reports).write(path / NAME)
+
+
+def test_the_original_models_reports_are_measured_without_a_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Both reports of an incident are near each other, but for the last incident's, which are nearer to others.
+    random = np.random.default_rng(3)
+    vectors = np.repeat(random.normal(size=(20, 768)), 2, axis=0) + 0.1 * random.normal(size=(40, 768))
+    vectors[-1], vectors[-2] = vectors[0] + 0.01, vectors[2] + 0.01
+    texts = {f"Report {number} says it.": vector.tolist() for number, vector in enumerate(vectors)}
+    arguments = [str(dumped(tmp_path, texts)), "--model", str(tmp_path / "none")]
+    assert main([*arguments, "--task", "report", "--task", "pairs"]) == 0
+    reports, pairs = capsys.readouterr().out.split("Task pairs\n")
+    queries, metrics, notes = first_table(reports.removeprefix("Task report\n"))
+    assert queries == 40
+    assert metrics["cosine"][0] == "0.950"
+    assert notes == ["Without a model, no unrelated text was asked."]
+    assert pairs.splitlines()[0] == "1 similar and 1 dissimilar pairs; 1 incidents have both."
+    # There are enough reports to fit to.
+    assert FEWEST <= 32
+    assert "first match" in table(reports, "calibration error")["hybrid"]
+    # Other texts have no vector.
+    assert main([*arguments, "--task", "title"]) == 1
+    assert "need a model" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="session")
+def sample_json(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], Path]:
+    """The figures of the sample with a tiny model, and the folder of the plots."""
+    folder = tmp_path_factory.mktemp("sample")
+    with pytest.MonkeyPatch.context() as patch:
+        written: list[str] = []
+        patch.setattr("builtins.print", lambda text="", **_: written.append(text))
+        options = ["--json", "--plots", str(folder / "plots"), "--cache", str(folder / "cache"), "--queries", "60"]
+        tasks = ["--task", "report", "--task", "title"]
+        assert main([str(SAMPLE_DIR), "--model", str(tiny_model_dir), *tasks, *options]) == 0
+    return json.loads("".join(written)), folder / "plots"
+
+
+@pytest.mark.slow
+def test_json_has_all_figures_of_each_task(sample_json: tuple[dict[str, object], Path]) -> None:
+    found: Any = sample_json[0]
+    assert list(found) == ["report", "title"]
+    for content in found.values():
+        assert set(content["metrics"]) == {"cosine", "centered", "whitened", "hybrid", "words"}
+        assert len(content["powers"]) == FOLDS
+        for metric, each in content["metrics"].items():
+            assert set(each["ranks"]["recall"]) == {"1", "3", "10"}
+            assert 0 <= each["ranks"]["recall"]["1"]["low"] <= each["ranks"]["recall"]["1"]["value"]
+            assert set(each["auc"]) >= {"queries, all 73 unrelated texts", "queries, the same without their incident"}
+            if metric == "words":
+                assert each["calibration_error"] is None
+                assert each["verdicts"] == {}
+            else:
+                assert 0 <= each["calibration_error"] <= 1
+                assert sum(each["verdicts"]["all unrelated"].values()) == pytest.approx(1)
+    assert found["report"]["metrics"]["cosine"]["ranks"]["queries"] == 60
+
+
+@pytest.mark.slow
+def test_plots_are_written_for_each_task(sample_json: tuple[dict[str, object], Path]) -> None:
+    assert sorted(path.name for path in sample_json[1].iterdir()) == [
+        f"{task}-{name}.png" for task in ("report", "title") for name in ("length", "reliability", "scores")
+    ]
+
+
+@pytest.mark.slow
+def test_the_fields_of_the_word_index_can_be_chosen(
+    tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = []
+    for words in ("title,description", "reports"):
+        options = ["--words", words, "--cache", str(tmp_path / "cache"), "--queries", "40"]
+        assert main([str(SAMPLE_DIR), "--model", str(tiny_model_dir), *options]) == 0
+        found.append(first_table(capsys.readouterr().out)[1])
+    assert found[0]["cosine"] == found[1]["cosine"]
+    assert float(found[0]["words"][0]) > float(found[1]["words"][0])
+
+
+def own_texts(path: Path) -> Path:
+    path.write_text(
+        "text,incident_id\n"
+        f"{TITLES[0]},1\n"  # the state's own
+        "A man was run over by a car,1\n"
+        "A plane came down,4\n"
+        "Not in the state,77\n"
+        "A cake with cherries,\n"
+    )
+    return path
+
+
+def test_a_users_own_texts_are_asked_of_a_state(
+    tiny_model_dir: Path, tiny_encoder: TorchEncoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    IncidentState(
+        incident_ids=np.arange(1, 6),
+        report_counts=np.ones(5, dtype=np.int64),
+        means=np.stack([vector(tiny_encoder, title) for title in TITLES]),
+        titles=TITLES,
+        model_fingerprint=tiny_encoder.fingerprint,
+    ).save(tmp_path / "state.pt")
+    arguments = ["--model", str(tiny_model_dir), "--texts", str(own_texts(tmp_path / "own.csv"))]
+    assert main([*arguments, "--state", str(tmp_path / "state.pt")]) == 0
+    output = capsys.readouterr().out
+    queries, metrics, notes = first_table(output)
+    # The state is asked as it is: it has neither a whitening map nor words.
+    assert (queries, set(metrics)) == (2, {"cosine", "centered"})
+    assert notes == [
+        "1 queries left out: the state doesn't have their incident.",
+        "1 queries left out: the state holds their own text.",
+    ]
+    assert "queries, all 74 unrelated texts" in output
+
+
+def test_a_users_own_texts_are_asked_of_a_state_made_in_memory(
+    tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    incidents = write_incidents(tmp_path / "incidents.csv", TITLES)
+    own = own_texts(tmp_path / "own.csv")
+    assert main([str(incidents), "--model", str(tiny_model_dir), "--texts", str(own)]) == 0
+    queries, metrics, notes = first_table(capsys.readouterr().out)
+    assert (queries, set(metrics)) == (2, {"cosine", "centered", "whitened", "hybrid", "words"})
+    assert notes == [
+        "1 queries left out: the state doesn't have their incident.",
+        "1 queries left out: the state holds their own text.",
+    ]
+    own.write_text("text,incident_id\nNot in the state,77\n")
+    assert main([str(incidents), "--model", str(tiny_model_dir), "--texts", str(own)]) == 1
+    assert "the state has none of the incidents" in capsys.readouterr().err
+
+
+def test_a_title_is_taken_out_of_the_states_word_index(
+    tiny_model_dir: Path, tiny_encoder: TorchEncoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # All titles have a word in common, and all descriptions are alike. Without its own title, an incident has none of
+    # the query's words.
+    titles = [f"robot {name}" for name in ("one", "two", "three")]
+    incidents = write_incidents(tmp_path / "incidents.csv", titles)
+    for words_from, first in (("title,description", "0.000"), ("description", "1.000"), ("reports", None)):
+        documents = [f"{title}\nAbout it." if "title" in words_from else "About it." for title in titles]
+        dataclasses.replace(
+            state_of_texts(tiny_encoder, dict(enumerate(TITLES[:3], start=1))),
+            options={"words": words_from},
+            fit=Fit(words=WordIndex.of(documents)),
+        ).save(tmp_path / "state.pt")
+        assert main([str(incidents), "--model", str(tiny_model_dir), "--state", str(tmp_path / "state.pt")]) == 0
+        _, metrics, notes = first_table(capsys.readouterr().out)
+        # Nobody knows which of the reports' texts a query is in.
+        assert metrics.get("words", [None])[0] == first
+        assert ["it isn't asked" in note for note in notes] == ([True] if first is None else [])

@@ -12,7 +12,7 @@ computed by an encoder. `VectorsFrom` is the choice between them:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,7 +26,6 @@ from similarity.refresh.fitting import FEWEST, fitted
 from similarity.refresh.questions import (
     DEFAULT_WORDS_FROM,
     Documents,
-    Kind,
     Known,
     Question,
     ReportQuestions,
@@ -64,14 +63,14 @@ class Built:
         blank       left out too, because the prepared text is blank, e.g. only emoji once transliterated
     without: numbers of the reports without a vector, ascending, each once.
     left_out: ids of incidents without any vector.
-    questions: number of texts that the ranking and the confidence were fitted to, by kind.
+    questions: the texts that the ranking and the confidence were fitted to.
     """
 
     state: IncidentState
     reports: Counter[str]
     without: tuple[int, ...]
     left_out: tuple[int, ...]
-    questions: Counter[Kind]
+    questions: Sequence[Question]
 
 
 @dataclass(frozen=True)
@@ -117,12 +116,14 @@ def build_state(
     max_tokens: int,
     computer: Computer | None = None,
     words_from: Sequence[WordsFrom] = DEFAULT_WORDS_FROM,
+    told: Callable[[Known], object] = lambda _: None,
 ) -> Built:
     """The state of `database`.
 
     vectors: "computed" and "auto" need a computer. responses: as `database` was read; the state says it.
     max_tokens: the limit of this state, see `token_limit`. The computer's encoder must have it.
     words_from: the parts of an incident in the word index.
+    told: gets each incident of the state, with the vectors of its reports.
     Raises SourceError if no incident has a vector, and if the encoder isn't AIID's. Published vectors of another limit
     than AIID's need an encoder, because its tokenizer counts the tokens. Without one, it raises SourceError too.
     Raises TooManyTextsError before it computes the first text; ModelError and StoreError.
@@ -161,6 +162,7 @@ def build_state(
             known = _known(incident, given)
             if known:
                 reports.offer(known)
+                told(known)
                 kept.append(_Kept(incident, len(known.reports), known.mean))
             else:
                 left_out.append(incident.incident_id)
@@ -170,8 +172,9 @@ def build_state(
         raise SourceError(_NO_VECTORS if origins["without"] else _ALL_BLANK)
     options: dict[str, str] = {"vectors": vectors, "responses": responses, "words": ",".join(words_from)}
     state = _state(database, kept, options, max_tokens, computer)
-    state, asked = _fitted(state, kept, documents, reports.chosen(), computer)
-    return Built(state, origins, tuple(sorted(without)), tuple(left_out), asked)
+    questions = _questions(reports.chosen(), kept, documents, computer)
+    state = fitted(state, [documents.of(each.incident) for each in kept], questions)
+    return Built(state, origins, tuple(sorted(without)), tuple(left_out), questions)
 
 
 _ALL_BLANK = "no incident has a text: all texts are blank once they are prepared for the tokenizer."
@@ -215,21 +218,16 @@ def _known(incident: Incident, given: Sequence[tuple[str, Vector | None]]) -> Kn
     return Known(incident, reports, vectors, mean_of(vectors))
 
 
-def _fitted(
-    state: IncidentState,
-    incidents: Sequence[_Kept],
-    documents: Documents,
-    questions: list[Question],
-    computer: Computer | None,
-) -> tuple[IncidentState, Counter[Kind]]:
-    """The state with what can be fitted, and the number of questions by kind. questions: the reports'."""
-    titles = sum(has_title_to_ask(each.incident, documents.preparation) for each in incidents)
+def _questions(
+    reports: list[Question], kept: Sequence[_Kept], documents: Documents, computer: Computer | None
+) -> list[Question]:
+    """The reports to ask with, and titles too if their vectors can be computed."""
+    titles = sum(has_title_to_ask(each.incident, documents.preparation) for each in kept)
     # No vector is computed for questions too few to fit to.
-    if computer and len(questions) + titles >= FEWEST:
-        questions = as_queries(questions, computer)
-        questions += title_questions([(each.incident, each.mean) for each in incidents], documents, computer)
-    state = fitted(state, [documents.of(each.incident) for each in incidents], questions)
-    return state, Counter(each.kind for each in questions)
+    if not computer or len(reports) + titles < FEWEST:
+        return reports
+    asked = title_questions([(each.incident, each.mean) for each in kept], documents, computer)
+    return as_queries(reports, computer) + asked
 
 
 def _given(each: _Prepared, found: dict[str, Vector], computed: frozenset[str]) -> tuple[str, Vector | None]:

@@ -36,8 +36,13 @@ _ROUNDS, _SMALL_STEP = 100, 1e-9
 
 def fitted(state: IncidentState, documents: Sequence[str], questions: Sequence[Question]) -> IncidentState:
     """The state with all that can be fitted. documents: prepared, of each incident, for the word index."""
+    return fitted_to(questions, state, WordIndex.of(documents))
+
+
+def fitted_to(questions: Sequence[Question], state: IncidentState, words: WordIndex | None) -> IncidentState:
+    """The state with this word index, and all else fitted."""
     power = chosen_power(state.means, state.incident_ids, questions)
-    fit = Fit(whitening(state.means, power), power, WordIndex.of(documents))
+    fit = Fit(whitening(state.means, power), power, words)
     searchable = replace(state, fit=fit)
     return replace(state, fit=replace(fit, calibration=calibrate(Ranking(searchable), questions)))
 

@@ -130,7 +130,7 @@ class ReportQuestions:
 
 def has_title_to_ask(incident: Incident, preparation: TextPreparation) -> bool:
     """Whether the title isn't blank once it is prepared, and the incident has a text without it."""
-    return prepare(incident.title, preparation).strip() != "" and _own_text(incident) != ""
+    return prepare(incident.title, preparation).strip() != "" and _own_text(incident, preparation) != ""
 
 
 def title_questions(
@@ -151,8 +151,7 @@ def title_questions(
             break
         if not has_title_to_ask(incident, preparation):
             continue
-        title, own_text = prepare(incident.title, preparation), _own_text(incident)
-        own_text = own_text and prepare(own_text, preparation)
+        title, own_text = prepare(incident.title, preparation), _own_text(incident, preparation)
         if room is not None:
             room -= len(asked.missing([title])) + (len(computer.missing([own_text])) if own_text else 0)
             if room < 0:
@@ -194,15 +193,16 @@ def as_queries(questions: Sequence[Question], computer: Computer) -> list[Questi
     ]
 
 
-def _own_text(incident: Incident) -> str | None:
-    """The text that stands in for reports, without the title. None: the title isn't in it. "": nothing is left."""
+def _own_text(incident: Incident, preparation: TextPreparation) -> str | None:
+    """The prepared text that stands in for reports, without the title. None: the title isn't in it. "": it is blank."""
     [first, *others] = incident.reports
     if first.number is not None or others:
         return None
     described = stand_in(incident.description)
     if first.text == described:
         return None
-    return described if first.text == stand_in(incident.title, incident.description) else ""
+    own_text = prepare(described, preparation) if first.text == stand_in(incident.title, incident.description) else ""
+    return own_text if own_text.strip() else ""
 
 
 def _order(incident_id: int, text: str) -> str:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from evaluation.texts import Place, Surroundings, Unrelated, as_written, read_incidents, read_unrelated, spread
-from similarity.sources.database import Incident, Report
-from similarity.sources.problems import SourceError
+from evaluation.texts import Place, Query, Surroundings, Unrelated, read_incidents, read_own, read_unrelated, spread
+from similarity.sources.problems import Problems, SourceError
 
 PIECES = ["one two three", "four five", "six"]
 
 
-def queries(count: int) -> list[Incident]:
-    return [Incident(number, "", "", (Report(None, f"Q{number}"),)) for number in range(1, count + 1)]
+def queries(count: int) -> list[Query]:
+    return [Query(number, f"Q{number}", vector=np.ones(2, dtype=np.float32)) for number in range(1, count + 1)]
 
 
 @pytest.mark.parametrize(
@@ -38,12 +38,10 @@ def test_short_prose_begins_again() -> None:
 def test_the_prose_around_a_query_depends_on_its_incident_alone() -> None:
     around = Surroundings(PIECES, 4, "start")
     every, last = around.around_each(queries(3)), around.around_each(queries(3)[2:])
-    assert [each.texts for each in every] == [
-        ("Q1 four five six one",),
-        ("Q2 six one two three",),
-        ("Q3 one two three four",),
-    ]
-    assert last == every[2:]
+    assert [each.text for each in every] == ["Q1 four five six one", "Q2 six one two three", "Q3 one two three four"]
+    assert [each.text for each in last] == [every[2].text]
+    # The vector was that of another text.
+    assert [each.vector for each in every] == [None, None, None]
 
 
 def test_prose_is_news_and_unrelated_texts_get_it_too() -> None:
@@ -58,7 +56,8 @@ def test_prose_is_news_and_unrelated_texts_get_it_too() -> None:
 
 def test_some_queries_are_taken_in_even_steps() -> None:
     assert [each.incident_id for each in spread(queries(10), 4)] == [1, 3, 6, 8]
-    assert spread(queries(3), 3) == spread(queries(3), 5) == spread(queries(3), None) == queries(3)
+    three = queries(3)
+    assert spread(three, 3) == spread(three, 5) == spread(three, None) == three
 
 
 def test_texts_are_taken_as_they_are_written(tmp_path: Path) -> None:
@@ -68,13 +67,28 @@ def test_texts_are_taken_as_they_are_written(tmp_path: Path) -> None:
     )
     built = read_incidents(path, "description")
     assert [each.texts for each in built] == [("It fell.",), ("It hit.",), ("It lied.",)]
-    assert [each.texts for each in as_written(path, "description", built)] == [
-        ("It fell",),
-        ("It hit.",),
-        ("It lied.",),
+    assert [each.description for each in built] == ["It fell", "It hit.", "It lied."]
+    titles = read_incidents(path, "title", quiet=True)
+    assert [each.title for each in titles] == ["A robot", "A car", "A bank!"]
+
+
+def test_a_users_own_texts_have_an_incident_or_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text('text,incident_id,language\n A car ,7,\n"Ein Kuchen, süß",,de\nA robot,x,\n ,3,\nA plane,3,en\n')
+    found, unrelated = read_own(path, Problems())
+    assert [(each.incident_id, each.text, each.language) for each in found] == [(7, "A car", ""), (3, "A plane", "en")]
+    assert unrelated == [Unrelated("yours", "de", "Ein Kuchen, süß")]
+    assert capsys.readouterr().err.splitlines() == [
+        "own.csv, line 4: incident_id isn't a whole number above 0; skipped",
+        "own.csv, line 5: text is blank; skipped",
     ]
-    titles = as_written(path, "title", read_incidents(path, "title", quiet=True))
-    assert [each.texts for each in titles] == [("A robot",), ("A car",), ("A bank!",)]
+
+
+def test_a_users_own_table_needs_both_columns(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text("text,language\nA car,en\n")
+    with pytest.raises(SourceError, match="incident_id"):
+        read_own(path, Problems())
 
 
 def test_the_sample_has_texts_of_each_kind() -> None:
