@@ -8,8 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from similarity.incidents.confidence import MISSED, Confidence
 from similarity.incidents.fit import Fit
@@ -19,7 +17,7 @@ from similarity.incidents.state import IncidentState
 from similarity.incidents.whitening import DEFAULT_POWER, POWERS, whitening
 from similarity.incidents.words import WordIndex
 from similarity.refresh import fitting
-from similarity.refresh.fitting import FEWEST, asked, calibrate, chosen_power, fitted, folds, weights_of
+from similarity.refresh.fitting import FEWEST, asked, calibrate, chosen_power, fitted, weights_of
 from similarity.refresh.questions import Kind, Question
 from similarity.vectors import Vector
 
@@ -328,23 +326,3 @@ def test_a_state_gets_all_that_can_be_fitted() -> None:
     nobody_asks = fitted(plain, documents, [])
     assert (nobody_asks.fit.power, dict(nobody_asks.fit.calibration)) == (DEFAULT_POWER, {})
     assert nobody_asks.fit.words is not None
-
-
-@given(st.lists(st.integers(1, 10**6), min_size=1, max_size=60), st.integers(2, 7))
-def test_folds_share_no_incident_and_measure_every_question_once(ids: list[int], count: int) -> None:
-    zeros = np.zeros(HIDDEN)
-    questions = [question(each, zeros, zeros) for each in ids]
-    measured: list[int] = []
-    found = list(folds(questions, count))
-    assert len(found) == count
-    for fit, measure in found:
-        assert sorted([*fit, *measure]) == list(range(len(ids)))
-        assert not {ids[place] for place in fit} & {ids[place] for place in measure}
-        measured += measure
-    assert sorted(measured) == list(range(len(ids)))
-
-
-def test_folds_are_about_equally_large() -> None:
-    zeros = np.zeros(HIDDEN)
-    sizes = [len(measure) for _, measure in folds([question(number, zeros, zeros) for number in range(1, 1001)], 5)]
-    assert min(sizes) > 150
