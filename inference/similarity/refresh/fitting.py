@@ -32,6 +32,9 @@ LATER = 9
 # The weight of the sum of squares of the standardised weights. It keeps them small where few questions tell little.
 _RIDGE = 1.0
 _ROUNDS, _SMALL_STEP = 100, 1e-9
+# Equal scores differ by less, because they are computed in float32. A feature that differs by less tells nothing, and
+# would get a weight so large that every real difference made a confidence of 0 or 1.
+_ROUNDING = 1e-6
 
 
 def fitted(state: IncidentState, documents: Sequence[str], questions: Sequence[Question]) -> IncidentState:
@@ -150,7 +153,7 @@ def _logistic_regression(
     Newton's method with a ridge (le Cessie and van Houwelingen 1992). The features are standardised for it.
     """
     mean, spread = features.mean(axis=0), features.std(axis=0)
-    spread = np.where(spread > 1e-12, spread, 1.0)
+    spread = np.where(spread > _ROUNDING, spread, 1.0)
     rows = np.column_stack([(features - mean) / spread, np.ones(len(features))])
     ridge = _RIDGE * np.eye(rows.shape[1])
     ridge[-1, -1] = 1e-6  # The constant is free, but for where all rows are right, or none.

@@ -81,6 +81,14 @@ def test_a_feature_that_is_always_the_same_gets_no_weight() -> None:
     assert constant == pytest.approx(math.log(10 / 30), rel=1e-6)
 
 
+def test_a_feature_that_differs_by_rounding_alone_gets_no_great_weight() -> None:
+    # BM25 of the same words: by the index, in float32, and by hand.
+    right = np.repeat([1.0, 0.0], 20)
+    noise = np.where(right, float(np.float32(0.7)), 0.7)[:, None]
+    [weight, _] = fitting._logistic_regression(noise, right, np.ones(40))
+    assert abs(weight) < 1
+
+
 @pytest.mark.parametrize("right", [0.0, 1.0])
 def test_where_all_are_right_or_none_the_numbers_stay_finite(right: float) -> None:
     features = np.random.default_rng(0).standard_normal((50, 3))
