@@ -32,6 +32,8 @@ LATER = 9
 # The weight of the sum of squares of the standardised weights. It keeps them small where few questions tell little.
 _RIDGE = 1.0
 _ROUNDS, _SMALL_STEP = 100, 1e-9
+# Cosines of equal means differ by less, in ways that depend on the processor and the number of threads.
+_SAME_COSINE = 1e-5
 # Equal scores differ by less, because they are computed in float32. A feature that differs by less tells nothing, and
 # would get a weight so large that every real difference made a confidence of 0 or 1.
 _ROUNDING = 1e-6
@@ -67,7 +69,7 @@ def chosen_power(means: Vector, incident_ids: NDArray[np.int64], questions: Sequ
         found = queries @ unit(index.moved(means, "whitened")).T  # (questions, incidents)
         right = np.vecdot(queries, unit(index.moved(own, "whitened")))  # (questions,)
         found[np.arange(len(rows)), rows] = right
-        reciprocal = 1 / (1 + (found > right[:, None]).sum(axis=1))
+        reciprocal = 1 / (1 + (found > right[:, None] + _SAME_COSINE).sum(axis=1))
         figure = float(weights @ reciprocal)
         if figure > best + 1e-9:  # Other processors round in other ways.
             best, best_power = figure, power

@@ -136,6 +136,16 @@ def test_where_the_small_directions_mislead_the_map_leaves_them_small() -> None:
     assert chosen_power(means, np.arange(1, 61), questions) == 0
 
 
+def test_incidents_with_equal_means_do_not_make_the_power_a_matter_of_rounding() -> None:
+    choose = np.random.default_rng(0)
+    # Each mean twice, as of two incidents with the same report. Each question finds these two first by any power.
+    means = np.repeat(choose.standard_normal((100, 384)), 2, axis=0).astype(np.float32)
+    for digits in range(5):
+        vectors = means + choose.standard_normal(means.shape) * 10.0**-digits / 10
+        questions = [question(row + 1, vector, means[row]) for row, vector in enumerate(vectors)]
+        assert chosen_power(means, np.arange(200) + 1, questions) == 0.0
+
+
 def test_of_equal_powers_the_smallest_is_chosen() -> None:
     means, questions = stretched([1] * HIDDEN, [0] * HIDDEN)
     assert chosen_power(means, np.arange(1, 61), questions) == 0
