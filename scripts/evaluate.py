@@ -194,6 +194,8 @@ def evaluate(args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any], li
     Raises NothingToMeasureError, SourceError, ModelError, StateError, StoreError, and OSError for a plot.
     """
     unrelated = read_unrelated()
+    if args.plots:
+        args.plots.mkdir(parents=True, exist_ok=True)  # An evaluation takes long, so it begins with what may fail.
     evaluation = Evaluation(args)
     for name in args.tasks:
         if name == "pairs":

@@ -16,11 +16,12 @@ from similarity.answer import Answer, Facts, Health, Ranked
 from similarity.encoder.legibility import length_warnings, script_warnings
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.text_encoder import Encoding, TextEncoder
-from similarity.encoder.tokens import prepared
+from similarity.encoder.tokens import prepared, prepared_beginning
 from similarity.errors import ModelError, RequestError, StateError, one_of
 from similarity.incidents.metrics import METRICS, VECTOR_METRICS, Metric
 from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState, state_version
+from similarity.incidents.words import MOST_CHARS
 from similarity.once import Once
 from similarity.reloading import FromFiles
 from similarity.settings import Settings
@@ -147,7 +148,7 @@ class Service:
         _require_usable(ranking, metric)
         encoding = _encode(encoder, text)
         # The words of a text are those in its beginning.
-        beginning = next(prepared(text, encoder.text_preparation), "")
+        beginning = prepared_beginning(text, MOST_CHARS, encoder.text_preparation)
         found = _ranked(ranking, encoding.vector, num, metric, beginning)
         warnings = [*_warnings(encoder, encoding, text), *length_warnings(text), *found.warnings]
         of = found.facts

@@ -61,7 +61,7 @@ def _reports(snapshot: Snapshot) -> tuple[list[Query], list[str]]:
             elif not others:
                 alone += 1
             else:
-                own = Own(incident_id, mean_of(others), snapshot.documents.of(known.incident, without=report))
+                own = Own(incident_id, mean_of(others), snapshot.documents.of(known.incident, without=report.text))
                 queries.append(Query(incident_id, report.text, report.language or "en", own, vector))
     notes = [f"{alone} reports left out: their incident has no other text."] if alone else []
     if shared:

@@ -45,6 +45,8 @@ def same_words(first: str, second: str) -> bool:
 
 def known_to(state: IncidentState, queries: Sequence[Query]) -> list[Query]:
     """The queries whose incident the state has. Raises NothingToMeasureError."""
+    if not queries:
+        raise NothingToMeasureError("no text names an incident.")
     ids = set(state.incident_ids.tolist())
     if known := [query for query in queries if query.incident_id in ids]:
         return known

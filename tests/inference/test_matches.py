@@ -174,6 +174,15 @@ def test_megabytes_are_ranked_by_the_words_at_their_beginning(serve: Serve) -> N
     assert (short["msg"], short["incidents"][0]["incident_id"]) == (long["msg"], 4)
 
 
+def test_words_behind_much_that_is_dropped_count_too(serve: Serve) -> None:
+    serve(0.0)
+    text = "A chatbot learned to insult people"
+    plain, late = (
+        body_of("similar", {"text": each, "metric": "hybrid", "num": -1}) for each in (text, "🤖" * MOST_CHARS + text)
+    )
+    assert (late["msg"], late["incidents"][0]["incident_id"]) == (plain["msg"], 4)
+
+
 def test_a_vector_has_no_words(serve: Serve, deployed: Deployed, tiny_state: IncidentState) -> None:
     event = {"embed": tiny_state.means[0].tolist(), "metric": "hybrid"}
     message = 'Error! "metric" can\'t be "hybrid" here, because a vector has no words. Use {}.'

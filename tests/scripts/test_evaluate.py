@@ -620,6 +620,17 @@ def test_json_has_all_figures_of_each_task(sample_json: tuple[dict[str, object],
 
 
 @pytest.mark.slow
+def test_a_folder_that_can_not_be_made_is_told_before_anything_is_computed(
+    tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    incidents = write_incidents(tmp_path / "incidents.csv", TITLES)
+    cache = tmp_path / "no-cache-yet"
+    arguments = ["--model", str(tiny_model_dir), "--cache", str(cache), "--plots", str(incidents)]
+    assert main([str(incidents), *arguments]) == 1
+    assert capsys.readouterr().err.splitlines() == [f"evaluate: {incidents}: File exists"]
+    assert not cache.exists()
+
+
 def test_plots_are_written_for_each_task(sample_json: tuple[dict[str, object], Path]) -> None:
     assert sorted(path.name for path in sample_json[1].iterdir()) == [
         f"{task}-{name}.png" for task in ("report", "title") for name in ("length", "reliability", "scores")
@@ -686,6 +697,9 @@ def test_a_users_own_texts_are_asked_of_a_state_made_in_memory(
         "1 queries left out: the state doesn't have their incident.",
         "1 queries left out: the state holds their own text.",
     ]
+    own.write_text("text,incident_id\nAbout no incident,\n")
+    assert main([str(incidents), "--model", str(tiny_model_dir), "--texts", str(own)]) == 1
+    assert "nothing to measure: no text names an incident." in capsys.readouterr().err
     own.write_text("text,incident_id\nNot in the state,77\n")
     assert main([str(incidents), "--model", str(tiny_model_dir), "--texts", str(own)]) == 1
     assert "the state has none of the incidents" in capsys.readouterr().err

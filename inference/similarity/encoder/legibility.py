@@ -17,7 +17,7 @@ START = 20_000
 
 FOREIGN = "Most letters of the text are in a script that the model doesn't read. Its matches are often wrong."
 
-_WORD = re.compile(r"\w+(?:['’]\w+)*")  # noqa: RUF001  # both kinds of apostrophe
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")  # noqa: RUF001  # both kinds of apostrophe
 # How Unicode's names of letters begin, in scripts that are written without spaces.
 _SPACELESS = (
     *("CJK ", "IDEOGRAPHIC ", "HIRAGANA ", "KATAKANA ", "HALFWIDTH KATAKANA "),

@@ -75,6 +75,16 @@ def prepared(text: str, preparation: TextPreparation) -> Iterator[str]:
     return (prepare(text[start : start + _PIECE], preparation) for start in range(0, len(text), _PIECE))
 
 
+def prepared_beginning(text: str, length: int, preparation: TextPreparation) -> str:
+    """The first `length` characters of `prepare(text, preparation)`, which may stand far behind in `text`."""
+    found = ""
+    for piece in prepared(text, preparation):
+        found += piece
+        if len(found) >= length:
+            break
+    return found[:length]
+
+
 @dataclass(frozen=True)
 class Tokens:
     """A text as tokens.

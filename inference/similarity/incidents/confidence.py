@@ -31,6 +31,9 @@ LIKELY = 0.5
 # Of the texts that were fitted to and had their incident, this share is below `none_below`.
 MISSED = 0.02
 
+# A larger weight comes from a damaged file. The products of such weights may overflow, and their sum may be NaN.
+_LARGEST = 1e30
+
 
 def features(scores: Mapping[str, NDArray[np.float64]], metric: Metric) -> NDArray[np.float64]:
     """Scores (matches,), best match first -> (matches, 2 * scores): each score and its distance, as above."""
@@ -76,8 +79,10 @@ class Confidence:
         size = 2 * len(EVIDENCE[metric]) + 1
         if not all(isinstance(each, list) and len(each) == size for each in (first, later)):
             raise ValueError(f"the calibration of {metric} must have {size} numbers for the first match and for later")
-        if not all(type(each) is float and np.isfinite(each) for each in (*first, *later, none_below)):
-            raise ValueError(f"the calibration of {metric} must have finite numbers")
+        if not all(type(each) is float and abs(each) <= _LARGEST for each in (*first, *later)):  # NaN isn't
+            raise ValueError(f"the calibration of {metric} must have numbers from -{_LARGEST:g} to {_LARGEST:g}")
+        if type(none_below) is not float or not 0 <= none_below <= 1:
+            raise ValueError(f"the calibration of {metric} must have a none_below from 0 to 1")
         return cls(tuple(first), tuple(later), none_below)
 
 

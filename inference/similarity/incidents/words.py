@@ -111,13 +111,12 @@ class WordIndex:
 
     def scores(self, words: Sequence[str]) -> NDArray[np.float64]:
         """(incidents,): the sum of the weights of `words`, each of which counts once."""
-        found = np.zeros(self.incidents)
-        for word in dict.fromkeys(words):
-            number = self._number_of.get(word)
-            if number is not None:
-                entries = slice(self.starts[number], self.starts[number + 1])
-                found[self.rows[entries]] += self.weights[entries]  # A word has an incident once.
-        return found
+        numbers = [self._number_of[word] for word in dict.fromkeys(words) if word in self._number_of]
+        entries = [slice(self.starts[number], self.starts[number + 1]) for number in numbers]
+        # One sum for all words takes half the time of a sum for each.
+        rows = np.concatenate([self.rows[:0], *(self.rows[each] for each in entries)])
+        weights = np.concatenate([self.weights[:0], *(self.weights[each] for each in entries)])
+        return np.bincount(rows, weights, minlength=self.incidents).astype(np.float64)
 
     def score_of(self, document: str, words: Sequence[str]) -> float:
         """The score of another prepared document, as if it were an incident's. `scores` explains the words."""

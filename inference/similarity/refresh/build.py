@@ -147,7 +147,7 @@ def build_state(
     origins: Counter[str] = Counter()
     without: set[int] = set()
     documents = Documents(words_from, by)
-    reports = ReportQuestions(documents)
+    reports = ReportQuestions(documents, shared=_shared(database))
     for start in range(0, len(prepared), _AT_ONCE):
         some = slice(start, start + _AT_ONCE)
         found = computer.computed(_to_compute(prepared[some])) if computer else {}
@@ -207,6 +207,12 @@ def _is_of_limit(text: str, max_tokens: int, computer: Computer | None) -> bool:
 
 def _to_compute(prepared: Sequence[Sequence[_Prepared]]) -> list[str]:
     return [each.text for reports in prepared for each in reports if each.text and each.published is None]
+
+
+def _shared(database: Database) -> frozenset[str]:
+    """The texts that stand in several incidents."""
+    count = Counter(text for incident in database.incidents for text in set(incident.texts))
+    return frozenset(text for text, incidents in count.items() if incidents > 1)
 
 
 def _known(incident: Incident, given: Sequence[tuple[str, Vector | None]]) -> Known | None:

@@ -35,6 +35,11 @@ _AT_ONCE = 4096
 # The weight of the sum of squares of the standardised weights. It keeps them small where few questions tell little.
 _RIDGE = 1.0
 _ROUNDS, _SMALL_STEP = 100, 1e-9
+# Cosines of equal means differ by less, in ways that depend on the processor and the number of threads.
+_SAME_COSINE = 1e-5
+# Equal scores differ by less, because they are computed in float32. A feature that differs by less tells nothing, and
+# would get a weight so large that every real difference made a confidence of 0 or 1.
+_ROUNDING = 1e-6
 
 
 def fitted(state: IncidentState, documents: Sequence[str], questions: Sequence[Question]) -> IncidentState:
@@ -70,7 +75,7 @@ def chosen_power(means: Vector, incident_ids: NDArray[np.int64], questions: Sequ
             found = queries @ unit(index.moved(means[start : start + _AT_ONCE], "whitened")).T  # (questions, incidents)
             here = np.flatnonzero((rows >= start) & (rows < start + _AT_ONCE))
             found[here, rows[here] - start] = right[here]
-            better += (found > right[:, None]).sum(axis=1)
+            better += (found > right[:, None] + _SAME_COSINE).sum(axis=1)
         reciprocal = 1 / (1 + better)
         figure = float(weights @ reciprocal)
         if figure > best + 1e-9:  # Other processors round in other ways.
@@ -160,7 +165,7 @@ def _logistic_regression(
     Newton's method with a ridge (le Cessie and van Houwelingen 1992). The features are standardised for it.
     """
     mean, spread = features.mean(axis=0), features.std(axis=0)
-    spread = np.where(spread > 1e-12, spread, 1.0)
+    spread = np.where(spread > _ROUNDING, spread, 1.0)
     rows = np.column_stack([(features - mean) / spread, np.ones(len(features))])
     ridge = _RIDGE * np.eye(rows.shape[1])
     ridge[-1, -1] = 1e-6  # The constant is free, but for where all rows are right, or none.

@@ -81,8 +81,8 @@ class Documents:
     def __init__(self, words_from: Sequence[WordsFrom], preparation: TextPreparation) -> None:
         self._from, self.preparation = words_from, preparation
 
-    def of(self, incident: Incident, *, title: bool = True, without: Report | None = None) -> str:
-        """The incident's document, prepared; perhaps without its title or one of its reports."""
+    def of(self, incident: Incident, *, title: bool = True, without: str | None = None) -> str:
+        """The incident's document, prepared; perhaps without its title, or without the reports of a text."""
         parts = []
         if "title" in self._from and title:
             parts.append(incident.title)
@@ -90,34 +90,39 @@ class Documents:
             parts.append(incident.description)
         if "reports" in self._from:
             # A text that stands in for reports is title and description.
-            parts += [each.text for each in incident.reports if each.number is not None and each is not without]
+            parts += [each.text for each in incident.reports if each.number is not None and each.text != without]
         return prepare("\n".join(parts), self.preparation)
 
 
 class ReportQuestions:
-    """Chooses reports to ask, while a build has the vectors of some incidents at a time in memory."""
+    """Chooses reports to ask, while a build has the vectors of some incidents at a time in memory.
 
-    def __init__(self, documents: Documents, most: int = MOST) -> None:
-        self._documents, self._most = documents, most
+    shared: the texts that stand in several incidents. They don't ask, because each of their incidents would be right.
+    """
+
+    def __init__(self, documents: Documents, most: int = MOST, shared: frozenset[str] = frozenset()) -> None:
+        self._documents, self._most, self._shared = documents, most, shared
         self._chosen: list[tuple[tuple[int, str], Question]] = []
 
     def offer(self, known: Known) -> None:
-        """An incident with one report is passed over: without it, there would be no incident."""
-        if len(known.reports) < 2:
+        """An incident with one text is passed over: without it, there would be no incident.
+
+        Reports with the same text ask once, and are left out together.
+        """
+        place_of = {report.text: place for place, report in reversed(list(enumerate(known.reports)))}
+        if len(place_of) < 2:
             return
         incident_id = known.incident.incident_id
-        places = sorted(range(len(known.reports)), key=lambda place: _order(incident_id, known.reports[place].text))
+        places = [place for text, place in place_of.items() if text not in self._shared]
+        places.sort(key=lambda place: _order(incident_id, known.reports[place].text))
         # Every incident asks with one report before any asks with two.
         for turn, place in enumerate(places):
             report = known.reports[place]
             key = (turn, _order(incident_id, report.text))
             if len(self._chosen) >= self._most and key > self._chosen[-1][0]:
                 break
-            own = Own(
-                incident_id,
-                mean_of([*known.vectors[:place], *known.vectors[place + 1 :]]),
-                self._documents.of(known.incident, without=report),
-            )
+            others = [v for r, v in zip(known.reports, known.vectors, strict=True) if r.text != report.text]
+            own = Own(incident_id, mean_of(others), self._documents.of(known.incident, without=report.text))
             text = prepare(report.text, self._documents.preparation)
             question = Question("report", text, known.vectors[place], own, report.number, report.language)
             self._chosen.append((key, question))

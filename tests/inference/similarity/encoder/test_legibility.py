@@ -31,6 +31,7 @@ COPTIC = "ⲁⲃⲅ ⲇⲉⲍ ⲏⲑⲓ ⲕⲗⲙ ⲛⲝⲟ"
         ("A chatbot\n\tinsulted,its\u00a0users", 5),
         ("don't isn’t", 2),  # noqa: RUF001
         ("C-3PO 1999", 3),
+        ("___ a_b", 2),
         # A mark or an invisible joiner doesn't split a word, however it is written.
         ("Pokémon", 1),
         (unicodedata.normalize("NFD", "Pokémon résumé"), 2),

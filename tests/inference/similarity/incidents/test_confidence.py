@@ -82,6 +82,16 @@ def test_any_confidences_are_probabilities_that_never_rise(evidence: np.ndarray,
 
 
 @pytest.mark.parametrize("metric", METRICS)
+def test_the_largest_weights_that_are_read_give_no_nan(metric: Metric) -> None:
+    size = 2 * len(EVIDENCE[metric]) + 1
+    weights = [1e30 * (-1) ** place for place in range(size)]
+    found = Confidence.from_plain(metric, {"first": weights, "later": weights, "none_below": 0.0})
+    scores = {name: np.array([3e38, 0.0, -3e38]) for name in EVIDENCE[metric]}  # BM25 of float32 isn't larger.
+    with np.errstate(all="raise", under="ignore"):
+        assert np.isfinite(found.of(features(scores, metric))).all()
+
+
+@pytest.mark.parametrize("metric", METRICS)
 def test_a_calibration_is_the_same_when_read_again(metric: Metric) -> None:
     size = 2 * len(EVIDENCE[metric]) + 1
     given_ = Confidence(tuple(map(float, range(size))), (0.1,) * size, 0.03)
@@ -100,6 +110,9 @@ WRONG = {
     "a weight that is a truth": {**PLAIN, "first": [*[0.0] * 4, True]},
     "a weight that is NaN": {**PLAIN, "later": [*[0.0] * 4, math.nan]},
     "a weight that is infinite": {**PLAIN, "later": [*[0.0] * 4, math.inf]},
+    "a weight that is too large": {**PLAIN, "first": [*[0.0] * 4, -1e31]},
+    "a limit above 1": {**PLAIN, "none_below": 1.5},
+    "a limit below 0": {**PLAIN, "none_below": -0.5},
     "a limit that is NaN": {**PLAIN, "none_below": math.nan},
     "a limit that is None": {**PLAIN, "none_below": None},
 }

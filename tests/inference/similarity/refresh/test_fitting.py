@@ -79,6 +79,14 @@ def test_a_feature_that_is_always_the_same_gets_no_weight() -> None:
     assert constant == pytest.approx(math.log(10 / 30), rel=1e-6)
 
 
+def test_a_feature_that_differs_by_rounding_alone_gets_no_great_weight() -> None:
+    # BM25 of the same words: by the index, in float32, and by hand.
+    right = np.repeat([1.0, 0.0], 20)
+    noise = np.where(right, float(np.float32(0.7)), 0.7)[:, None]
+    [weight, _] = fitting._logistic_regression(noise, right, np.ones(40))
+    assert abs(weight) < 1
+
+
 @pytest.mark.parametrize("right", [0.0, 1.0])
 def test_where_all_are_right_or_none_the_numbers_stay_finite(right: float) -> None:
     features = np.random.default_rng(0).standard_normal((50, 3))
@@ -124,6 +132,16 @@ def test_where_the_largest_direction_misleads_the_map_makes_it_smaller() -> None
 def test_where_the_small_directions_mislead_the_map_leaves_them_small() -> None:
     means, questions = stretched([5, 5, 5, 0.5, 0.5, 0.5], [0.1, 0.1, 0.1, 1.5, 1.5, 1.5])
     assert chosen_power(means, np.arange(1, 61), questions) == 0
+
+
+def test_incidents_with_equal_means_do_not_make_the_power_a_matter_of_rounding() -> None:
+    choose = np.random.default_rng(0)
+    # Each mean twice, as of two incidents with the same report. Each question finds these two first by any power.
+    means = np.repeat(choose.standard_normal((100, 384)), 2, axis=0).astype(np.float32)
+    for digits in range(5):
+        vectors = means + choose.standard_normal(means.shape) * 10.0**-digits / 10
+        questions = [question(row + 1, vector, means[row]) for row, vector in enumerate(vectors)]
+        assert chosen_power(means, np.arange(200) + 1, questions) == 0.0
 
 
 def test_of_equal_powers_the_smallest_is_chosen() -> None:

@@ -90,6 +90,20 @@ def test_the_only_report_of_an_incident_does_not_ask() -> None:
     assert {each.incident_id for each in asked_of([known(1, "one"), known(2, "two", "three")])} == {2}
 
 
+def test_reports_with_the_same_text_ask_once_and_are_left_out_together() -> None:
+    documents = Documents(("reports",), "unidecode")
+    assert asked_of([known(1, "twin", "twin")]) == []
+    every = known(2, "twin", "other", "twin", "third")
+    by_text = {each.text: each for each in asked_of([every], documents)}
+    assert by_text.keys() == {"twin", "other", "third"}
+    twin, other = by_text["twin"].own, by_text["other"].own
+    np.testing.assert_allclose(twin.mean, mean_of([every.vectors[1], every.vectors[3]]))
+    assert twin.document == "other\nthird"
+    np.testing.assert_allclose(other.mean, mean_of([every.vectors[place] for place in (0, 2, 3)]))
+    assert other.document == "twin\ntwin\nthird"
+    assert by_text["twin"].number == every.reports[0].number
+
+
 def test_an_incident_asks_a_second_time_only_after_all_have_asked() -> None:
     every = [known(number, *(f"{number} {part}" for part in range(1 + number % 5))) for number in range(1, 41)]
     several = [each for each in every if len(each.reports) > 1]
@@ -157,12 +171,12 @@ def test_the_parts_of_an_option_are_in_the_usual_order(option: str | None, expec
         (("title",), "Uber", "", "Uber"),
         (("description",), "What", "What", "What"),
         (("title", "description"), "Uber\nWhat", "What", "Uber\nWhat"),
-        (("reports",), "one\ntwo\none", "one\ntwo\none", "two\none"),
+        (("reports",), "one\ntwo\none", "one\ntwo\none", "two"),
         (
             ("title", "description", "reports"),
             "Uber\nWhat\none\ntwo\none",
             "What\none\ntwo\none",
-            "Uber\nWhat\ntwo\none",
+            "Uber\nWhat\ntwo",
         ),
     ],
 )
@@ -174,7 +188,7 @@ def test_a_document_has_the_parts_of_an_incident(
     incident = Incident(7, "Über", "", reports, "What")
     assert documents.of(incident) == whole
     assert documents.of(incident, title=False) == without_title
-    assert documents.of(incident, without=reports[0]) == without_report
+    assert documents.of(incident, without=reports[0].text) == without_report
     assert Documents(parts, "none").of(incident) == whole.replace("Uber", "Über")
 
 
