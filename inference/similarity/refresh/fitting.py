@@ -8,7 +8,7 @@ there are of each.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -145,7 +145,27 @@ def _confidence(
 def _logistic_regression(
     features: NDArray[np.float64], right: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> tuple[float, ...]:
-    """A weight for each feature, and a constant. features: (rows, features). right, weights: (rows,).
+    """A weight for each feature, 0 or more, and a constant. features: (rows, features). right, weights: (rows,).
+
+    A feature that would get a negative weight is left out. With few questions, weights of related scores would have
+    opposite signs. Then a match with larger scores and distances than any that was fitted to would be less sure.
+    """
+    kept = list(range(features.shape[1]))
+    while True:
+        *found, constant = _ridge_regression(features[:, kept], right, weights)
+        if min(found, default=0.0) >= 0:
+            break
+        standardised = np.array(found) * features[:, kept].std(axis=0)
+        del kept[int(np.argmin(standardised))]
+    plain = np.zeros(features.shape[1])
+    plain[kept] = found
+    return (*plain.tolist(), constant)
+
+
+def _ridge_regression(
+    features: NDArray[np.float64], right: NDArray[np.float64], weights: NDArray[np.float64]
+) -> tuple[float, ...]:
+    """The same with weights of any sign.
 
     Newton's method with a ridge (le Cessie and van Houwelingen 1992). The features are standardised for it.
     """
@@ -172,13 +192,3 @@ def _quantile(values: NDArray[np.float64], weights: NDArray[np.float64], share: 
     order = np.argsort(values, kind="stable")
     below = np.cumsum(weights[order]) / weights.sum()
     return float(values[order[min(int(np.searchsorted(below, share)), len(values) - 1)]])
-
-
-def folds(questions: Sequence[Question], count: int) -> Iterator[tuple[list[int], list[int]]]:
-    """The places of questions to fit to and of those to measure with, `count` times. No incident is in both."""
-    fold_of = [each.incident_id * 2654435761 % 2**32 % count for each in questions]  # Knuth's multiplicative hash.
-    for fold in range(count):
-        yield (
-            [place for place, each in enumerate(fold_of) if each != fold],
-            [place for place, each in enumerate(fold_of) if each == fold],
-        )
