@@ -10,6 +10,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,6 @@ from similarity.incidents.fit import Fit
 from similarity.incidents.metrics import Metric
 from similarity.incidents.ranking import Index, Ranking
 from similarity.incidents.state import IncidentState
-from similarity.incidents.whitening import DEFAULT_POWER, whitening
 from similarity.incidents.words import WordIndex
 from similarity.settings import Engine, Precision
 from similarity.vectors import Vector
@@ -204,23 +204,24 @@ def _documents(number: int) -> list[str]:
 
 
 def _state(incidents: int) -> IncidentState:
-    """A state with random means (incidents, 768), titles as long as AIID's, dates, and all that can be fitted."""
+    """A state with random means (incidents, 768), titles as long as AIID's, and dates."""
     ids = np.arange(1, incidents + 1)
     titles = [f"Incident {incident_id}: a machine did what nobody had asked it to do" for incident_id in ids]
     dates = [f"20{day % 26:02}-{day % 12 + 1:02}-{day % 28 + 1:02}" for day in range(incidents)]
-    means, _ = _vectors(incidents)
-    calibration = {
-        metric: Confidence((1.0,) * (2 * len(scores) + 1), (1.0,) * (2 * len(scores) + 1), 0.1)
-        for metric, scores in EVIDENCE.items()
-    }
-    words = WordIndex.of(_documents(incidents))
-    fit = Fit(whitening(means, DEFAULT_POWER), DEFAULT_POWER, words, calibration)
-    return IncidentState(ids, np.ones_like(ids), means, titles, dates=dates, fit=fit)
+    return IncidentState(ids, np.ones_like(ids), _vectors(incidents)[0], titles, dates=dates)
+
+
+def _fit(metric: Metric, incidents: int) -> Fit:
+    """A calibration for the metric, and a word index if it needs one."""
+    weights = (1.0,) * (2 * len(EVIDENCE[metric]) + 1)
+    words = WordIndex.of(_documents(incidents)) if metric == "hybrid" else None
+    return Fit(words=words, calibration={metric: Confidence(weights, weights, 0.1)})
 
 
 def rank_by(metric: Metric, incidents: int) -> Answer:
     """num -> the ids of the first `num` incidents by `Ranking`, with their confidence, for a text of 60 words."""
-    ranking, vector, [text] = Ranking(_state(incidents)), _vectors(incidents)[1], _documents(1)
+    ranking = Ranking(replace(_state(incidents), fit=_fit(metric, incidents)))
+    vector, [text] = _vectors(incidents)[1], _documents(1)
     return lambda num: [match.incident_id for match in ranking.most_similar(vector, num, metric, text)]
 
 
@@ -286,10 +287,10 @@ def load_state_by_torch(path: Path) -> Answer:
 
 def query_first(path: Path) -> Answer:
     """metric -> the id of the incident most like the first one. Each request makes the metric's index anew."""
-    state, [text] = IncidentState.load(path), _documents(1)
+    state = IncidentState.load(path)
 
     def query(metric: Metric) -> int:
-        [best] = Ranking(state).most_similar(state.means[0], 1, metric, text)
+        [best] = Ranking(state).most_similar(state.means[0], 1, metric)
         return best.incident_id
 
     return query

@@ -53,10 +53,8 @@ def test_a_state_of_the_sample_has_all_that_can_be_fitted(
     np.testing.assert_allclose(fit.whitening, whitening(state.means, fit.power), rtol=1e-5, atol=1e-6)
     with (SAMPLE_DIR / "incidents.csv").open(encoding="utf-8", newline="") as file:
         rows = {int(row["incident_id"]): row for row in csv.DictReader(file)}
-    texts = [
-        prepare(f"{rows[each]['title']}\n{rows[each]['description']}", "unidecode")
-        for each in state.incident_ids.tolist()
-    ]
+    described_as = (f"{rows[each]['title']}\n{rows[each]['description']}" for each in state.incident_ids.tolist())
+    texts = [prepare(each, "unidecode") for each in described_as]
     assert fit.words is not None
     assert set(fit.words.words) == {word for text in texts for word in words_of(text)}
     assert Ranking(state).metrics == ("cosine", "centered", "whitened", "hybrid")
@@ -81,17 +79,8 @@ def test_builds_of_the_same_data_are_the_same_to_the_bit(
     assert same_bytes(again, first)
     anew = build(SAMPLE_DIR, out, tiny_model_dir, "--cache", str(tmp_path / "another cache"))
     assert same_bytes(anew, first)
-    command: Command = [
-        sys.executable,
-        SCRIPT,
-        SAMPLE_DIR,
-        "--model",
-        tiny_model_dir,
-        "--out",
-        out,
-        "--cache",
-        cache_dir,
-    ]
+    arguments: Command = [SAMPLE_DIR, "--model", tiny_model_dir, "--out", out, "--cache", cache_dir]
+    command = [sys.executable, SCRIPT, *arguments]
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONHASHSEED": "7"})
     assert same_bytes(IncidentState.load(out), first)
 

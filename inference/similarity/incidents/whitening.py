@@ -27,10 +27,8 @@ def whitening(means: Vector, power: float) -> Vector:
     """
     exact = means.astype(np.float64)
     exact -= exact.mean(axis=0)
-    largest = np.abs(exact).max(initial=0)
-    if power == 0 or largest == 0:
+    if power == 0 or not exact.any():
         return np.eye(means.shape[1], dtype=np.float32)
-    exact /= largest  # Squares of the largest numbers are too large.
     values, directions = np.linalg.eigh(exact.T @ exact)  # (hidden,), (hidden, hidden)
     factors = (np.maximum(values, 0) / values.max() + SHRINKAGE) ** -power
     found: Vector = ((directions * factors) @ directions.T).astype(np.float32)

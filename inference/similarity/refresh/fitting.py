@@ -29,6 +29,9 @@ FEWEST = 30
 # The later matches of an answer that are fitted to.
 LATER = 9
 
+# Incidents that are compared with all questions at a time.
+_AT_ONCE = 4096
+
 # The weight of the sum of squares of the standardised weights. It keeps them small where few questions tell little.
 _RIDGE = 1.0
 _ROUNDS, _SMALL_STEP = 100, 1e-9
@@ -61,10 +64,14 @@ def chosen_power(means: Vector, incident_ids: NDArray[np.int64], questions: Sequ
     for power in POWERS:
         index = Index(means, whitening(means, power))
         queries = unit(index.moved(asked, "whitened"))  # (questions, hidden)
-        found = queries @ unit(index.moved(means, "whitened")).T  # (questions, incidents)
         right = np.vecdot(queries, unit(index.moved(own, "whitened")))  # (questions,)
-        found[np.arange(len(rows)), rows] = right
-        reciprocal = 1 / (1 + (found > right[:, None]).sum(axis=1))
+        better = np.zeros(len(rows), dtype=np.int64)
+        for start in range(0, len(means), _AT_ONCE):
+            found = queries @ unit(index.moved(means[start : start + _AT_ONCE], "whitened")).T  # (questions, incidents)
+            here = np.flatnonzero((rows >= start) & (rows < start + _AT_ONCE))
+            found[here, rows[here] - start] = right[here]
+            better += (found > right[:, None]).sum(axis=1)
+        reciprocal = 1 / (1 + better)
         figure = float(weights @ reciprocal)
         if figure > best + 1e-9:  # Other processors round in other ways.
             best, best_power = figure, power
@@ -117,16 +124,19 @@ def calibrate(ranking: Ranking, questions: Sequence[Question]) -> Calibration:
     means, _ = _without(state.means, state.incident_ids, questions)
     fit = replace(state.fit, whitening=None if state.fit.whitening is None else whitening(means, state.fit.power))
     ranking = Ranking(replace(state, means=means, fit=fit))
-    every = [ranking.scores(each.vector, each.text, each.own) for each in questions]
-    removed = [scores.without(each.incident_id) for scores, each in zip(every, questions, strict=True)]
-    return {metric: _confidence(metric, questions, every, removed) for metric in ranking.metrics}
+    there: dict[Metric, list[Asked]] = {metric: [] for metric in ranking.metrics}
+    removed: dict[Metric, list[Asked]] = {metric: [] for metric in ranking.metrics}
+    for each in questions:
+        scores = ranking.scores(each.vector, each.text, each.own)
+        others = scores.without(each.incident_id)
+        for metric in ranking.metrics:
+            there[metric].append(asked(scores, each.incident_id, metric))
+            removed[metric].append(asked(others, each.incident_id, metric))
+    return {metric: _confidence(questions, there[metric], removed[metric]) for metric in ranking.metrics}
 
 
-def _confidence(
-    metric: Metric, questions: Sequence[Question], every: Sequence[Scores], removed: Sequence[Scores]
-) -> Confidence:
-    there = [asked(scores, each.incident_id, metric) for scores, each in zip(every, questions, strict=True)]
-    gone = [asked(scores, each.incident_id, metric) for scores, each in zip(removed, questions, strict=True)]
+def _confidence(questions: Sequence[Question], there: Sequence[Asked], gone: Sequence[Asked]) -> Confidence:
+    """there, gone: the matches with the questions' incidents and without them."""
     weights = np.tile(weights_of(questions), 2)  # (2 * questions,)
     both = [*there, *gone]
     first = _logistic_regression(

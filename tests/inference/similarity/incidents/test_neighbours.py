@@ -155,12 +155,11 @@ def test_whitened_neighbours_are_those_of_the_mapped_means() -> None:
     assert state.fit.whitening is not None
     mapped = (means.astype(np.float64) - means.astype(np.float64).mean(axis=0)) @ state.fit.whitening.astype(np.float64)
     found = {one: [match.incident_id for match in matches] for one, matches in neighbours(state, 5, "whitened")}
+
+    def nearest(of: np.ndarray, metric: VectorMetric) -> dict[int, list[int]]:
+        return {one: [other for other, _ in each] for one, each in of_every_pair(make_state(of), 5, metric).items()}
+
     # The mapped means have their center at zero.
-    assert found == {
-        one: [other for other, _ in each] for one, each in of_every_pair(make_state(mapped), 5, "cosine").items()
-    }
-    assert found != {
-        one: [other for other, _ in each] for one, each in of_every_pair(make_state(means), 5, "centered").items()
-    }
+    assert found == nearest(mapped, "cosine") != nearest(means, "centered")
     with pytest.raises(ValueError, match="has no whitening map"):
         list(neighbours(make_state(means), 5, "whitened"))

@@ -370,9 +370,15 @@ def test_queries_do_not_go_to_other_processes(prefixed: TorchEncoder) -> None:
 # In a build.
 
 
-def many(incidents: int = FEWEST, *, title: str = "Title") -> Database:
+def many(incidents: int = FEWEST, *, reports: bool = True) -> Database:
+    """Each incident has two reports, or none but its title and description."""
     every = [
-        titled(number, f"{title} {number}", f"Description of {number}", f"one {number}", f"two {number}")
+        titled(
+            number,
+            f"Title {number}",
+            f"Description of {number}",
+            *([f"one {number}", f"two {number}"] if reports else []),
+        )
         for number in range(1, incidents + 1)
     ]
     return Database(tuple(every), {}, frozenset(), SNAPSHOT)
@@ -418,16 +424,26 @@ def test_a_limit_never_stops_a_build_because_of_titles(tiny_encoder: TorchEncode
         assert by.done == 23
 
 
+@pytest.mark.parametrize(
+    ("data", "asked", "computed"),
+    [
+        # 60 reports, the same as queries, and 30 titles.
+        (many(), Counter(report=60, title=30), 150),
+        # 30 texts that stand in, the same without their titles, and 30 titles.
+        (many(reports=False), Counter(title=30), 90),
+    ],
+    ids=["reports", "texts that stand in"],
+)
 def test_the_vectors_of_questions_are_kept_as_long_as_they_are_used(
-    prefixed: TorchEncoder, tmp_path: Path, encoded: list[str]
+    data: Database, asked: Counter[str], computed: int, prefixed: TorchEncoder, tmp_path: Path, encoded: list[str]
 ) -> None:
     path, first = tmp_path / "vectors.sqlite", date(2026, 1, 1)
     for days in (0, KEPT_FOR.days - 1, 2 * KEPT_FOR.days - 2, 3 * KEPT_FOR.days - 3):
         encoded.clear()
         with VectorStore(path, first + timedelta(days)) as store:
-            found = built(many(), Computer(prefixed, store))
-        assert kinds(found) == Counter(report=60, title=30)
-        assert len(encoded) == (0 if days else 150), "60 reports, the same as queries, and 30 titles"
+            found = built(data, Computer(prefixed, store))
+        assert kinds(found) == asked
+        assert len(encoded) == (0 if days else computed)
 
 
 def test_published_vectors_are_asked_without_a_model(tiny_encoder: TorchEncoder) -> None:
