@@ -48,7 +48,8 @@ def features(scores: Mapping[str, NDArray[np.float64]], metric: Metric) -> NDArr
 class Confidence:
     """The fitted numbers of a metric.
 
-    first, later: for the first match and for later: a weight for each feature, in their order, and a constant.
+    first, later: for the first match and for later: a weight for each feature, in their order, and a constant. Fitted
+        weights are 0 or more, so that a larger score or distance never makes a match less sure.
     none_below: a first match with less confidence means that no incident matches.
     """
 

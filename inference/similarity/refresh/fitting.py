@@ -160,7 +160,27 @@ def _confidence(questions: Sequence[Question], there: Sequence[Asked], gone: Seq
 def _logistic_regression(
     features: NDArray[np.float64], right: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> tuple[float, ...]:
-    """A weight for each feature, and a constant. features: (rows, features). right, weights: (rows,).
+    """A weight for each feature, 0 or more, and a constant. features: (rows, features). right, weights: (rows,).
+
+    A feature that would get a negative weight is left out. With few questions, weights of related scores would have
+    opposite signs. Then a match with larger scores and distances than any that was fitted to would be less sure.
+    """
+    kept = list(range(features.shape[1]))
+    while True:
+        *found, constant = _ridge_regression(features[:, kept], right, weights)
+        if min(found, default=0.0) >= 0:
+            break
+        standardised = np.array(found) * features[:, kept].std(axis=0)
+        del kept[int(np.argmin(standardised))]
+    plain = np.zeros(features.shape[1])
+    plain[kept] = found
+    return (*plain.tolist(), constant)
+
+
+def _ridge_regression(
+    features: NDArray[np.float64], right: NDArray[np.float64], weights: NDArray[np.float64]
+) -> tuple[float, ...]:
+    """The same with weights of any sign.
 
     Newton's method with a ridge (le Cessie and van Houwelingen 1992). The features are standardised for it.
     """

@@ -63,7 +63,7 @@ def test_the_regression_is_that_of_another_solver(seed: int) -> None:
     chance = 1 / (1 + np.exp(-(features[:, 0] + 50 * (features[:, 2] - 1))))
     right = (choose.random(200) < chance).astype(np.float64)
     weights = choose.uniform(0.2, 3, 200)
-    found = fitting._logistic_regression(features, right, weights)
+    found = fitting._ridge_regression(features, right, weights)
     assert found == pytest.approx(by_torch(features, right, weights), rel=1e-4, abs=1e-4)
     assert all(type(each) is float for each in found)
 
@@ -100,6 +100,29 @@ def test_features_that_part_right_from_wrong_get_finite_weights() -> None:
     weight, constant = fitting._logistic_regression(features, (features[:, 0] > 0).astype(np.float64), np.ones(60))
     assert weight > 3
     assert abs(constant) < 0.1
+
+
+def test_a_feature_with_a_negative_weight_is_left_out() -> None:
+    choose = np.random.default_rng(0)
+    size = choose.standard_normal(300)
+    near, other = size + 0.5 * choose.standard_normal(300), choose.standard_normal(300)
+    features = np.column_stack([size, 9 * near, 5 * other])
+    right = (choose.random(300) < 1 / (1 + np.exp(-(3 * features[:, 0] - features[:, 1] / 9)))).astype(np.float64)
+    weights = choose.uniform(0.2, 3, 300)
+    assert fitting._ridge_regression(features, right, weights)[1] < 0
+    first, second, third, constant = fitting._logistic_regression(features, right, weights)
+    assert (first > 0, second, third >= 0) == (True, 0, True)
+    kept = [0, 2] if third else [0]
+    expected = by_torch(features[:, kept], right, weights)
+    assert [each for each in (first, third) if each] + [constant] == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def test_where_larger_features_are_less_often_right_only_the_constant_is_left() -> None:
+    features = np.repeat([[1.0], [0.0]], 50, axis=0)
+    right = np.repeat([0.0, 1.0, 0.0], [40, 40, 20])
+    weight, constant = fitting._logistic_regression(features, right, np.ones(100))
+    assert weight == 0
+    assert constant == pytest.approx(math.log(40 / 60), rel=1e-6)
 
 
 # The weights of questions.
@@ -277,6 +300,15 @@ def test_the_confidence_holds_for_incidents_that_were_not_fitted_to(metric: Metr
     assert abs(found[sure].mean() - right[sure].mean()) < 0.08
     assert abs(found[unsure].mean() - right[unsure].mean()) < 0.08
     assert right[sure].mean() > right[unsure].mean() + 0.3
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("metric", METRICS)
+def test_no_larger_score_or_distance_makes_a_match_less_sure(metric: Metric, seed: int) -> None:
+    means, documents, questions = some_data(40, seed)
+    calibration = calibrated(means, documents, questions).fit.calibration[metric]
+    assert min(*calibration.first[:-1], *calibration.later[:-1]) >= 0
+    assert max(calibration.first[:-1]) > 0
 
 
 def test_later_matches_are_fitted_to_later_matches() -> None:
