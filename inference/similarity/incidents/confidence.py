@@ -2,7 +2,8 @@
 
 It is a logistic function of a match's scores, and of their distances to the runner-up's (for the first match) or to
 the first match's (for later ones). `similarity.refresh.fitting` fits the weights to texts whose incidents are known.
-Half of these were asked of a state without their incident. So 0.5 means: of such matches, half are right.
+Half of these were asked of a state without their incident. So 0.5 means: of such matches, half are right. No weight is
+negative: a larger score or distance never makes a match less sure.
 """
 
 from __future__ import annotations

@@ -129,10 +129,10 @@ def _confidence(
     gone = [asked(scores, each.incident_id, metric) for scores, each in zip(removed, questions, strict=True)]
     weights = np.tile(weights_of(questions), 2)  # (2 * questions,)
     both = [*there, *gone]
-    first = _logistic_regression(
+    first = _growing_regression(
         np.stack([each.evidence[0] for each in both]), np.array([each.right[0] for each in both]), weights
     )
-    later = _logistic_regression(
+    later = _growing_regression(
         np.concatenate([each.evidence[1:] for each in both]),
         np.concatenate([each.right[1:] for each in both]),
         np.repeat(weights, [len(each.right) - 1 for each in both]),
@@ -140,6 +140,26 @@ def _confidence(
     found = Confidence(first, later, 0.0)
     confidences = np.array([found.of(each.evidence[:1])[0] for each in there])
     return replace(found, none_below=_quantile(confidences, weights_of(questions), MISSED))
+
+
+def _growing_regression(
+    features: NDArray[np.float64], right: NDArray[np.float64], weights: NDArray[np.float64]
+) -> tuple[float, ...]:
+    """`_logistic_regression` without negative weights, so that a larger score or distance never makes a match less sure.
+
+    Some features say nearly the same. Their weights may have opposite signs, which misleads for texts unlike those that
+    were fitted to. The feature with the most negative standardised weight is left out, until no weight is negative.
+    """
+    kept = np.arange(features.shape[1])
+    while True:
+        *plain, constant = _logistic_regression(features[:, kept], right, weights)
+        standardised = np.array(plain) * features[:, kept].std(axis=0)
+        if not (standardised < 0).any():
+            break
+        kept = np.delete(kept, standardised.argmin())
+    found = np.zeros(features.shape[1])
+    found[kept] = plain
+    return (*found.tolist(), constant)
 
 
 def _logistic_regression(

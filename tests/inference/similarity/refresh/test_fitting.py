@@ -70,6 +70,28 @@ def test_the_regression_is_that_of_another_solver(seed: int) -> None:
     assert all(type(each) is float for each in found)
 
 
+def test_a_feature_that_would_lower_the_confidence_is_left_out() -> None:
+    choose = np.random.default_rng(0)
+    score = choose.standard_normal(400)
+    # The second says nearly the same as the first. The third speaks against a match.
+    features = np.column_stack([score, score + choose.normal(0, 0.3, 400), choose.standard_normal(400)])
+    chance = 1 / (1 + np.exp(-(3 * features[:, 0] - 2 * features[:, 1] - features[:, 2])))
+    right, weights = (choose.random(400) < chance).astype(np.float64), np.ones(400)
+    free = fitting._logistic_regression(features, right, weights)
+    assert free[1] < 0
+    assert free[2] < 0
+    first, second, third, constant = fitting._growing_regression(features, right, weights)
+    assert (second, third) == (0, 0)
+    assert [first, constant] == pytest.approx(fitting._logistic_regression(features[:, :1], right, weights))
+    assert first > 0
+
+
+def test_where_every_feature_would_lower_the_confidence_it_is_always_the_same() -> None:
+    features = np.repeat([[0.0], [1.0]], 20, axis=0)
+    right = np.repeat([1.0, 0.0], [20, 20])
+    assert fitting._growing_regression(features, right, np.ones(40)) == pytest.approx((0, 0), abs=1e-6)
+
+
 def test_a_feature_that_is_always_the_same_gets_no_weight() -> None:
     features = np.column_stack([np.full(40, 0.1), np.zeros(40)])
     right, weights = np.repeat([1.0, 0.0], [10, 30]), np.repeat([3.0, 1.0], [10, 30])
@@ -261,6 +283,14 @@ def test_the_confidence_holds_for_incidents_that_were_not_fitted_to(metric: Metr
     assert abs(found[sure].mean() - right[sure].mean()) < 0.08
     assert abs(found[unsure].mean() - right[unsure].mean()) < 0.08
     assert right[sure].mean() > right[unsure].mean() + 0.3
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_larger_score_or_distance_never_makes_a_match_less_sure(metric: Metric) -> None:
+    """With so few questions, the plain regression gives some weights the wrong sign."""
+    confidence = calibrated(*some_data(40)).fit.calibration[metric]
+    assert min(*confidence.first[:-1], *confidence.later[:-1]) >= 0
+    assert max(confidence.first[:-1]) > 0
 
 
 def test_later_matches_are_fitted_to_later_matches() -> None:
