@@ -145,7 +145,7 @@ def _confidence(
 def _growing_regression(
     features: NDArray[np.float64], right: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> tuple[float, ...]:
-    """`_logistic_regression` without negative weights, so that a larger score or distance never makes a match less sure.
+    """`_logistic_regression` without negative weights: a larger score or distance never makes a match less sure.
 
     Some features say nearly the same. Their weights may have opposite signs, which misleads for texts unlike those that
     were fitted to. The feature with the most negative standardised weight is left out, until no weight is negative.
