@@ -206,7 +206,7 @@ def _ranked(
     verdict = ranking.verdict(matches, metric)
     facts = Facts(ranking_s=perf_counter() - start_s, state=ranking.version or None, match=verdict)
     given = "vector" if text is None else "text"
-    warnings = [f"No incident in the database is close to this {given}."] if verdict == "none" else []
+    warnings = [f"This {given} probably doesn't belong to any incident in the database."] if verdict == "none" else []
     return Answer(Ranked(matches if num else [], ranking.facts, verdict), warnings, facts)
 
 
