@@ -241,12 +241,13 @@ def _parser() -> argparse.ArgumentParser:
         "--words",
         type=words_option,
         default=DEFAULT_WORDS_FROM,
-        metavar="FIELDS",
-        help="fields in the word index of such a state, as for build_state.py (default title,description)",
+        metavar="PARTS",
+        help="parts of an incident in the word index of a snapshot's state, as for build_state.py "
+        "(default title,description)",
     )
     parser.add_argument("--queries", type=int, metavar="N", help="take N queries in even steps (default all)")
     parser.add_argument("--surround", type=int, metavar="N", help="put each query into N words of unrelated news")
-    parser.add_argument("--place", choices=get_args(Place), help="of the query in these words (default start)")
+    parser.add_argument("--place", choices=get_args(Place), help="where --surround puts the query (default start)")
     engines = tuple(PRECISIONS)
     parser.add_argument("--engine", choices=engines, default=DEFAULT_ENGINE, help="encodes the texts (default onnx)")
     parser.add_argument(

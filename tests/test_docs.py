@@ -258,8 +258,8 @@ SAID = {
     "the metric `hybrid`": {"embed": [1] * 32, "metric": "hybrid"},
     "the metric `hybrid`, and a state of an earlier version": {"text": "a", "metric": "hybrid"},
     "the metric `whitened`, and a state of an earlier version": {"text": "a", "metric": "whitened"},
-    "a text that no incident is close to": {"text": "A chatbot insulted its users"},
-    "a vector that no incident is close to": {"embed": [1] * 32},
+    "a text that belongs to no incident": {"text": "A chatbot insulted its users"},
+    "a vector that belongs to no incident": {"embed": [1] * 32},
 }
 
 
@@ -335,7 +335,7 @@ def test_the_warnings_are_those_of_the_table(
     }
     if request_ in in_words:
         found = in_words[request_].warnings()
-    elif request_.endswith("that no incident is close to"):
+    elif request_.endswith("that belongs to no incident"):
         fitted_state(tiny_state, -4.0).save(deployed.state_path)
         found = asked(route, request_)["body"]["warnings"]
     else:

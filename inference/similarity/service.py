@@ -207,7 +207,8 @@ def _ranked(
     verdict = ranking.verdict(matches, metric)
     facts = Facts(ranking_s=perf_counter() - start_s, state=ranking.version or None, match=verdict)
     given = "vector" if text is None else "text"
-    warnings = [f"No incident in the database is close to this {given}."] if verdict == "none" else []
+    none = f"No incident in the database is close enough: this {given} probably belongs to none of them."
+    warnings = [none] if verdict == "none" else []
     return Answer(Ranked(matches if num else [], ranking.facts, verdict), warnings, facts)
 
 

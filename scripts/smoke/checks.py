@@ -30,7 +30,9 @@ OTHER_ORIGIN = "https://another-site.invalid"
 
 NO_TEXT = "Error! Valid input text not provided!"
 BAD_NUM = 'Provided value for "num" invalid, using default of 3.'
-NO_MATCH = re.compile(r"No incident in the database is close to this (text|vector)\.")
+NO_MATCH = re.compile(
+    r"No incident in the database is close enough: this (text|vector) probably belongs to none of them\."
+)
 ZERO_NUM = 'Zero results requested with the "num" value of 0. Use value <0 for maximum possible.'
 
 # Two Lambdas may run on different processors.

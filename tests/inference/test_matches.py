@@ -34,7 +34,7 @@ EVENTS = Path(__file__).resolve().parent.parent / "events"
 TEXT = "A robot in a warehouse hurt workers"
 RUSSIAN = MANY_SCRIPTS[2]
 
-NO_MATCH = "No incident in the database is close to this {}."
+NO_MATCH = "No incident in the database is close enough: this {} probably belongs to none of them."
 FOREIGN = "Most letters of the text are in a script that the model doesn't read. Its matches are often wrong."
 ONE_WORD = "The text has only 1 word. Matches of texts with fewer than 5 words are often wrong."
 BY_TEXT = ("similar", "text_to_db_similar")
@@ -96,7 +96,7 @@ def test_match_is_there_without_incidents(module: str, serve: Serve, tiny_state:
     serve(-4.0)
     body = asked(module, tiny_state, num=0)
     assert (body["match"], body["incidents"]) == ("none", [])
-    assert "close to this" in body["warnings"][-1]
+    assert "probably belongs to none" in body["warnings"][-1]
 
 
 @pytest.mark.parametrize("module", [*BY_TEXT, "embed_to_db_similar"])
