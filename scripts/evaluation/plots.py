@@ -55,7 +55,9 @@ def _figure(columns: int, rows: int, width: float, height: float, title: str) ->
 def _scores(task: str, metrics: Mapping[Any, Plotted]) -> Figure:
     columns = min(len(metrics), 3)
     rows = -(-len(metrics) // columns)
-    figure = _figure(columns, rows, 4.4, 3.4, f"{task}: scores of right incidents, of others, and of unrelated texts")
+    figure = _figure(
+        columns, rows, 4.4, 3.4, f"Task {task}: scores of right incidents, of others, and of unrelated texts"
+    )
     for number, (name, each) in enumerate(metrics.items(), start=1):
         axes = figure.add_subplot(rows, columns, number)
         kinds = (
@@ -81,7 +83,7 @@ def _scores(task: str, metrics: Mapping[Any, Plotted]) -> Figure:
 
 
 def _length(task: str, metrics: Mapping[Any, Plotted]) -> Figure:
-    figure = _figure(1, 1, 8, 4.8, f"{task}: right incident first, by length of the text")
+    figure = _figure(1, 1, 8, 4.8, f"Task {task}: right incident first, by length of the text")
     axes = figure.add_subplot()
     names: list[str] = []
     for number, (metric, each) in enumerate(metrics.items()):
@@ -115,7 +117,7 @@ def _length(task: str, metrics: Mapping[Any, Plotted]) -> Figure:
 def _reliability(task: str, metrics: Mapping[Any, Plotted]) -> Figure:
     columns = min(len(metrics), 2)
     rows = -(-len(metrics) // columns)
-    figure = _figure(columns, rows, 4.6, 4.6, f"{task}: is the confidence right? (cross-validated)")
+    figure = _figure(columns, rows, 4.6, 4.6, f"Task {task}: is the confidence right? (cross-validated)")
     grid = figure.add_gridspec(2 * rows, columns, height_ratios=[3, 1] * rows)
     for number, (name, each) in enumerate(metrics.items()):
         row, column = divmod(number, columns)

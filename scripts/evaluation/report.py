@@ -78,12 +78,15 @@ def to_json(content: object) -> str:
     return json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
 
 
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
+
+
 def _ranks(metrics: Mapping[Any, MetricResult]) -> Iterator[str]:
     width = 24
     first = next(iter(metrics.values())).ranks
-    yield f"{first.queries} queries about {first.incidents} incidents; in parentheses: {COVERED:.0%} intervals".replace(
-        "%", " %"
-    )
+    asked = f"{_count(first.queries, 'query', 'queries')} about {_count(first.incidents, 'incident', 'incidents')}"
+    yield f"{asked}; in parentheses: {100 * COVERED:.0f} % intervals"
     header = "".join(f"{f'first {limit}':<{width}}" for limit in RANKS)
     yield f"{'metric':<{_CELL}}{header}mean 1/rank"
     for name, each in metrics.items():
@@ -98,7 +101,8 @@ def _groups(title: str, metrics: Mapping[Any, Mapping[str, Any]]) -> Iterator[st
         title,
         {
             metric: {
-                f"{name} ({names[name].queries} texts)": figures.recall[1].value for name, figures in by_group.items()
+                f"{name} ({_count(names[name].queries, 'text', 'texts')})": figures.recall[1].value
+                for name, figures in by_group.items()
             }
             for metric, by_group in metrics.items()
         },

@@ -489,6 +489,8 @@ def test_a_few_queries_in_long_texts(
         assert first_table(printed[" ".join(options)])[0] == 3
     assert printed["--surround 20"] == printed["--surround 20 --place start"]
     assert len(set(printed.values())) == 3
+    assert main([*arguments, "--queries", "1"]) == 0
+    assert capsys.readouterr().out.startswith("1 query about 1 incident; in parentheses: 95 % intervals\n")
 
 
 @pytest.mark.parametrize(
