@@ -49,6 +49,7 @@ def test_the_shelving_job_runs_every_day_and_the_refresh_job_as_often_as_asked_f
     assert schedules(other) == {(SHELVING, "rate(1 day)"), (REFRESH, "rate(6 hours)")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("hours", "rate"), [(1, "rate(1 hour)"), (168, "rate(7 days)"), (36, "rate(36 hours)")])
 def test_a_pause_is_a_rate_that_eventbridge_takes(hours: int, rate: str, tmp_path: Path) -> None:
     # "rate(1 hours)" would be refused.
@@ -121,6 +122,7 @@ def test_the_refresh_job_has_the_memory_of_the_stack(default: Synthesised, other
     assert other.functions()[REFRESH]["MemorySize"] == 3008
 
 
+@pytest.mark.slow
 def test_a_project_without_the_refresh_job_has_no_rule_for_it(tmp_path: Path) -> None:
     synthesised = synthesise(DEFAULT, tmp_path)
     (synthesised.handlers_dir / "jobs" / "refresh.py").unlink()

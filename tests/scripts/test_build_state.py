@@ -614,6 +614,7 @@ def test_a_folder_in_place_of_the_state_is_told_before_the_build(
     assert f"{out.parent} is a folder; --out is a file" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_what_can_not_be_printed_is_told_in_one_line(unbuffered: str, state_csv: Path, out: Path) -> None:

@@ -88,6 +88,7 @@ def test_builds_of_the_same_data_are_the_same_to_the_bit(
 # The word index.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["title,reports", "reports, title"])
 def test_the_parts_in_the_word_index_can_be_chosen(order: str, out: Path, tiny_model_dir: Path) -> None:
     state = build(SAMPLE_DIR, out, tiny_model_dir, "--words", order)
@@ -113,6 +114,7 @@ def test_other_parts_are_refused(
     assert f"must be some of title,description,reports, not {value!r}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "words", "asked"),
     [
@@ -155,6 +157,7 @@ def test_titles_give_vectors_of_others_words_and_no_confidence(
     assert [match.confidence for match in matches] == [None] * 3
 
 
+@pytest.mark.slow
 def test_a_state_keeps_its_fit_but_not_the_confidence_of_other_words(
     out: Path, tmp_path: Path, tiny_model_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

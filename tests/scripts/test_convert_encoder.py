@@ -452,6 +452,7 @@ def test_a_mean_is_that_of_the_tokens_in_the_pooling_window(mean: Mean) -> None:
             assert distance(vector, states[-2][0, :tokens].mean(dim=0)) > 1e-3, tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_cls_vector_of_every_kind_stays(kind: str, tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
@@ -488,6 +489,7 @@ def test_a_multilingual_bert_pads_as_its_tokenizer_does(tmp_path: Path) -> None:
     assert compared >= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["zip", "old"])
 @pytest.mark.parametrize("prefix", ["", "distilbert."])
 def test_a_pickled_distilbert_converts_alike(form: str, prefix: str, tmp_path: Path) -> None:
@@ -736,6 +738,7 @@ def test_figures_go_up_to_the_encoders_own_limits(
         assert [int(part.split()[-2]) for part in figures.split(",")] == lengths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "values",
     [

@@ -217,6 +217,7 @@ def test_a_state_that_holds_the_queries_themselves_measures_nothing(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "task"), [("title", "description"), ("description", "title")])
 def test_a_state_of_other_texts_is_measured_with_every_query(
     mode: str, task: str, tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -446,6 +447,7 @@ def test_descriptions_find_titles_the_other_way(
         assert table(output.out, title)["cosine"][row] == "-"
 
 
+@pytest.mark.slow
 def test_a_query_keeps_its_own_prefix_and_the_state_gets_the_reports(
     tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -468,6 +470,7 @@ def test_a_query_keeps_its_own_prefix_and_the_state_gets_the_reports(
     assert metrics["cosine"][-1] == f"{np.mean([1 / rank for rank in ranks]):.3f}"
 
 
+@pytest.mark.slow
 def test_a_few_queries_in_long_texts(
     ranked: tuple[list[Query], IncidentState],
     tiny_model_dir: Path,
@@ -531,6 +534,7 @@ def test_sources_and_tasks_that_do_not_fit_exit_with_2(arguments: list[str]) -> 
     assert exit_.value.code == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["first-sentence", "first-20-words"])
 def test_beginnings_of_descriptions_ask_for_titles(
     task: str, tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -564,6 +568,7 @@ def dumped(path: Path, encoded: dict[str, list[float]]) -> Path:
     return Snapshot(incidents, reports).write(path / NAME)
 
 
+@pytest.mark.slow
 def test_the_original_models_reports_are_measured_without_a_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -633,6 +638,7 @@ def test_a_folder_that_can_not_be_made_is_told_before_anything_is_computed(
     assert not cache.exists()
 
 
+@pytest.mark.slow
 def test_plots_are_written_for_each_task(sample_json: tuple[dict[str, object], Path]) -> None:
     assert sorted(path.name for path in sample_json[1].iterdir()) == [
         f"{task}-{name}.png" for task in ("report", "title") for name in ("length", "reliability", "scores")
@@ -707,6 +713,7 @@ def test_a_users_own_texts_are_asked_of_a_state_made_in_memory(
     assert "the state has none of the incidents" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_title_is_taken_out_of_the_states_word_index(
     tiny_model_dir: Path, tiny_encoder: TorchEncoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,6 +24,7 @@ def pixels(path: Path) -> np.ndarray:
     return found
 
 
+@pytest.mark.slow
 def test_a_task_has_three_plots(tmp_path: Path) -> None:
     words = replace(PLOTTED, bins=[])
     written = write_plots(tmp_path / "a" / "b", "title", {"cosine": PLOTTED, "hybrid": PLOTTED, "words": words})
@@ -40,6 +41,7 @@ def test_without_confidence_there_is_no_reliability(tmp_path: Path) -> None:
     assert [path.name for path in written] == ["report-scores.png", "report-length.png"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "changed"),
     [

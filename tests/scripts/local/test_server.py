@@ -508,6 +508,7 @@ def of_an_earlier_version(path: Path) -> None:
     replace(IncidentState.load(path), fit=Fit()).save(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [cut, of_an_earlier_version])
 def test_a_broken_or_old_state_of_the_sample_is_built_again(
     change: Callable[[Path], None], quick_start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -281,6 +281,7 @@ def test_the_command_builds_the_same_state_on_ray(ray: Any, tiny_model_dir: Path
     assert np.allclose(states["ray"].means, states["torch"].means, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_command_says_in_a_line_that_there_is_no_cluster(
     tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -43,6 +43,7 @@ def by_transformers(folder: Path, ids: list[int]) -> Vector:
     return reference(load_longformer(folder, pooler=True), torch.tensor(ids)).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", MANY_SCRIPTS)
 @pytest.mark.parametrize("engine", ["torch", "onnx"])
 def test_unprepared_texts_get_the_vector_of_their_own_script(text: str, engine: Engine, tmp_path: Path) -> None:
@@ -161,6 +162,7 @@ def test_the_identity_of_a_config_is_that_of_before_the_later_keys(tmp_path: Pat
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "values",
     [

@@ -94,6 +94,7 @@ def test_a_file_has_the_fields_that_the_module_docstring_names(tmp_path: Path) -
     assert content["calibration"]["cosine"] == {"first": [0.1] * 5, "later": [-2.5] * 5, "none_below": 0.02}
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.floats(-1e30, 1e30), min_size=5, max_size=5),
     st.lists(st.text(st.characters(exclude_categories=()), max_size=20), min_size=3, max_size=3),

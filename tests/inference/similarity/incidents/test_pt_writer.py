@@ -47,6 +47,7 @@ def native(content: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @given(st.dictionaries(STRINGS, ARRAYS | PLAIN, max_size=6))
 @settings(max_examples=200)
 def test_whatever_is_written_is_read_again_by_torch_and_by_our_reader(
@@ -66,6 +67,7 @@ def test_arrays_are_written_as_they_look_however_they_lie_in_memory(order: Any, 
     assert_same(as_arrays(torch.load(path, weights_only=True)), {"a": np.ascontiguousarray(array)})
 
 
+@pytest.mark.slow
 def test_large_arrays_and_many_strings_are_written(tmp_path: Path) -> None:
     content = {
         "means": np.random.default_rng(0).standard_normal((5000, 768)).astype(np.float32),

@@ -125,6 +125,7 @@ ORIGINS = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(ORIGINS)
 def test_whatever_a_state_may_say_is_read_again(tmp_path_factory: Any, origin: dict[str, Any]) -> None:
     path = tmp_path_factory.getbasetemp() / "any-origin.pt"

@@ -163,6 +163,7 @@ print(hashlib.sha256(b"|".join([" ".join(index.words).encode(), *content])).hexd
 """
 
 
+@pytest.mark.slow
 def test_processes_with_other_hashes_make_the_same_index() -> None:
     documents = [*DOCUMENTS, *sample_texts()]
     printed = set()

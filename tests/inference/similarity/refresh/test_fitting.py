@@ -261,6 +261,7 @@ def calibrated(means: Vector, documents: Sequence[str], questions: Sequence[Ques
     return IncidentState(state.incident_ids, state.report_counts, state.means, state.titles, fit=fit)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", METRICS)
 def test_on_average_matches_are_as_often_right_as_they_are_sure(metric: Metric) -> None:
     """In the weighted mean of all that was fitted to: both kinds count the same, with their incident and without."""
@@ -274,6 +275,7 @@ def test_on_average_matches_are_as_often_right_as_they_are_sure(metric: Metric) 
     assert found.mean() != pytest.approx(right.mean(), abs=1e-4), "the kinds must differ, or the weights don't show"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", METRICS)
 def test_as_few_true_questions_as_allowed_are_below_the_limit(metric: Metric) -> None:
     means, documents, questions = some_data()
@@ -290,6 +292,7 @@ def test_as_few_true_questions_as_allowed_are_below_the_limit(metric: Metric) ->
     assert weights[missed].sum() / weights.sum() <= MISSED + 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_confidence_holds_for_incidents_that_were_not_fitted_to(metric: Metric) -> None:
     means, documents, questions = some_data(600)

@@ -438,6 +438,7 @@ def test_a_limit_never_stops_a_build_because_of_titles(tiny_encoder: TorchEncode
         assert by.done == 23
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("data", "asked", "computed"),
     [

@@ -85,6 +85,7 @@ def test_the_next_run_goes_on_where_the_last_one_was(snapshot: Snapshot, host: H
     assert names(tmp_path) == [NAME]
 
 
+@pytest.mark.slow
 def test_tries_are_further_and_further_apart(snapshot: Snapshot, host: Host, tmp_path: Path) -> None:
     slept: list[float] = []
     host.refusals = [503] * 100
