@@ -23,8 +23,9 @@ from similarity.encoder.text_encoder import TextEncoder
 from similarity.incidents.confidence import EVIDENCE, Confidence
 from similarity.incidents.fit import Fit
 from similarity.incidents.metrics import Metric
-from similarity.incidents.ranking import Index, Ranking
+from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState
+from similarity.incidents.vector_index import Index
 from similarity.incidents.words import WordIndex
 from similarity.settings import Engine, Precision
 from similarity.vectors import Vector
@@ -226,7 +227,7 @@ def rank_by(metric: Metric, incidents: int) -> Answer:
 
 
 def rank_ours(incidents: int) -> Answer:
-    """num -> the ids of the first `num` incidents, by `similarity.incidents.ranking`."""
+    """num -> the ids of the first `num` incidents, by `similarity.incidents.vector_index`."""
     means, vector = _vectors(incidents)
     index = Index(means)
     return lambda num: [int(row) + 1 for row in index.top(vector, num, "cosine")[0]]

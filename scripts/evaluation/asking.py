@@ -20,8 +20,9 @@ from evaluation.texts import Query
 from similarity.encoder.tokens import prepare
 from similarity.incidents.confidence import Verdict
 from similarity.incidents.metrics import Metric
-from similarity.incidents.ranking import Ranking, Scores, largest
+from similarity.incidents.ranking import Ranking, Scores
 from similarity.incidents.state import IncidentState
+from similarity.incidents.vector_index import largest
 from similarity.settings import TextPreparation
 from similarity.vectors import Vector
 

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from similarity.incidents.metrics import VectorMetric
-from similarity.incidents.ranking import Index, Match, largest
+from similarity.incidents.ranking import Match
 from similarity.incidents.state import IncidentState
+from similarity.incidents.vector_index import Index, largest
 from similarity.vectors import exact_unit
 
 # So many similarities are in memory at a time: 64 MiB.

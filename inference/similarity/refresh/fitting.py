@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from similarity.incidents.confidence import MISSED, Calibration, Confidence, logistic
 from similarity.incidents.fit import Fit
 from similarity.incidents.metrics import Metric
-from similarity.incidents.ranking import Index, Ranking, Scores, largest
+from similarity.incidents.ranking import Ranking, Scores
 from similarity.incidents.state import IncidentState
+from similarity.incidents.vector_index import Index, largest
 from similarity.incidents.whitening import DEFAULT_POWER, POWERS, whitening
 from similarity.incidents.words import WordIndex
 from similarity.refresh.questions import Question

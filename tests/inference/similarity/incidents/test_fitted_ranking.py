@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from similarity.incidents.confidence import EVIDENCE, Confidence
 from similarity.incidents.fit import Fit
 from similarity.incidents.metrics import METRICS, VECTOR_METRICS, Metric
-from similarity.incidents.ranking import Index, Match, Own, Ranking, Scores, fused
+from similarity.incidents.ranking import Match, Own, Ranking, Scores, fused
 from similarity.incidents.state import IncidentState
+from similarity.incidents.vector_index import Index
 from similarity.incidents.whitening import whitening
 from similarity.incidents.words import WordIndex, words_of
 from similarity.vectors import Vector

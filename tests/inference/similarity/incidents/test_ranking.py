@@ -12,8 +12,9 @@ import pytest
 from hypothesis.extra.numpy import arrays
 
 from similarity.incidents.metrics import VectorMetric
-from similarity.incidents.ranking import Index, Ranking
+from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState
+from similarity.incidents.vector_index import Index
 
 # Those that need no more than the means.
 UNFITTED: tuple[VectorMetric, ...] = ("cosine", "centered")

@@ -22,8 +22,9 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.errors import StateError
-from similarity.incidents.ranking import Index, Ranking
+from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import MAX_SIZE, IncidentState
+from similarity.incidents.vector_index import Index
 from tiny import ROOT, TINY_MAX_TOKENS, RunsCode, write_tiny_longformer
 
 
