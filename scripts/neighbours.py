@@ -28,7 +28,7 @@ from pathlib import Path
 from similarity.errors import StateError
 from similarity.incidents.metrics import VECTOR_METRICS
 from similarity.incidents.neighbours import neighbours
-from similarity.incidents.ranking import Match
+from similarity.incidents.ranking import Match, Ranking
 from similarity.incidents.state import IncidentState
 from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_DIR
 
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--metric",
         choices=VECTOR_METRICS,
-        default=VECTOR_METRICS[0],
+        default="cosine",
         help="as in the API, see docs/api.md (default cosine)",
     )
     parser.add_argument(
@@ -80,6 +80,10 @@ def main(argv: list[str] | None = None) -> int:
         state = IncidentState.load(args.state)
     except StateError as error:
         print(f"neighbours: {error.detail}; scripts/build_state.py makes a state", file=sys.stderr)
+        return 1
+    if args.metric not in Ranking(state).metrics:
+        remedy = f"scripts/build_state.py {args.state} --out {args.state} adds one"
+        print(f"neighbours: {args.state} has no whitening map; {remedy}", file=sys.stderr)
         return 1
     found = []
     with progress_bar(len(state), "incidents") as progress:

@@ -147,8 +147,9 @@ class Service:
         encoder, ranking = self._encoder_and_ranking()
         _require_usable(ranking, metric)
         encoding = _encode(encoder, text)
-        # The words of a text are those in its beginning.
-        beginning = prepared_beginning(text, MOST_CHARS, encoder.text_preparation)
+        # The words of a text are those in its beginning. Preparing megabytes takes time, so only where they count.
+        needs_words = metric not in VECTOR_METRICS
+        beginning = prepared_beginning(text, MOST_CHARS, encoder.text_preparation) if needs_words else ""
         found = _ranked(ranking, encoding.vector, num, metric, beginning)
         warnings = [*_warnings(encoder, encoding, text), *length_warnings(text), *found.warnings]
         of = found.facts

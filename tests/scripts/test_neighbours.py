@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import build_state
 from neighbours import main
 from similarity.incidents.state import IncidentState
 from tiny import ROOT
@@ -32,6 +33,18 @@ def state_path(tmp_path: Path) -> Path:
     )
     state.save(tmp_path / "state.pt")
     return tmp_path / "state.pt"
+
+
+def test_a_state_without_a_whitening_map_gets_one_by_the_command_that_is_named(
+    state_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--state", str(state_path), "--metric", "whitened"]
+    assert main(arguments) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"neighbours: {state_path} has no whitening map; scripts/build_state.py ")
+    assert build_state.main(line.partition("build_state.py ")[2].removesuffix(" adds one").split()) == 0
+    assert main(arguments) == 0
+    assert len(json.loads(capsys.readouterr().out.splitlines()[-1])["nlp_similar_incidents"]) == 3
 
 
 def test_each_line_is_what_the_database_imports(state_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,8 +27,8 @@ from similarity.vectors import Vector
 # The weights of the two parts of `hybrid`. From 0.5 to 0.7 they hardly matter: docs/evaluation.md has the figures.
 SIMILARITY_WEIGHT, WORDS_WEIGHT = 0.6, 0.4
 
-# The least standard deviation of BM25. Titles of AIID's incidents have 0.6 and more. If a text has a single known word,
-# in a single incident, the deviation is tiny, and the incident would be far above the others by chance.
+# The least standard deviation of BM25. It is larger for 99 % of the titles of AIID's incidents. If a text has a single
+# known word, in a single incident, the deviation is tiny, and that incident would be far above the others by chance.
 _LEAST_SPREAD = 0.5
 
 

@@ -135,7 +135,7 @@ class ReportQuestions:
 
 def has_title_to_ask(incident: Incident, preparation: TextPreparation) -> bool:
     """Whether the title isn't blank once it is prepared, and the incident has a text without it."""
-    return prepare(incident.title, preparation).strip() != "" and _own_text(incident, preparation) != ""
+    return _title_to_ask(incident, preparation) is not None
 
 
 def title_questions(
@@ -154,14 +154,15 @@ def title_questions(
     for incident, mean in sorted(known, key=lambda each: _order(each[0].incident_id, "title")):
         if len(found) == most:
             break
-        if not has_title_to_ask(incident, preparation):
+        to_ask = _title_to_ask(incident, preparation)
+        if not to_ask:
             continue
-        title, own_text = prepare(incident.title, preparation), _own_text(incident, preparation)
+        title, own_text = to_ask
         if room is not None:
             room -= len(asked.missing([title])) + (len(computer.missing([own_text])) if own_text else 0)
             if room < 0:
                 break
-        found.append((incident, mean, title, own_text or ""))
+        found.append((incident, mean, title, own_text))
     titles, own_texts = [title for _, _, title, _ in found], [text for *_, text in found if text]
     asked.compute(titles)
     computer.compute(own_texts)
@@ -198,16 +199,20 @@ def as_queries(questions: Sequence[Question], computer: Computer) -> list[Questi
     ]
 
 
-def _own_text(incident: Incident, preparation: TextPreparation) -> str | None:
-    """The prepared text that stands in for reports, without the title. None: the title isn't in it. "": it is blank."""
+def _title_to_ask(incident: Incident, preparation: TextPreparation) -> tuple[str, str] | None:
+    """The title and the text without it that takes the place of the incident's only text; "" if that stays.
+
+    Both are prepared. None: the title is blank, or there is no text without it.
+    """
+    title = prepare(incident.title, preparation)
+    if not title.strip():
+        return None
     [first, *others] = incident.reports
-    if first.number is not None or others:
-        return None
     described = stand_in(incident.description)
-    if first.text == described:
-        return None
+    if first.number is not None or others or first.text == described:
+        return title, ""
     own_text = prepare(described, preparation) if first.text == stand_in(incident.title, incident.description) else ""
-    return own_text if own_text.strip() else ""
+    return (title, own_text) if own_text.strip() else None
 
 
 def _order(incident_id: int, text: str) -> str:
