@@ -16,6 +16,7 @@ from similarity.settings import (
     DEFAULT_ENGINE,
     DEFAULT_MODEL_URI,
     DEFAULT_PRECISION,
+    DEFAULT_STACK_NAME,
     PRECISIONS,
     Engine,
     Precision,
@@ -29,6 +30,22 @@ ARCHITECTURES = ("x86_64", "arm64")
 KEEP_WARM_MINUTES_RANGE = (0, 60)
 # 0 is off. AIID makes a snapshot a week, so a week is the longest pause.
 REFRESH_HOURS_RANGE = (0, 168)
+# Requests a second that AWS gives an account in a region, and how many may come at once:
+# https://docs.aws.amazon.com/apigateway/latest/developerguide/limits.html
+THROTTLE_RATE_RANGE = (1, 10_000)
+THROTTLE_BURST_RANGE = (1, 5000)
+# 0 is off. 1,000 is an account's whole quota, unless AWS has raised it.
+MAX_CONCURRENCY_RANGE = (0, 1000)
+# AIID makes a snapshot a week.
+MAX_STATE_AGE_DAYS_RANGE = (1, 365)
+MAX_USD_PER_HOUR_RANGE = (0.01, 1000.0)
+
+AUTHS = ("none", "iam")
+STACK_NAME = r"[A-Za-z][A-Za-z0-9-]{0,127}"
+_HOST = r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}"
+_CERTIFICATE = r"arn:aws[a-z-]*:acm:([a-z0-9-]+):[0-9]{12}:certificate/[A-Za-z0-9-]+"
+# https://docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html
+_TAG = r"(?!aws:)([\w.:/+@-]{1,128})=([\w .:/=+@-]{0,256})"
 
 
 class ConfigError(Exception):
@@ -42,9 +59,16 @@ class Config:
     memory_mib and timeout_s are those of every Lambda whose file asks for nothing else; memory_mib is also the most
     that a file gets (LAMBDA_MEMORY_MIB, LAMBDA_TIMEOUT_S). architecture is LAMBDA_ARCHITECTURE, account and region are
     AWS_ACCOUNT_ID and AWS_REGION. keep_warm_minutes is the pause between two invocations that keep a Lambda warm; 0
-    means that there are none. model_on_efs puts the model on the file system too. refresh_hours is the pause between
+    calls them once a day only. model_on_efs puts the model on the file system too. refresh_hours is the pause between
     two runs of the job `refresh`; 0 means that it runs only when somebody invokes it. snapshots_url is the page that
     links to AIID's snapshots.
+
+    throttle_rate and throttle_burst are requests a second to the API, and requests at once. max_concurrency is how many
+    copies of a route's Lambda may run at once; None means that nothing is reserved. api_auth is "none", or "iam" for
+    requests that must be signed. domain_name and certificate_arn are both empty or both set.
+
+    alarms leaves out alarms and dashboard if false. alarm_email is empty if nobody is told. max_state_age_days is
+    counted from the state's snapshot. max_usd_per_hour is what the Lambdas may cost.
     """
 
     account: str
@@ -61,15 +85,30 @@ class Config:
     model_on_efs: bool = False
     refresh_hours: int = 24
     snapshots_url: str = SNAPSHOTS_URL
+    stack_name: str = DEFAULT_STACK_NAME
+    tags: tuple[tuple[str, str], ...] = ()
+    termination_protection: bool = False
+    throttle_rate: int = 10
+    throttle_burst: int = 20
+    max_concurrency: int | None = None
+    api_auth: str = "none"
+    domain_name: str = ""
+    certificate_arn: str = ""
+    alarms: bool = True
+    alarm_email: str = ""
+    max_state_age_days: int = 14
+    max_usd_per_hour: float = 2.0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str | None]) -> Config:
         """Raises ConfigError. An empty variable counts as one that is not set."""
         given = _Variables(environment)
         engine = given.one_of("ENCODER_ENGINE", tuple(PRECISIONS), cls.encoder_engine)
+        region = given.matching("AWS_REGION", r"[a-z]{2}(-[a-z]+)+-[0-9]", "an AWS region such as us-east-1")
+        domain_name, certificate_arn = given.domain(region)
         return cls(
             account=given.matching("AWS_ACCOUNT_ID", r"[0-9]{12}", "the 12 digits of an AWS account"),
-            region=given.matching("AWS_REGION", r"[a-z]{2}(-[a-z]+)+-[0-9]", "an AWS region such as us-east-1"),
+            region=region,
             nat_gateway=given.flag("NAT_GATEWAY", cls.nat_gateway),
             memory_mib=given.integer("LAMBDA_MEMORY_MIB", MEMORY_MIB_RANGE, cls.memory_mib),
             timeout_s=given.integer("LAMBDA_TIMEOUT_S", TIMEOUT_S_RANGE, cls.timeout_s),
@@ -87,6 +126,21 @@ class Config:
                 "an address that begins with https://",
                 cls.snapshots_url,
             ),
+            stack_name=given.matching(
+                "STACK_NAME", STACK_NAME, "letters, digits and hyphens, with a letter first", cls.stack_name
+            ),
+            tags=given.tags("TAGS"),
+            termination_protection=given.flag("TERMINATION_PROTECTION", cls.termination_protection),
+            throttle_rate=given.integer("THROTTLE_RATE", THROTTLE_RATE_RANGE, cls.throttle_rate),
+            throttle_burst=given.integer("THROTTLE_BURST", THROTTLE_BURST_RANGE, cls.throttle_burst),
+            max_concurrency=given.integer("MAX_CONCURRENCY", MAX_CONCURRENCY_RANGE, 0) or None,
+            api_auth=given.one_of("API_AUTH", AUTHS, cls.api_auth),
+            domain_name=domain_name,
+            certificate_arn=certificate_arn,
+            alarms=given.flag("ALARMS", cls.alarms),
+            alarm_email=given.optional("ALARM_EMAIL", r"[^@\s,]+@[^@\s,]+\.[^@\s,]+", "one e-mail address"),
+            max_state_age_days=given.integer("MAX_STATE_AGE_DAYS", MAX_STATE_AGE_DAYS_RANGE, cls.max_state_age_days),
+            max_usd_per_hour=given.number("MAX_USD_PER_HOUR", MAX_USD_PER_HOUR_RANGE, cls.max_usd_per_hour),
         )
 
 
@@ -107,6 +161,10 @@ class _Variables:
             raise ConfigError(f'{name} must be {meaning}, not "{value}".')
         return value
 
+    def optional(self, name: str, pattern: str, meaning: str) -> str:
+        """ "" if it isn't set."""
+        return self.matching(name, pattern, meaning) if self._get(name) else ""
+
     def one_of(self, name: str, allowed: Sequence[T], default: T) -> T:
         value = self._get(name) or default
         for known in allowed:
@@ -123,6 +181,40 @@ class _Variables:
         if not re.fullmatch(r"[0-9]{1,6}", value, re.ASCII) or not low <= int(value) <= high:
             raise ConfigError(f'{name} must be a whole number from {low} to {high}, not "{value}".')
         return int(value)
+
+    def number(self, name: str, limits: tuple[float, float], default: float) -> float:
+        value = self._get(name) or f"{default:g}"
+        low, high = limits
+        if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", value, re.ASCII) or not low <= float(value) <= high:
+            raise ConfigError(f'{name} must be a number from {low:g} to {high:g}, not "{value}".')
+        return float(value)
+
+    def tags(self, name: str) -> tuple[tuple[str, str], ...]:
+        tags: dict[str, str] = {}
+        for tag in filter(None, (part.strip() for part in self._get(name).split(","))):
+            found = re.fullmatch(_TAG, tag)
+            if not found:
+                raise ConfigError(
+                    f'{name} must list tags such as stage=production,owner=me, not "{tag}": a name can\'t begin with '
+                    '"aws:", and has letters, digits and . : / + @ - _ only.'
+                )
+            key, value = found.groups()
+            if key in tags:
+                raise ConfigError(f'{name} names "{key}" twice.')
+            tags[key] = value
+        return tuple(tags.items())
+
+    def domain(self, region: str) -> tuple[str, str]:
+        """The domain's name and its certificate's ARN; both "" without them."""
+        name = self.optional("DOMAIN_NAME", _HOST, "a domain's name in small letters, such as similar.example.org")
+        arn = self.optional("CERTIFICATE_ARN", _CERTIFICATE, "the ARN of a certificate in AWS Certificate Manager")
+        if bool(name) != bool(arn):
+            raise ConfigError("DOMAIN_NAME and CERTIFICATE_ARN go together: set both or neither.")
+        if arn and (found := re.fullmatch(_CERTIFICATE, arn)) and found[1] != region:
+            raise ConfigError(
+                f"CERTIFICATE_ARN must be of a certificate in {region}, the API's region, not {found[1]}."
+            )
+        return name, arn
 
     def origins(self, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
         origins = tuple(origin.strip() for origin in self._get(name).split(",") if origin.strip()) or default
