@@ -8,6 +8,8 @@ from similarity.service import service
 
 # API Gateway gives up after 30 s, but a first start that takes longer still ends: the second try finds it warm.
 TIMEOUT_S = 60
+# It loads no model, and took 35 MiB. This much buys more than half a CPU, so that it starts in a second.
+MEMORY_MIB = 1024
 
 
 @endpoint(parameters=("embed", "num", "metric"), ready=lambda: service().dimension())

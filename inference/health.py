@@ -9,6 +9,8 @@ from similarity.service import service
 METHODS = ("GET",)
 # As in similar.py: constants are read from each file by itself.
 TIMEOUT_S = 60
+# As in embed_to_db_similar.py.
+MEMORY_MIB = 1024
 
 
 # A deployment fails if this would answer 503.

@@ -18,9 +18,11 @@ from constructs import Construct
 from infrastructure.config import Config, ConfigError
 from infrastructure.logs import json_logs
 from infrastructure.network import Network
+from infrastructure.roles import allow_only_its_own_log, allow_place_in_network
 from infrastructure.shelf import MOUNT_PATH
 from similarity.api.routes import HandlerFile
 from similarity.encoder.model_folder import GRAPH_FILENAMES
+from similarity.metrics import NAMESPACE_VARIABLE
 from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_DIR, DEFAULT_MODEL_FILENAME
 
 _ARCHITECTURES = {
@@ -68,6 +70,7 @@ class Needs:
     place: None for outside the VPC. There the internet can be reached, but no file system.
     environment: variables.
     storage_mib: the size of /tmp; None for Lambda's 512.
+    concurrency: how many copies may run at once; None reserves nothing.
     takes_events: whether events and schedules invoke it. It then has a queue for the events with which it failed in all
     tries.
     """
@@ -75,6 +78,7 @@ class Needs:
     place: Place | None
     environment: Mapping[str, str] = field(default_factory=dict)
     storage_mib: int | None = None
+    concurrency: int | None = None
     takes_events: bool = False
 
 
@@ -113,6 +117,7 @@ class ImageFunction(Construct):
             memory_size=min(handler.memory_mib or config.memory_mib, config.memory_mib),
             timeout=cdk.Duration.seconds(handler.timeout_s or config.timeout_s),
             ephemeral_storage_size=cdk.Size.mebibytes(needs.storage_mib) if needs.storage_mib else None,
+            reserved_concurrent_executions=needs.concurrency,
             retry_attempts=RETRIES if needs.takes_events else None,
             dead_letter_queue=self._dead_letters() if needs.takes_events else None,
             **(needs.place.settings() if needs.place else {}),
@@ -124,10 +129,14 @@ class ImageFunction(Construct):
                 "HF_MODEL_URI": config.hf_model_uri,
                 "ENCODER_ENGINE": config.encoder_engine,
                 "ENCODER_PRECISION": config.encoder_precision,
+                NAMESPACE_VARIABLE: config.stack_name,
                 **(_on_the_file_system(config) if needs.place else {}),
                 **needs.environment,
             },
         )
+        allow_only_its_own_log(self.function)
+        if needs.place:
+            allow_place_in_network(self.function)
 
     def _dead_letters(self) -> sqs.Queue:
         """A queue of its own, because a dead letter doesn't say which Lambda failed."""

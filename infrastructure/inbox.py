@@ -11,6 +11,7 @@ from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from infrastructure.logs import json_logs_of_resource
+from infrastructure.roles import allow_only_its_own_log_of_resource
 
 
 class Inbox(Construct):
@@ -40,8 +41,9 @@ class Inbox(Construct):
         assert isinstance(resource, s3.CfnBucket)
         resource.add_property_override("NotificationConfiguration.EventBridgeConfiguration.EventBridgeEnabled", True)
         # The Lambda that empties the bucket. The CDK puts it beside the bucket, and without a log group.
-        emptying = cdk.Stack.of(self).node.find_child("Custom::S3AutoDeleteObjectsCustomResourceProvider")
-        json_logs_of_resource(self, emptying.node.find_child("Handler"))
+        emptying = cdk.Stack.of(self).node.find_child("Custom::S3AutoDeleteObjectsCustomResourceProvider").node
+        log_group = json_logs_of_resource(self, emptying.find_child("Handler"))
+        allow_only_its_own_log_of_resource(emptying.find_child("Role"), log_group)
 
     def allow(self, function: lambda_.Function, *, read: Sequence[str], write: Sequence[str]) -> None:
         """Lets a Lambda read and write keys, each a pattern, and list the bucket. It may delete nothing.

@@ -1,4 +1,4 @@
-"""How every Lambda of the stack logs."""
+"""How every Lambda of the stack logs, and how long logs are kept."""
 
 from __future__ import annotations
 
@@ -21,20 +21,24 @@ class LogSettings(TypedDict):
 def json_logs(scope: Construct) -> LogSettings:
     """Lines of JSON in a group of the scope's own. It goes with the stack; one that Lambda makes stays for ever."""
     return {
-        "log_group": _group(scope),
+        "log_group": log_group(scope, "Log"),
         "logging_format": lambda_.LoggingFormat.JSON,
         "application_log_level_v2": lambda_.ApplicationLogLevel.INFO,
     }
 
 
-def json_logs_of_resource(scope: Construct, function: IConstruct) -> None:
-    """The same for a Lambda that the CDK adds as a bare resource."""
+def json_logs_of_resource(scope: Construct, function: IConstruct) -> logs.LogGroup:
+    """The same for a Lambda that the CDK adds as a bare resource. Returns the group."""
     assert isinstance(function, cdk.CfnResource)
+    group = log_group(scope, "Log")
     # A reference. CloudFormation removes the group after the Lambda.
-    group = _group(scope).log_group_name
-    settings = {"LogGroup": group, "LogFormat": "JSON", "ApplicationLogLevel": "INFO"}
+    settings = {"LogGroup": group.log_group_name, "LogFormat": "JSON", "ApplicationLogLevel": "INFO"}
     function.add_property_override("LoggingConfig", settings)
+    return group
 
 
-def _group(scope: Construct) -> logs.LogGroup:
-    return logs.LogGroup(scope, "Log", retention=logs.RetentionDays.ONE_MONTH, removal_policy=cdk.RemovalPolicy.DESTROY)
+def log_group(scope: Construct, construct_id: str) -> logs.LogGroup:
+    """Keeps lines for a month, and goes with the stack."""
+    return logs.LogGroup(
+        scope, construct_id, retention=logs.RetentionDays.ONE_MONTH, removal_policy=cdk.RemovalPolicy.DESTROY
+    )

@@ -8,7 +8,7 @@ from constructs import Construct
 
 
 class Network(Construct):
-    """The VPC: one public subnet at no cost, or two zones with private subnets behind a NAT gateway."""
+    """The VPC over two zones: public subnets at no cost, or private ones as well, behind a NAT gateway."""
 
     def __init__(self, scope: Construct, construct_id: str, *, nat_gateway: bool) -> None:
         super().__init__(scope, construct_id)
@@ -18,7 +18,8 @@ class Network(Construct):
             self,
             "Vpc",
             ip_addresses=ec2.IpAddresses.cidr("10.0.0.0/16"),
-            max_azs=2 if nat_gateway else 1,
+            # If a zone fails, Lambdas run in the other. A second one costs nothing.
+            max_azs=2,
             nat_gateways=1 if nat_gateway else 0,
             subnet_configuration=[public, private] if nat_gateway else [public],
         )

@@ -13,6 +13,7 @@ from aws_cdk import aws_lambda as lambda_
 from constructs import Construct, IDependable
 
 from infrastructure.logs import json_logs
+from infrastructure.roles import allow_only_its_own_log
 
 INVOKER_DIR = Path(__file__).resolve().parent / "invoker"
 # Lambda's longest. The job takes ten minutes at most, after some minutes in which the file system isn't found.
@@ -45,12 +46,13 @@ class Priming(Construct):
             "Invoker",
             description="Invokes Lambdas for CloudFormation",
             code=lambda_.Code.from_asset(str(INVOKER_DIR), exclude=["*", "!index.py"]),
-            runtime=lambda_.Runtime.PYTHON_3_13,
+            runtime=lambda_.Runtime.PYTHON_3_14,
             handler="index.handler",
             memory_size=256,
             timeout=INVOKER_TIMEOUT,
             **json_logs(self),
         )
+        allow_only_its_own_log(self._invoker)
         first = self._invoke(job, "Job", after=after)
         invoked = Construct(self, "Handlers")
         for name, function in handlers.items():

@@ -11,7 +11,7 @@ from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
 from infrastructure import INFERENCE_DIR
-from infrastructure.api import http_api
+from infrastructure.api import http_api, log_requests, own_domain
 from infrastructure.config import Config
 from infrastructure.functions import Needs, Place, image_functions, require_no_link_around, warn_of_missing_files
 from infrastructure.inbox import Inbox
@@ -21,7 +21,6 @@ from infrastructure.network import Network
 from infrastructure.priming import Priming
 from infrastructure.shelf import Shelf
 from similarity.api.routes import JOBS, HandlerFile, HandlerFileError, find_handlers
-from similarity.settings import DEFAULT_STACK_NAME
 
 
 class SimilarIncidentsStack(cdk.Stack):
@@ -31,9 +30,13 @@ class SimilarIncidentsStack(cdk.Stack):
         self, scope: Construct, construct_id: str, *, config: Config, handlers_dir: Path = INFERENCE_DIR
     ) -> None:
         super().__init__(
-            scope, construct_id, env=cdk.Environment(account=config.account, region=config.region),
+            scope,
+            construct_id,
+            env=cdk.Environment(account=config.account, region=config.region),
             description="Finds the recorded AI incidents most like a text",
-        )  # fmt: skip
+            tags=dict(config.tags),
+            termination_protection=config.termination_protection,
+        )
         network = Network(self, "Network", nat_gateway=config.nat_gateway)
         # It keeps the name under which stacks were deployed: another one would be another file system, and the mount
         # target of a second one in the same subnet fails with "already exists".
@@ -41,7 +44,10 @@ class SimilarIncidentsStack(cdk.Stack):
         inbox = Inbox(self, "Inbox")
 
         functions = partial(image_functions, self, handlers_dir=handlers_dir, config=config)
-        serving = Needs(Place(network, network.functions_security_group, shelf.mounted_by_handlers()))
+        serving = Needs(
+            Place(network, network.functions_security_group, shelf.mounted_by_handlers()),
+            concurrency=config.max_concurrency,
+        )
         handlers = functions("Functions", handlers=find_handlers(handlers_dir), needs=lambda _: serving)
         needs = needs_of_jobs(config=config, network=network, shelf=shelf, inbox=inbox)
         jobs = _by_name(functions("Jobs", handlers=find_handlers(handlers_dir, JOBS), needs=needs))
@@ -53,17 +59,24 @@ class SimilarIncidentsStack(cdk.Stack):
         InvokingJobs(self, "InvokingJobs", jobs=jobs, inbox=inbox, refresh_hours=config.refresh_hours)
 
         api = http_api(self, "Api", functions=handlers, config=config)
+        log_requests(api)
         served = _by_name(handlers)
         Priming(self, "Priming", job=jobs[SHELVING_JOB], handlers=served, after=[network, shelf, inbox], api=api)
-        if config.keep_warm_minutes:
-            KeepingWarm(self, "KeepingWarm", functions=served, minutes=config.keep_warm_minutes)
+        KeepingWarm(self, "KeepingWarm", functions=served, minutes=config.keep_warm_minutes)
         warn_of_missing_files(self, handlers_dir=handlers_dir, config=config)
         # `api.url` ends with a slash, and "$URL/similar" would become //similar.
         url = f"https://{api.http_api_id}.execute-api.{self.region}.{self.url_suffix}"
-        cdk.CfnOutput(self, "apiUrl", value=url, description="URL of the API; add a route, e.g. /similar")
-        cdk.CfnOutput(
-            self, "stateBucketName", value=inbox.bucket.bucket_name, description="Bucket to which states are published"
-        )
+        self._put_out("apiUrl", url, "URL of the API; add a route, e.g. /similar")
+        self._put_out("apiAuth", config.api_auth, "none, or iam if requests must be signed")
+        self._put_out("stateBucketName", inbox.bucket.bucket_name, "Bucket to which states are published")
+        if config.domain_name:
+            target = own_domain(
+                self, "Domain", api=api, name=config.domain_name, certificate_arn=config.certificate_arn
+            )
+            self._put_out("domainTarget", target, f"What the CNAME record of {config.domain_name} must lead to")
+
+    def _put_out(self, name: str, value: str, description: str) -> None:
+        cdk.CfnOutput(self, name, value=value, description=description)
 
     @property
     @jsii.member(jsii_name="availabilityZones")
@@ -83,5 +96,5 @@ def build_app(config: Config, *, handlers_dir: Path = INFERENCE_DIR, outdir: str
     """
     require_no_link_around(handlers_dir)
     app = cdk.App(outdir=outdir)
-    SimilarIncidentsStack(app, DEFAULT_STACK_NAME, config=config, handlers_dir=handlers_dir)
+    SimilarIncidentsStack(app, config.stack_name, config=config, handlers_dir=handlers_dir)
     return app
