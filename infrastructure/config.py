@@ -104,10 +104,11 @@ class Config:
         """Raises ConfigError. An empty variable counts as one that is not set."""
         given = _Variables(environment)
         engine = given.one_of("ENCODER_ENGINE", tuple(PRECISIONS), cls.encoder_engine)
+        account = given.matching("AWS_ACCOUNT_ID", r"[0-9]{12}", "the 12 digits of an AWS account")
         region = given.matching("AWS_REGION", r"[a-z]{2}(-[a-z]+)+-[0-9]", "an AWS region such as us-east-1")
         domain_name, certificate_arn = given.domain(region)
         return cls(
-            account=given.matching("AWS_ACCOUNT_ID", r"[0-9]{12}", "the 12 digits of an AWS account"),
+            account=account,
             region=region,
             nat_gateway=given.flag("NAT_GATEWAY", cls.nat_gateway),
             memory_mib=given.integer("LAMBDA_MEMORY_MIB", MEMORY_MIB_RANGE, cls.memory_mib),

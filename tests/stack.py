@@ -17,14 +17,13 @@ from aws_cdk.assertions import Annotations, Match, Template
 
 from infrastructure.config import Config
 from infrastructure.stack import build_app
-from similarity.settings import DEFAULT_STACK_NAME
 from tiny import ROOT, copy_inference
 
 Object = dict[str, Any]
 
 ACCOUNT, REGION = "123456789012", "eu-central-1"
 REQUIRED = {"AWS_ACCOUNT_ID": ACCOUNT, "AWS_REGION": REGION}
-# With the two required settings only, and with every setting changed.
+# With the two required settings only, and with every setting changed but the name, which is part of some ids.
 DEFAULT = Config(account=ACCOUNT, region=REGION)
 OTHER = Config(
     account="210987654321",
@@ -41,6 +40,17 @@ OTHER = Config(
     model_on_efs=True,
     refresh_hours=6,
     snapshots_url="https://snapshots.example/page",
+    tags=(("stage", "staging"), ("owner", "a team")),
+    termination_protection=True,
+    throttle_rate=50,
+    throttle_burst=100,
+    max_concurrency=5,
+    api_auth="iam",
+    domain_name="similar.example.org",
+    certificate_arn="arn:aws-us-gov:acm:us-gov-west-1:210987654321:certificate/01234567-89ab-cdef-0123-456789abcdef",
+    alarm_email="someone@example.org",
+    max_state_age_days=30,
+    max_usd_per_hour=0.5,
 )
 
 HANDLERS = {"similar", "text_to_db_similar", "embed_to_db_similar", "text_to_embed", "health"}
@@ -113,13 +123,16 @@ class Synthesised:
         return dict(self.resources("AWS::Lambda::Function")[id_]["Properties"])
 
     def policies(self, function: Object) -> dict[str, Object]:
-        """The policies of a function's role, by logical id; without those that AWS manages."""
+        """The policies of a function's role, by logical id. AWS manages none of them."""
         role, _ = function["Role"]["Fn::GetAtt"]
         found = self.resources("AWS::IAM::Policy")
         return {id_: policy for id_, policy in found.items() if {"Ref": role} in policy["Properties"]["Roles"]}
 
     def statements(self, function: Object) -> list[Object]:
-        """What a function's role may do, without what a policy of AWS lets it do."""
+        """What a function's role may do, without what each role may: write its log, get a place in the network."""
+        return [found for found in self.all_statements(function) if not _is_of_every_role(found)]
+
+    def all_statements(self, function: Object) -> list[Object]:
         policies = self.policies(function).values()
         return [found for policy in policies for found in policy["Properties"]["PolicyDocument"]["Statement"]]
 
@@ -146,7 +159,7 @@ class Synthesised:
 
 def stack_of(config: Config, handlers_dir: Path, outdir: Path) -> cdk.Stack:
     """The stack, not yet synthesised."""
-    stack = build_app(config, handlers_dir=handlers_dir, outdir=str(outdir)).node.find_child(DEFAULT_STACK_NAME)
+    stack = build_app(config, handlers_dir=handlers_dir, outdir=str(outdir)).node.find_child(config.stack_name)
     assert isinstance(stack, cdk.Stack)
     return stack
 
@@ -173,6 +186,15 @@ def asset_hash(handlers_dir: Path, outdir: Path, config: Config = DEFAULT) -> st
     assets = stack_of(config, handlers_dir, outdir).node.find_all()
     (hash_,) = {found.asset_hash for found in assets if isinstance(found, ecr_assets.DockerImageAsset)}
     return hash_
+
+
+def _is_of_every_role(statement: Object) -> bool:
+    return all(action.startswith(("logs:", "ec2:")) for action in actions_of(statement))
+
+
+def actions_of(statement: Object) -> list[str]:
+    actions = statement["Action"]
+    return [actions] if isinstance(actions, str) else actions
 
 
 def all_before(id_: str, template: dict[str, Object]) -> set[str]:

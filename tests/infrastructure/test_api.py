@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 from aws_cdk import aws_apigatewayv2, aws_apigatewayv2_integrations
 
 from infrastructure import api
-from stack import DEFAULT, HANDLERS, Synthesised, only, routes_of, synthesise
+from stack import DEFAULT, HANDLERS, OTHER, Object, Synthesised, all_before, only, routes_of, synthesise
 
 
 def test_every_handler_file_has_routes_that_lead_to_its_function(each: Synthesised) -> None:
@@ -56,6 +58,65 @@ def test_allowed_origins_may_call_from_a_browser(
     }
 
 
+def stage(synthesised: Synthesised) -> Object:
+    return only(synthesised.properties("AWS::ApiGatewayV2::Stage"))
+
+
+def test_the_one_stage_limits_how_many_requests_come(default: Synthesised, other: Synthesised) -> None:
+    for synthesised, rate, burst in ((default, 10, 20), (other, 50, 100)):
+        assert stage(synthesised)["StageName"] == "$default"
+        assert stage(synthesised)["DefaultRouteSettings"] == {
+            "ThrottlingRateLimit": rate,
+            "ThrottlingBurstLimit": burst,
+        }
+        # One for a single route would win over the default.
+        assert "RouteSettings" not in stage(synthesised)
+
+
+def test_anyone_may_call_unless_requests_must_be_signed(default: Synthesised, other: Synthesised) -> None:
+    for synthesised, kind in ((default, "NONE"), (other, "AWS_IAM")):
+        routes = synthesised.properties("AWS::ApiGatewayV2::Route")
+        assert len(routes) == len(routes_of(HANDLERS))
+        assert {route.get("AuthorizationType", "NONE") for route in routes} == {kind}
+
+
+def test_the_access_log_has_a_line_of_json_for_each_request_without_anything_that_holds_a_text(
+    each: Synthesised,
+) -> None:
+    form = stage(each)["AccessLogSettings"]["Format"]
+    values = {
+        "$context.status": "429",
+        "$context.identity.sourceIp": "2001:db8::1",
+        "$context.routeKey": "GET /similar",
+    }
+    # A value that isn't there is a hyphen.
+    line = json.loads(re.sub(r"\$context[.\w]+", lambda found: values.get(found[0], "-"), form))
+    assert (line["status"], line["ip"], line["route"]) == (429, "2001:db8::1", "GET /similar")
+    assert line["integrationStatus"] == "-"
+    for variable in re.findall(r"\$context[.\w]+", form):
+        # Path and header values are the caller's; query strings are in the path of a request line.
+        assert not re.search(r"query|path|header|request(Line|Override)|userAgent", variable, re.IGNORECASE)
+    assert "\n" not in form
+
+
+def test_a_domain_leads_to_the_stage_and_its_target_is_put_out(default: Synthesised, other: Synthesised) -> None:
+    default.template.resource_count_is("AWS::ApiGatewayV2::DomainName", 0)
+    default.template.resource_count_is("AWS::ApiGatewayV2::ApiMapping", 0)
+    (domain,), (api,) = (other.resources(f"AWS::ApiGatewayV2::{kind}") for kind in ("DomainName", "Api"))
+    found = only(other.properties("AWS::ApiGatewayV2::DomainName"))
+    assert found["DomainName"] == "similar.example.org"
+    assert found["DomainNameConfigurations"] == [
+        {"CertificateArn": OTHER.certificate_arn, "EndpointType": "REGIONAL", "SecurityPolicy": "TLS_1_2"}
+    ]
+    ((mapping_id, mapping),) = other.resources("AWS::ApiGatewayV2::ApiMapping").items()
+    assert mapping["Properties"]["DomainName"] == {"Ref": domain}
+    assert mapping["Properties"]["ApiId"] == {"Ref": api}
+    assert "ApiMappingKey" not in mapping["Properties"]
+    assert set(other.resources("AWS::ApiGatewayV2::Stage")) <= all_before(mapping_id, other.all_resources())
+    (target,) = other.template.find_outputs("domainTarget").values()
+    assert target["Value"] == {"Fn::GetAtt": [domain, "RegionalDomainName"]}
+
+
 def test_the_url_of_the_api_is_put_out(each: Synthesised) -> None:
     (id_,) = each.resources("AWS::ApiGatewayV2::Api")
     (output,) = each.template.find_outputs("apiUrl").values()
@@ -64,13 +125,19 @@ def test_the_url_of_the_api_is_put_out(each: Synthesised) -> None:
     assert middle.startswith(".execute-api.")
 
 
+def test_whether_requests_must_be_signed_is_put_out(default: Synthesised, other: Synthesised) -> None:
+    for synthesised, value in ((default, "none"), (other, "iam")):
+        (output,) = synthesised.template.find_outputs("apiAuth").values()
+        assert output["Value"] == value
+
+
 def test_the_graduated_modules_give_the_same_template(
-    default: Synthesised, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    other: Synthesised, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(api, "apigatewayv2", aws_apigatewayv2)
     monkeypatch.setattr(api, "integrations", aws_apigatewayv2_integrations)
-    graduated = synthesise(DEFAULT, tmp_path)
-    assert graduated.template.to_json() == default.template.to_json()
+    graduated = synthesise(OTHER, tmp_path)
+    assert graduated.template.to_json() == other.template.to_json()
 
 
 def test_a_route_has_the_methods_that_its_file_states_and_cors_those_of_all_files(tmp_path: Path) -> None:

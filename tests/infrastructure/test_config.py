@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,19 @@ OPTIONAL = (
     "MODEL_ON_EFS",
     "REFRESH_HOURS",
     "SNAPSHOTS_URL",
+    "STACK_NAME",
+    "TAGS",
+    "TERMINATION_PROTECTION",
+    "THROTTLE_RATE",
+    "THROTTLE_BURST",
+    "MAX_CONCURRENCY",
+    "API_AUTH",
+    "DOMAIN_NAME",
+    "CERTIFICATE_ARN",
+    "ALARMS",
+    "ALARM_EMAIL",
+    "MAX_STATE_AGE_DAYS",
+    "MAX_USD_PER_HOUR",
 )
 
 
@@ -42,6 +56,19 @@ def test_only_account_and_region_are_required() -> None:
         model_on_efs=False,
         refresh_hours=24,
         snapshots_url="https://incidentdatabase.ai/research/snapshots/",
+        stack_name="AiidSimilarIncidents",
+        tags=(),
+        termination_protection=False,
+        throttle_rate=10,
+        throttle_burst=20,
+        max_concurrency=None,
+        api_auth="none",
+        domain_name="",
+        certificate_arn="",
+        alarms=True,
+        alarm_email="",
+        max_state_age_days=14,
+        max_usd_per_hour=2,
     )
 
 
@@ -61,8 +88,23 @@ def test_every_setting_can_be_set() -> None:
         "MODEL_ON_EFS": "true",
         "REFRESH_HOURS": "6",
         "SNAPSHOTS_URL": "https://snapshots.example/page",
+        "STACK_NAME": "Staging-2",
+        "TAGS": " stage=staging, owner=a team ,",
+        "TERMINATION_PROTECTION": "true",
+        "THROTTLE_RATE": "50",
+        "THROTTLE_BURST": "100",
+        "MAX_CONCURRENCY": "5",
+        "API_AUTH": "iam",
+        "DOMAIN_NAME": "similar.example.org",
+        "CERTIFICATE_ARN": "arn:aws-us-gov:acm:us-gov-west-1:210987654321:certificate/"
+        "01234567-89ab-cdef-0123-456789abcdef",
+        "ALARMS": "false",
+        "ALARM_EMAIL": "someone@example.org",
+        "MAX_STATE_AGE_DAYS": "30",
+        "MAX_USD_PER_HOUR": "0.5",
     }
-    assert Config.from_environment(environment) == OTHER
+    assert set(environment) == {*REQUIRED, *OPTIONAL}
+    assert Config.from_environment(environment) == replace(OTHER, stack_name="Staging-2", alarms=False)
 
 
 def test_every_setting_is_in_the_example_with_its_default() -> None:
@@ -104,6 +146,19 @@ def test_every_setting_is_in_the_example_with_its_default() -> None:
         ("REFRESH_HOURS", "168", "refresh_hours", 168),
         ("SNAPSHOTS_URL", " https://a.example ", "snapshots_url", "https://a.example"),
         ("SNAPSHOTS_URL", "https://a.example:8443/b/?c=d#e", "snapshots_url", "https://a.example:8443/b/?c=d#e"),
+        ("STACK_NAME", "A" * 128, "stack_name", "A" * 128),
+        ("TAGS", "a=", "tags", (("a", ""),)),
+        ("TAGS", "cost:center/1=42 = x", "tags", (("cost:center/1", "42 = x"),)),
+        ("THROTTLE_RATE", "1", "throttle_rate", 1),
+        ("THROTTLE_RATE", "10000", "throttle_rate", 10000),
+        ("THROTTLE_BURST", "5000", "throttle_burst", 5000),
+        ("MAX_CONCURRENCY", "0", "max_concurrency", None),
+        ("MAX_CONCURRENCY", "1000", "max_concurrency", 1000),
+        ("API_AUTH", "none", "api_auth", "none"),
+        ("ALARM_EMAIL", "a+b@c.example", "alarm_email", "a+b@c.example"),
+        ("MAX_STATE_AGE_DAYS", "365", "max_state_age_days", 365),
+        ("MAX_USD_PER_HOUR", "0.01", "max_usd_per_hour", 0.01),
+        ("MAX_USD_PER_HOUR", "1000", "max_usd_per_hour", 1000),
     ],
 )
 def test_good_values(name: str, value: str, field: str, expected: object) -> None:
@@ -162,6 +217,39 @@ def test_good_values(name: str, value: str, field: str, expected: object) -> Non
         ("SNAPSHOTS_URL", "a.example"),
         ("SNAPSHOTS_URL", "https:///page"),
         ("SNAPSHOTS_URL", "https://a.example/a page"),
+        ("STACK_NAME", "1st"),
+        ("STACK_NAME", "my_stack"),
+        ("STACK_NAME", "Größer"),
+        ("STACK_NAME", "A" * 129),
+        ("TAGS", "stage"),
+        ("TAGS", "=production"),
+        ("TAGS", "aws:a=b"),
+        ("TAGS", "a;b=c"),
+        ("TERMINATION_PROTECTION", "on"),
+        ("THROTTLE_RATE", "0"),
+        ("THROTTLE_RATE", "10001"),
+        ("THROTTLE_RATE", "0.5"),
+        ("THROTTLE_BURST", "0"),
+        ("THROTTLE_BURST", "5001"),
+        ("MAX_CONCURRENCY", "-1"),
+        ("MAX_CONCURRENCY", "1001"),
+        ("API_AUTH", "IAM"),
+        ("API_AUTH", "jwt"),
+        ("DOMAIN_NAME", "https://a.example.org"),
+        ("DOMAIN_NAME", "localhost"),
+        ("DOMAIN_NAME", "*.example.org"),
+        ("DOMAIN_NAME", "Similar.example.org"),
+        ("CERTIFICATE_ARN", "01234567-89ab-cdef-0123-456789abcdef"),
+        ("CERTIFICATE_ARN", "arn:aws:iam::123456789012:server-certificate/a"),
+        ("ALARMS", "email"),
+        ("ALARM_EMAIL", "someone"),
+        ("ALARM_EMAIL", "a@b.example,c@d.example"),
+        ("MAX_STATE_AGE_DAYS", "0"),
+        ("MAX_STATE_AGE_DAYS", "366"),
+        ("MAX_USD_PER_HOUR", "0"),
+        ("MAX_USD_PER_HOUR", "1001"),
+        ("MAX_USD_PER_HOUR", "2e1"),
+        ("MAX_USD_PER_HOUR", "$2"),
     ],
 )
 def test_a_bad_value_is_named_with_its_variable_in_one_line(name: str, value: str) -> None:
@@ -171,6 +259,26 @@ def test_a_bad_value_is_named_with_its_variable_in_one_line(name: str, value: st
     assert message.startswith(name)
     assert f'"{value}"' in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"DOMAIN_NAME": "a.example.org"}, "go together"),
+        ({"CERTIFICATE_ARN": "arn:aws:acm:eu-central-1:123456789012:certificate/a"}, "go together"),
+        (
+            {
+                "DOMAIN_NAME": "a.example.org",
+                "CERTIFICATE_ARN": "arn:aws:acm:us-east-1:123456789012:certificate/a",
+            },
+            "eu-central-1, the API's region, not us-east-1",
+        ),
+        ({"TAGS": "a=1,b=2,a=3"}, 'names "a" twice'),
+    ],
+)
+def test_settings_that_do_not_fit_each_other_are_refused(names: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Config.from_environment({**REQUIRED, **names})
 
 
 def test_of_several_origins_the_bad_one_is_named() -> None:

@@ -44,15 +44,23 @@ def test_a_handler_may_be_called_like_a_part_of_the_stack(name: str, tmp_path: P
     assert set(synthesise(DEFAULT, tmp_path, **{name: HANDLER}).functions()) == HANDLERS | JOBS | {name}
 
 
-def test_handlers_have_8096_mib_60_s_and_x86_64_by_default(default: Synthesised) -> None:
-    functions = default.handlers().values()
-    assert {(f["MemorySize"], f["Timeout"], *f["Architectures"]) for f in functions} == {(8096, 60, "x86_64")}
+# What loads no model asks for little.
+SMALL = {"embed_to_db_similar", "health"}
+
+
+def test_handlers_have_60_s_x86_64_and_8096_mib_by_default_or_the_1024_that_they_ask_for(default: Synthesised) -> None:
+    found = default.handlers()
+    assert {module: f["MemorySize"] for module, f in found.items()} == {
+        module: 1024 if module in SMALL else 8096 for module in HANDLERS
+    }
+    assert {(f["Timeout"], *f["Architectures"]) for f in found.values()} == {(60, "x86_64")}
     assert only(default.docker_images())["source"]["platform"] == "linux/amd64"
 
 
 def test_memory_and_architecture_can_be_set(other: Synthesised) -> None:
-    functions = other.handlers().values()
-    assert {(f["MemorySize"], *f["Architectures"]) for f in functions} == {(3008, "arm64")}
+    found = other.handlers()
+    assert {f["MemorySize"] for module, f in found.items() if module not in SMALL} == {3008}
+    assert {architecture for f in found.values() for architecture in f["Architectures"]} == {"arm64"}
     assert only(other.docker_images())["source"]["platform"] == "linux/arm64"
 
 
@@ -60,6 +68,16 @@ def test_the_job_has_what_its_file_asks_for_and_may_run_beside_itself(each: Synt
     job = each.functions()[SHELVING]
     assert (job["MemorySize"], job["Timeout"]) == (1024, 600)
     assert "ReservedConcurrentExecutions" not in job
+
+
+def test_by_default_no_function_takes_from_the_account_s_concurrency(default: Synthesised) -> None:
+    """A new account may have 10 in all. Reserving any of them would fail the deployment."""
+    assert "ReservedConcurrentExecutions" not in str(default.all_resources())
+
+
+def test_each_route_s_function_can_be_limited_and_a_job_never_is(other: Synthesised) -> None:
+    limits = {module: found.get("ReservedConcurrentExecutions") for module, found in other.functions().items()}
+    assert limits == dict.fromkeys(HANDLERS, 5) | dict.fromkeys(JOBS)
 
 
 @pytest.mark.slow
@@ -109,6 +127,7 @@ def test_functions_find_model_state_shelf_and_inbox_by_their_environment(
             "HF_MODEL_URI": model,
             "ENCODER_ENGINE": engine,
             "ENCODER_PRECISION": {"onnx": "float32", "torch": "bfloat16"}[engine],
+            "POWERTOOLS_METRICS_NAMESPACE": "AiidSimilarIncidents",
             **(on_the_file_system if module != REFRESH else {}),
             **more.get(module, {}),
         }
@@ -123,6 +142,8 @@ def test_every_function_logs_lines_of_json_to_a_group_of_its_own_that_goes_with_
         used.append(settings.pop("LogGroup")["Ref"])
         assert settings == {"LogFormat": "JSON", "ApplicationLogLevel": "INFO"}
     assert len(used) == len(HANDLERS | JOBS) + 2
+    (of_the_api,) = each.properties("AWS::ApiGatewayV2::Stage")
+    used.append(of_the_api["AccessLogSettings"]["DestinationArn"]["Fn::GetAtt"][0])
     assert sorted(used) == sorted(groups)
     for group in groups.values():
         assert group["DeletionPolicy"] == "Delete"

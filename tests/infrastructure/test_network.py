@@ -1,4 +1,4 @@
-"""The VPC: one public subnet, or two zones behind a NAT gateway."""
+"""The VPC: public subnets in two zones, or private ones behind a NAT gateway as well."""
 
 from __future__ import annotations
 
@@ -7,11 +7,20 @@ import json
 from stack import REFRESH, SHELVING, Object, Synthesised, only
 
 
-def test_by_default_there_is_one_public_subnet_and_no_nat_gateway(default: Synthesised) -> None:
+def zones_of(synthesised: Synthesised, kind: str) -> set[str]:
+    subnets = synthesised.resources("AWS::EC2::Subnet")
+    return {json.dumps(subnets[subnet]["Properties"]["AvailabilityZone"]) for subnet in synthesised.subnets(kind)}
+
+
+def test_by_default_there_is_a_public_subnet_in_each_of_two_zones_and_no_nat_gateway(default: Synthesised) -> None:
     assert only(default.properties("AWS::EC2::VPC"))["CidrBlock"] == "10.0.0.0/16"
-    subnet = only(default.properties("AWS::EC2::Subnet"))
-    assert subnet["CidrBlock"] == "10.0.0.0/24"
-    assert len(default.subnets("Public")) == 1
+    subnets = default.resources("AWS::EC2::Subnet")
+    assert set(subnets) == default.subnets("Public")
+    assert len(subnets) == len(zones_of(default, "Public")) == 2
+    blocks = {id_: subnet["Properties"]["CidrBlock"] for id_, subnet in subnets.items()}
+    # The one that stacks had before there were two: an update can't move it.
+    assert blocks.pop("NetworkVpcPublicSubnet1Subnet36933139") == "10.0.0.0/24"
+    assert list(blocks.values()) == ["10.0.1.0/24"]
     default.template.resource_count_is("AWS::EC2::NatGateway", 0)
     default.template.resource_count_is("AWS::EC2::EIP", 0)
 
@@ -73,7 +82,7 @@ def test_the_refresh_job_is_outside_the_vpc(each: Synthesised) -> None:
     assert "VpcConfig" not in each.functions()[REFRESH]
 
 
-def test_by_default_functions_and_mount_target_are_in_the_public_subnet(default: Synthesised) -> None:
+def test_by_default_functions_and_mount_targets_are_in_the_public_subnets(default: Synthesised) -> None:
     for function in default.functions_in_vpc().values():
         assert {subnet["Ref"] for subnet in function["VpcConfig"]["SubnetIds"]} == default.subnets("Public")
     mount_targets = default.properties("AWS::EFS::MountTarget")
@@ -84,8 +93,7 @@ def test_with_a_nat_gateway_there_are_two_zones_with_a_public_and_a_private_subn
     assert only(other.properties("AWS::EC2::VPC"))["CidrBlock"] == "10.0.0.0/16"
     subnets = other.resources("AWS::EC2::Subnet")
     for kind in ("Public", "Private"):
-        zones = {json.dumps(subnets[subnet]["Properties"]["AvailabilityZone"]) for subnet in other.subnets(kind)}
-        assert len(other.subnets(kind)) == len(zones) == 2
+        assert len(other.subnets(kind)) == len(zones_of(other, kind)) == 2
     assert len(subnets) == 4
     blocks = {subnet["Properties"]["CidrBlock"] for subnet in subnets.values()}
     assert blocks == {f"10.0.{number}.0/24" for number in range(4)}

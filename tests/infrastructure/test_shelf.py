@@ -70,38 +70,52 @@ def test_every_function_can_reach_the_file_system_over_nfs(each: Synthesised) ->
 def test_a_function_may_mount_and_write_by_its_own_access_point_and_nothing_else(each: Synthesised) -> None:
     (file_system,) = each.resources("AWS::EFS::FileSystem")
     for module, function in each.functions_in_vpc().items():
-        role, _ = function["Role"]["Fn::GetAtt"]
         statements = each.statements(function)
         if module == SHELVING:
             statements = [found for found in statements if "elasticfilesystem" in str(found["Action"])]
-        may_mount, may_write = statements
-        assert may_mount["Action"] == "elasticfilesystem:ClientMount"
+        may_mount = only(statements)
+        assert may_mount["Action"] == ["elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"]
+        assert may_mount["Effect"] == "Allow"
+        assert may_mount["Resource"] == {"Fn::GetAtt": [file_system, "Arn"]}
         ((operator, condition),) = may_mount["Condition"].items()
         assert (operator, list(condition)) == ("StringEquals", ["elasticfilesystem:AccessPointArn"])
         assert named_in(condition["elasticfilesystem:AccessPointArn"]) == [mounted(function)]
-        assert may_write["Action"] == "elasticfilesystem:ClientWrite"
-        assert named_in(may_write["Resource"]) == [file_system]
-        # Without the policies that Lambda itself needs: for its log, and for its place in the network.
-        managed = each.resources("AWS::IAM::Role")[role]["Properties"]["ManagedPolicyArns"]
-        assert {arn["Fn::Join"][1][-1].rpartition("/")[2] for arn in managed} == {
-            "AWSLambdaBasicExecutionRole",
-            "AWSLambdaVPCAccessExecutionRole",
-        }
 
 
 def test_the_refresh_job_has_no_file_system(each: Synthesised) -> None:
     function = each.functions()[REFRESH]
     assert "FileSystemConfigs" not in function
-    assert "elasticfilesystem" not in str(each.statements(function))
-    role, _ = function["Role"]["Fn::GetAtt"]
-    managed = only(each.resources("AWS::IAM::Role")[role]["Properties"]["ManagedPolicyArns"])
-    assert managed["Fn::Join"][1][-1].endswith("/AWSLambdaBasicExecutionRole")
+    assert "elasticfilesystem" not in str(each.all_statements(function))
 
 
 def test_nobody_is_root_on_the_file_system(each: Synthesised) -> None:
     assert "ClientRootAccess" not in str(each.all_resources())
+
+
+def test_the_file_system_s_own_policy_refuses_what_has_no_tls_and_allows_nobody_anything(each: Synthesised) -> None:
+    """With a policy, EFS lets in only whom a policy allows: here, that of a function's role.
+
+    Without one, everybody who reaches a mount target may write as any user. The CDK's own policy allows that too.
+    """
     (file_system,) = each.properties("AWS::EFS::FileSystem")
-    assert "FileSystemPolicy" not in file_system
+    statement = only(file_system["FileSystemPolicy"]["Statement"])
+    assert statement == {
+        "Sid": "RefuseWithoutTls",
+        "Effect": "Deny",
+        "Principal": {"AWS": "*"},
+        "Action": "*",
+        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+    }
+
+
+def test_nothing_but_a_function_in_the_vpc_may_mount_the_file_system(each: Synthesised) -> None:
+    mounting = {
+        only(policy["Properties"]["Roles"])["Ref"]
+        for policy in each.resources("AWS::IAM::Policy").values()
+        if "elasticfilesystem" in str(policy)
+    }
+    assert mounting == {function["Role"]["Fn::GetAtt"][0] for function in each.functions_in_vpc().values()}
+    assert "elasticfilesystem" not in str(each.properties("AWS::IAM::Role"))
 
 
 def test_the_file_system_is_encrypted_elastic_and_goes_with_the_stack(each: Synthesised) -> None:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from stack import ACCOUNT, REGION, Synthesised, all_before
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from stack import ACCOUNT, DEFAULT, REGION, Synthesised, all_before, synthesise
 
 
 def test_nothing_is_kept_when_the_stack_is_destroyed(each: Synthesised) -> None:
@@ -29,14 +36,37 @@ def test_the_stack_goes_to_the_account_and_region_that_were_set(each: Synthesise
     assert stack["environment"] == expected["other" if each.subnets("Private") else "default"]
 
 
-def test_what_scripts_read_is_put_out(each: Synthesised) -> None:
-    assert set(each.template.to_json()["Outputs"]) == {"apiUrl", "stateBucketName"}
+def test_what_people_and_scripts_read_is_put_out(default: Synthesised, other: Synthesised) -> None:
+    outputs = {"apiUrl", "apiAuth", "stateBucketName"}
+    assert set(default.template.to_json()["Outputs"]) == outputs
+    assert set(other.template.to_json()["Outputs"]) == outputs | {"domainTarget"}
+
+
+def test_tags_are_those_of_everything_and_removal_can_be_forbidden(default: Synthesised, other: Synthesised) -> None:
+    tags = {"stage": "staging", "owner": "a team"}
+    for synthesised, expected, protected in ((default, {}, False), (other, tags, True)):
+        properties = synthesised.manifest()["artifacts"]["AiidSimilarIncidents"]["properties"]
+        assert properties.get("tags", {}) == expected
+        assert properties["terminationProtection"] is protected
+
+
+@pytest.mark.slow
+def test_a_second_stack_has_another_name_everywhere(default: Synthesised, tmp_path: Path) -> None:
+    staging = synthesise(replace(DEFAULT, stack_name="Staging"), tmp_path)
+    assert set(staging.manifest()["artifacts"]) >= {"Staging", "Staging.assets"}
+    (path,) = staging.outdir.glob("*.template.json")
+    assert path.name == "Staging.template.json"
+    assert "AiidSimilarIncidents" not in json.dumps(staging.template.to_json())
+    kinds, kinds_of_default = (
+        Counter(found["Type"] for found in each.all_resources().values()) for each in (staging, default)
+    )
+    assert kinds == kinds_of_default
 
 
 # Logical ids and types in stacks that were deployed with one access point and the CDK's triggers. An update makes what
 # has another id anew, before it removes the old one: the API would get another address, and a second route, rule or
 # mount target of the same kind fails with "already exists".
-# In both kinds of network.
+# In both kinds of network. The default one had no second zone then.
 KEPT = {
     "NetworkVpc7FB7348F": "AWS::EC2::VPC",
     "NetworkVpcPublicSubnet1Subnet36933139": "AWS::EC2::Subnet",
