@@ -418,7 +418,8 @@ def test_every_handler_file_and_every_job_is_a_function_with_its_command(deploye
 
 def test_functions_have_their_memory_timeout_and_architecture(deployed: Step) -> None:
     for module, function in deployed.cloud.image_functions.items():
-        expected = {SHELVING: (1024, 600), REFRESH: (8096, 900)}.get(module, (8096, 60))
+        small = dict.fromkeys(("embed_to_db_similar", "health"), (1024, 60))
+        expected = {SHELVING: (1024, 600), REFRESH: (8096, 900), **small}.get(module, (8096, 60))
         assert (function["MemorySize"], function["Timeout"]) == expected
         assert function["Architectures"] == ["x86_64"]
 
@@ -454,14 +455,15 @@ def test_handlers_and_jobs_mount_the_same_folder_as_different_users(deployed: St
         }
 
 
-def test_the_file_system_is_encrypted_and_has_a_mount_target_where_the_functions_are(deployed: Step) -> None:
+def test_the_file_system_is_encrypted_and_has_a_mount_target_in_each_subnet_of_the_functions(deployed: Step) -> None:
     (file_system,) = deployed.cloud.file_systems
     assert file_system["Encrypted"] is True
     assert file_system["ThroughputMode"] == "elastic"
-    (mount_target,) = deployed.cloud.mount_targets
+    of_targets = sorted(found["SubnetId"] for found in deployed.cloud.mount_targets)
+    assert len(of_targets) == 2
     for module, function in deployed.cloud.image_functions.items():
         subnets = function.get("VpcConfig", {}).get("SubnetIds", [])
-        assert subnets == ([] if module == REFRESH else [mount_target["SubnetId"]])
+        assert sorted(subnets) == ([] if module == REFRESH else of_targets)
 
 
 def test_there_is_one_vpc(deployed: Step) -> None:
@@ -473,7 +475,9 @@ def test_every_function_logs_to_a_group_of_its_own_for_a_month(deployed: Step) -
     groups = {found["logGroupName"]: found["retentionInDays"] for found in deployed.cloud.log_groups}
     used = [found["LoggingConfig"]["LogGroup"] for found in deployed.cloud.functions]
     assert {found["LoggingConfig"]["LogFormat"] for found in deployed.cloud.functions} == {"JSON"}
-    assert sorted(used) == sorted(groups)
+    (of_the_api,) = {*groups} - {*used}
+    assert "ApiAccessLog" in of_the_api
+    assert sorted([*used, of_the_api]) == sorted(groups)
     assert set(groups.values()) == {30}
 
 
