@@ -17,6 +17,7 @@ from infrastructure.functions import Needs, Place, image_functions, require_no_l
 from infrastructure.inbox import Inbox
 from infrastructure.jobs import SHELVING_JOB, InvokingJobs, allow_inbox, needs_of_jobs
 from infrastructure.keeping_warm import KeepingWarm
+from infrastructure.monitoring import Monitoring
 from infrastructure.network import Network
 from infrastructure.priming import Priming
 from infrastructure.shelf import Shelf
@@ -59,10 +60,21 @@ class SimilarIncidentsStack(cdk.Stack):
         InvokingJobs(self, "InvokingJobs", jobs=jobs, inbox=inbox, refresh_hours=config.refresh_hours)
 
         api = http_api(self, "Api", functions=handlers, config=config)
-        log_requests(api)
+        access_log = log_requests(api)
         served = _by_name(handlers)
         Priming(self, "Priming", job=jobs[SHELVING_JOB], handlers=served, after=[network, shelf, inbox], api=api)
         KeepingWarm(self, "KeepingWarm", functions=served, minutes=config.keep_warm_minutes)
+        if config.alarms:
+            monitoring = Monitoring(
+                self,
+                "Monitoring",
+                api_id=api.http_api_id,
+                access_log=access_log,
+                handlers=served,
+                jobs=jobs,
+                config=config,
+            )
+            self._put_out("dashboardUrl", monitoring.dashboard_url, "The dashboard, for a browser with a login to AWS")
         warn_of_missing_files(self, handlers_dir=handlers_dir, config=config)
         # `api.url` ends with a slash, and "$URL/similar" would become //similar.
         url = f"https://{api.http_api_id}.execute-api.{self.region}.{self.url_suffix}"

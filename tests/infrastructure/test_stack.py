@@ -37,7 +37,7 @@ def test_the_stack_goes_to_the_account_and_region_that_were_set(each: Synthesise
 
 
 def test_what_people_and_scripts_read_is_put_out(default: Synthesised, other: Synthesised) -> None:
-    outputs = {"apiUrl", "apiAuth", "stateBucketName"}
+    outputs = {"apiUrl", "apiAuth", "stateBucketName", "dashboardUrl"}
     assert set(default.template.to_json()["Outputs"]) == outputs
     assert set(other.template.to_json()["Outputs"]) == outputs | {"domainTarget"}
 
