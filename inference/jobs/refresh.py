@@ -20,6 +20,7 @@ from typing import Any
 
 from similarity.errors import ModelError
 from similarity.inbox.bucket import Bucket
+from similarity.metrics import Metric, write_metrics
 from similarity.refresh.refresher import NotPublishedError, OutOfTimeError, Refresher, RefreshError, Result
 from similarity.settings import Settings
 from similarity.shelf.usable import FolderModel
@@ -46,12 +47,14 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
             log.info("nothing to refresh", extra=asdict(result))
     except NotPublishedError as error:
         log.error("state not published", extra={**_fields(error), "snapshot": error.snapshot})
+        write_metrics({Metric.REFRESH_FAILURES: 1})
         result = Result(reason=str(error), snapshot=error.snapshot)
     except OutOfTimeError as error:
         log.warning("refresh out of time", extra=_fields(error))
         raise
     except RefreshError as error:
         log.error("refresh failed", extra=_fields(error))
+        write_metrics({Metric.REFRESH_FAILURES: 1})
         raise
     return asdict(result)
 

@@ -10,10 +10,15 @@ error if the deployment must not go on, or if Lambda should call it again.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from jobs.inbox_steps import InboxSteps
 from similarity.errors import SimilarityError
+from similarity.inbox.notes import snapshot_date_of
+from similarity.incidents.facts import StateFacts
+from similarity.metrics import Metric, write_metrics
 from similarity.settings import Settings
 from similarity.shelf.usable import FolderModel
 from similarity.shelf.versions import digest_in
@@ -54,6 +59,7 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
         removed = tidy(settings.shelf, own.name, published, model.require_usable)
         inbox.keep_deployed(own)
         served = inbox.write_served()
+        _measure_age(served.facts)
         if settings.model_on_shelf:
             version = shelve_model(settings.shelf, model.files)
         else:
@@ -77,6 +83,13 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     if inbox.troubles and not is_deployment:
         raise ShelvingError(" ".join(inbox.troubles))
     return answer
+
+
+def _measure_age(facts: StateFacts) -> None:
+    """For the alarm about an old state. Only AIID's snapshots come every week."""
+    with suppress(ValueError):  # of "", or of a date that isn't one
+        date = datetime.fromisoformat(snapshot_date_of(facts)).replace(tzinfo=UTC)
+        write_metrics({Metric.STATE_AGE_DAYS: (datetime.now(UTC) - date) / timedelta(days=1)})
 
 
 def _newer_state_note(own: str, served: str, settings: Settings) -> str:

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 from similarity.incidents.confidence import Verdict
 from similarity.incidents.facts import StateFacts
 from similarity.incidents.ranking import Match
+from similarity.metrics import Metric
 from similarity.settings import Engine, Precision
 
 T_co = TypeVar("T_co", covariant=True)
@@ -29,6 +30,17 @@ class Facts:
     ranking_s: float | None = None
     state: str | None = None
     match: Verdict | None = None
+
+    def measured(self) -> dict[Metric, float]:
+        """The facts that are numbers, by the metric that has them. Milliseconds, as in the log."""
+        values = {
+            Metric.TOKENS: self.tokens,
+            Metric.TOKENISING_TIME: _milliseconds(self.tokenising_s),
+            Metric.ENCODING_TIME: _milliseconds(self.encoding_s),
+            Metric.RANKING_TIME: _milliseconds(self.ranking_s),
+            Metric.NO_MATCH: 1 if self.match == "none" else None,
+        }
+        return {metric: value for metric, value in values.items() if value is not None}
 
     def log_fields(self) -> dict[str, object]:
         """The facts by the names that they have in the log, where times are in milliseconds."""

@@ -42,7 +42,7 @@ _UNITS = {
 }
 
 
-def write(values: Mapping[Metric, float], dimensions: Mapping[str, str] | None = None) -> None:
+def write_metrics(values: Mapping[Metric, float], dimensions: Mapping[str, str] | None = None) -> None:
     """Writes one line of metrics to stdout. Raises nothing: a number is no reason to withhold an answer."""
     namespace = os.environ.get(NAMESPACE_VARIABLE)
     if not namespace or not values:

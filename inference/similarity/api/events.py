@@ -1,4 +1,4 @@
-"""What a Lambda does with an event: prime, keep warm, or answer; and one line in the log about it.
+"""What a Lambda does with an event: prime, keep warm, or answer; one line in the log about it, and its metrics.
 
 An event becomes a request in `request`, an answer becomes a response in `answers`.
 
@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
+from dataclasses import dataclass
 from functools import update_wrapper
 from typing import Any, overload
 
@@ -23,6 +24,7 @@ from similarity.api.answers import envelope, response
 from similarity.api.request import Request, is_from_gateway, read_request
 from similarity.api.routes import route_of
 from similarity.errors import SimilarityError, reason_of
+from similarity.metrics import Metric, write_metrics
 
 __all__ = ["Endpoint", "Request", "endpoint"]
 
@@ -37,6 +39,29 @@ Ready = Callable[[], object]
 
 def _nothing() -> None:
     """Gets ready a handler that needs nothing."""
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of a request. error: the kind of the error; None if it was answered."""
+
+    status: int
+    facts: Facts
+    error: str | None = None
+
+    def log_fields(self) -> dict[str, object]:
+        return {"status": self.status, "error": self.error, **self.facts.log_fields()}
+
+    def measure(self, route: str, *, cold_start: bool) -> None:
+        write_metrics({Metric.REQUESTS: 1}, {"Route": route, "Status": str(self.status)})
+        values = self.facts.measured()
+        if self.status >= 500:
+            values[Metric.FAILED_ANSWERS] = 1
+        write_metrics(values | _starts(cold_start=cold_start))
+
+
+def _starts(*, cold_start: bool) -> dict[Metric, float]:
+    return {Metric.COLD_STARTS: 1} if cold_start else {}
 
 
 class Endpoint:
@@ -68,17 +93,17 @@ class Endpoint:
     def __call__(self, event: Any, context: Any) -> dict[str, Any]:
         del context
         route: dict[str, object] = {"route": self.route}
-        process = {"cold_start": next(_calls) == 0, "version": __version__}
-        if _is_warming(event):
+        cold_start = next(_calls) == 0
+        process = {"cold_start": cold_start, "version": __version__}
+        warming, priming = _is_warming(event), event is None or event == {}
+        if warming or priming:
+            write_metrics(_starts(cold_start=cold_start))
             self._get_ready()
-            _log("warmed", route | process)
-            return envelope(200, {"warnings": [], "warm": True})
-        if event is None or event == {}:
-            self._get_ready()
-            _log("primed", route | process)
-            return self._answer(event)[0]
-        answer, fields = self._answer(event)
-        _log("answered", route | fields | process)
+            _log("warmed" if warming else "primed", route | process)
+            return envelope(200, {"warnings": [], "warm": True}) if warming else self._answer(event)[0]
+        answer, outcome = self._answer(event)
+        _log("answered", route | outcome.log_fields() | process)
+        outcome.measure(self.route, cold_start=cold_start)
         return answer
 
     def _get_ready(self) -> None:
@@ -88,26 +113,25 @@ class Endpoint:
             _log("not ready", {"route": self.route, "reason": reason_of(error)}, logging.ERROR)
             raise
 
-    def _answer(self, event: Any) -> tuple[dict[str, Any], dict[str, object]]:
-        """The response, and the fields that describe it in the log."""
+    def _answer(self, event: Any) -> tuple[dict[str, Any], _Outcome]:
         to_gateway = is_from_gateway(event)
         request = Request({})
         try:
             request = read_request(event)
             checks.warn_of_unknown(request, self.parameters)
             fields = {"warnings": request.warnings, **self._respond(request)}
-            return response(200, fields, to_gateway=to_gateway), _described(200, request.facts)
+            return response(200, fields, to_gateway=to_gateway), _Outcome(200, request.facts)
         except Exception as raised:
             error = raised
         status, message = _told(error)
         try:
             fields = {"warnings": request.warnings, "msg": message}
-            return response(status, fields, to_gateway=to_gateway), _described(status, request.facts, error)
+            return response(status, fields, to_gateway=to_gateway), _failed(status, request.facts, error)
         except Exception as raised:  # of a warning or a status that JSON can't hold
             error = raised
         status, message = _told(error)
         fields = {"warnings": [], "msg": message}
-        return response(status, fields, to_gateway=to_gateway), _described(status, request.facts, error)
+        return response(status, fields, to_gateway=to_gateway), _failed(status, request.facts, error)
 
 
 @overload
@@ -153,8 +177,8 @@ def _cause(error: Exception, message: str) -> Exception:
     return cause.with_traceback(error.__traceback__)
 
 
-def _described(status: int, facts: Facts, error: Exception | None = None) -> dict[str, object]:
-    return {"status": status, "error": type(error).__name__ if error else None, **facts.log_fields()}
+def _failed(status: int, facts: Facts, error: Exception) -> _Outcome:
+    return _Outcome(status, facts, type(error).__name__)
 
 
 def _log(

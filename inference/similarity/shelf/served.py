@@ -21,6 +21,7 @@ from threading import Event, Lock, Thread
 from similarity.errors import SimilarityError, StateError, reason_of
 from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState
+from similarity.metrics import Metric, write_metrics
 from similarity.shelf.usable import tried
 from similarity.shelf.versions import STATE_FILENAME, STATES, copy_hashed, digest_in, state_names
 
@@ -136,6 +137,7 @@ class ServedState:
         if before is None:
             serves = self._name or "the image's own"
             log.error("state refused", extra={"state": name, "reason": reason_of(error), "serves": serves})
+            write_metrics({Metric.STATES_REFUSED: 1})
 
     def _report(self, trouble: str) -> None:
         """Logs the same trouble only once until the shelf works again."""

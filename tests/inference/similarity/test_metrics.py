@@ -1,0 +1,188 @@
+"""The metrics that Lambdas write: lines in CloudWatch's embedded metric format, with the right numbers, and no text.
+
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lambdas import with_titles
+from similarity.answer import Answer, Facts
+from similarity.api import events
+from similarity.api.events import Request, endpoint
+from similarity.errors import RequestError, StateError
+from similarity.incidents.state import IncidentState
+from similarity.metrics import NAMESPACE_VARIABLE, Metric, write_metrics
+from similarity.shelf import served
+from tiny import ROOT, Deployed
+
+NAMESPACE = "AStack"
+UNITS = {
+    Metric.TOKENISING_TIME: "Milliseconds",
+    Metric.ENCODING_TIME: "Milliseconds",
+    Metric.RANKING_TIME: "Milliseconds",
+    Metric.STATE_AGE_DAYS: "None",
+}
+Lines = Callable[[], list[dict[str, Any]]]
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Lines:
+    """Metrics and dimensions of the lines since the last call, each checked against the format."""
+    monkeypatch.setenv(NAMESPACE_VARIABLE, NAMESPACE)
+    monkeypatch.setattr(events, "_calls", itertools.count())
+    return lambda: [parsed(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def parsed(line: str) -> dict[str, Any]:
+    content = json.loads(line)
+    about = content.pop("_aws")
+    assert set(about) == {"Timestamp", "CloudWatchMetrics"}
+    assert abs(about["Timestamp"] / 1000 - time.time()) < 3600
+    (directive,) = about["CloudWatchMetrics"]
+    assert directive["Namespace"] == NAMESPACE
+    (dimensions,) = directive["Dimensions"]
+    assert all(isinstance(content[name], str) for name in dimensions)
+    named = {metric["Name"]: metric["Unit"] for metric in directive["Metrics"]}
+    assert named == {name: UNITS.get(Metric(name), "Count") for name in named}
+    assert set(content) == {*dimensions, *named}
+    return {name: value if name in dimensions else sum(value) for name, value in content.items()}
+
+
+def requests(route: str, status: int) -> dict[str, Any]:
+    return {"Requests": 1, "Route": route, "Status": str(status)}
+
+
+@endpoint
+def fails(request: Request) -> dict[str, Any]:
+    raise {"ours": KeyError("x"), "state": StateError("gone"), "theirs": RequestError("Error!")}[
+        request.parameters["text"]
+    ]
+
+
+def test_an_answer_counts_by_route_and_status_and_tells_what_took_how_long(deployed: Deployed, written: Lines) -> None:
+    answer = deployed.invoke("similar", {"text": "a car hit a robot", "num": 1})
+    assert answer["statusCode"] == 200
+    by_route, rest = written()
+    assert by_route == requests("/similar", 200)
+    assert set(rest) == {"Tokens", "TokenisingTime", "EncodingTime", "RankingTime", "ColdStarts"}
+    assert rest["Tokens"] > 2
+    assert rest["EncodingTime"] > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "more"),
+    [("ours", 500, {"FailedAnswers": 1}), ("state", 503, {"FailedAnswers": 1}), ("theirs", 400, {})],
+)
+def test_a_fault_of_ours_counts_as_failed_and_one_of_the_caller_does_not(
+    text: str, status: int, more: dict[str, int], written: Lines
+) -> None:
+    fails({"text": text})
+    written()
+    assert fails({"text": text})["statusCode"] == status
+    # Without another number there is no second line.
+    assert written() == [requests(fails.route, status), *([more] if more else [])]
+
+
+def test_a_text_without_a_match_is_counted(written: Lines) -> None:
+    @endpoint
+    def finds_nothing(request: Request) -> dict[str, Any]:
+        return {"msg": request.take(Answer("[]", facts=Facts(match="none")))}
+
+    finds_nothing({"text": "a"})
+    assert written()[1] == {"NoMatch": 1, "ColdStarts": 1}
+    finds_nothing({"text": "a"})
+    assert written()[1] == {"NoMatch": 1}
+
+
+@pytest.mark.parametrize("event", [{}, {"warm": True}])
+def test_priming_and_warming_are_no_requests_but_may_be_cold_starts(event: dict[str, Any], written: Lines) -> None:
+    @endpoint
+    def answers(request: Request) -> dict[str, Any]:
+        del request
+        return {}
+
+    answers(event)
+    assert written() == [{"ColdStarts": 1}]
+    answers(event)
+    assert written() == []
+
+
+def test_a_line_never_has_what_a_caller_chose(deployed: Deployed, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(NAMESPACE_VARIABLE, NAMESPACE)
+        event = {
+            "version": "2.0",
+            "rawPath": "/sEcReT",
+            "requestContext": {"http": {"method": "GET", "path": "/sEcReT"}},
+            "queryStringParameters": {"text": "sEcReT", "metric": "sEcReT"},
+        }
+        assert deployed.invoke("similar", event)["statusCode"] == 400
+    printed = capsys.readouterr().out
+    assert '"Route":"/similar"' in printed
+    assert "sEcReT" not in printed
+
+
+def test_nothing_is_written_on_a_laptop(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv(NAMESPACE_VARIABLE, raising=False)
+    deployed.invoke("similar", {"text": "a car hit a robot"})
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.slow
+def test_what_serves_on_a_laptop_does_not_import_the_library() -> None:
+    program = "import sys, similar; print('aws_lambda_powertools' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT / "inference", capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"
+
+
+def test_a_log_that_can_not_be_written_is_no_reason_to_withhold_an_answer(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setenv(NAMESPACE_VARIABLE, NAMESPACE)
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert deployed.invoke("similar", {"text": "a car hit a robot"})["statusCode"] == 200
+
+
+def test_no_library_adds_dimensions_or_lines(
+    monkeypatch: pytest.MonkeyPatch, written: Lines, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "another")
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "function")
+    write_metrics({Metric.STATE_AGE_DAYS: 3.5})
+    write_metrics({})
+    assert written() == [{"StateAgeDays": 3.5}]
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+def test_a_refused_state_is_counted_once(
+    tiny_state: IncidentState, tmp_path: Any, written: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "20261126T070405Z-0123456789abcdef"
+    folder = tmp_path / "states" / name
+    folder.mkdir(parents=True)
+    with_titles(tiny_state, "a", "2026-11-26T07:04:05Z").save(folder / "incident_cls.pt")
+    monkeypatch.setattr(served, "LOOK_S", 0.0)
+    states = served.ServedState(tmp_path, lambda state: None)
+    for _ in range(2):
+        # Its hash isn't the one in its name.
+        assert states.look().newest() is None
+    assert written() == [{"StatesRefused": 1}]
