@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # There are as many processes as cores. PyTorch reads this when it is imported.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -12,6 +17,8 @@ from typing import Any
 import hypothesis
 import pytest
 import torch
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 import build_state
 from buckets import BUCKET, REGION, SetTime, make_bucket, stand_in_for_aws
@@ -32,6 +39,20 @@ hypothesis.settings.load_profile("same")
 
 # A shell starts what it puts in the background with Ctrl-C switched off, and every process passes that on.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class Sharing(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist has no types
+    """Where there are several processes: which tests the same one runs, since they share what takes long to make."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        """Those of a file. The tests with Docker are as one file, so that a single process makes base and image."""
+        if nodeid.startswith(("tests/container/", "tests/deploy/")):
+            return "Docker"
+        return str(super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Sharing:
+    return Sharing(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import json
+import os
 import re
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from packaging.requirements import Requirement
 
 import lock
 from local.locks import UNLOCKED, canonical, differences, pins
+from processes import PATIENCE_S
 from tiny import ROOT
 
 REQUIREMENTS = [ROOT / name for name in lock.LOCKS]
@@ -182,6 +185,40 @@ def test_what_is_imported_is_declared(folder: str) -> None:
             if declared.keys().isdisjoint(map(canonical, distributions.get(module, [module]))):
                 undeclared.setdefault(module, name)
     assert undeclared == {}
+
+
+# The image's Python and glibc, Debian 12's, on arm64. pip has to be told each older glibc whose wheels run there too.
+ON_ARM = (
+    *("--implementation=cp", "--python-version=3.11", "--platform=manylinux2014_aarch64"),
+    *(f"--platform=manylinux_2_{minor}_aarch64" for minor in range(17, 37)),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not os.environ.get("RUN_CONTAINER"),
+    reason="asks the package index: RUN_CONTAINER=1 scripts/test tests/test_locks.py",
+)
+def test_the_image_can_be_built_for_arm(tmp_path: Path) -> None:
+    """Every package of either engine has a wheel for arm64 whose hash is in the lock. torch is in no lock."""
+    lock_of_image = ROOT / "inference" / "locks" / "requirements-torch.txt"  # with those of the other engine's lock
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--disable-pip-version-check"]
+    command += ["--report=-", "--target", str(tmp_path), "--no-deps", "--require-hashes", *ON_ARM]
+    done = subprocess.run([*command, "-r", str(lock_of_image)], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    wheels = {
+        canonical(found["metadata"]["name"]): found["download_info"]["url"].rpartition("/")[2]
+        for found in json.loads(done.stdout)["install"]
+    }
+    wanted = {
+        canonical(pin.name)
+        for pin in map(Requirement, hashes(lock_of_image))
+        if not pin.marker or pin.marker.evaluate({"sys_platform": "linux", "platform_machine": "aarch64"})
+    }
+    assert wheels.keys() == wanted
+    # pip found builds for ARM, rather than those of this machine.
+    assert [name for name in wheels.values() if not name.endswith(("_aarch64.whl", "-any.whl"))] == []
+    assert wheels["onnxruntime"].endswith("_aarch64.whl")
 
 
 PINNED = re.compile(r"^[^#]*(==\d|@sha256:|uses: \S+@|runs-on: )")

@@ -14,6 +14,13 @@ from similarity.encoder.torch_encoder import TorchEncoder
 from snapshot_server import Host
 
 
+@pytest.fixture(autouse=True)
+def tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the Lambdas, whose job of the refresh has a folder with a fixed name there."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+
+
 @pytest.fixture
 def cloud() -> Iterator[Cloud]:
     with running_cloud() as cloud:

@@ -84,6 +84,9 @@ def run(call: str, given: Any, at: int, log: str, pipe: int) -> None:
 def main() -> None:
     for name in sys.argv[1:]:
         importlib.import_module(name)
+    if api := sys.modules.get("publishing.api"):
+        # A rollback looks every 2.5 s whether its state answers.
+        api._PAUSE_S = 0.05  # type: ignore[attr-defined]
     for line in sys.stdin:
         reading, writing = os.pipe()
         child = os.fork()

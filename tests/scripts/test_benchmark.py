@@ -13,8 +13,15 @@ import pytest
 from benchmark import main, plot
 from benchmarks.inputs import aiid_lengths
 from benchmarks.limits import arithmetic, weight_bytes
+from benchmarks.worker import Worker
 from similarity.encoder.config import LongformerConfig
 from tiny import ROOT
+
+
+@pytest.fixture(autouse=True)
+def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only times need the other backends' threads to have stopped."""
+    monkeypatch.setattr(Worker, "SETTLE_S", 0.0)
 
 
 def config(windows: tuple[int, ...], hidden_size: int = 4) -> LongformerConfig:

@@ -19,6 +19,15 @@ BINS = [Bin(0.0, 0.1, 3, 0.05, 0.0), Bin(0.9, 1.0, 5, 0.95, 1.0)]
 PLOTTED = Plotted([0.8, 0.9], [0.5, 0.6], [0.1, 0.2], GROUPS, BINS)
 
 
+@pytest.fixture(scope="module")
+def twice(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two folders with the plots of the same figures."""
+    first, again = tmp_path_factory.mktemp("first"), tmp_path_factory.mktemp("again")
+    for folder in (first, again):
+        write_plots(folder, "title", {"cosine": PLOTTED})
+    return first, again
+
+
 def pixels(path: Path) -> np.ndarray:
     found: np.ndarray = imread(path)
     return found
@@ -51,11 +60,10 @@ def test_without_confidence_there_is_no_reliability(tmp_path: Path) -> None:
     ],
 )
 def test_other_figures_make_another_plot_and_the_same_ones_the_same(
-    name: str, changed: Plotted, tmp_path: Path
+    name: str, changed: Plotted, twice: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    for folder, plotted in (("first", PLOTTED), ("again", PLOTTED), ("changed", changed)):
-        write_plots(tmp_path / folder, "title", {"cosine": plotted})
-    first, again, other = (tmp_path / folder / f"title-{name}.png" for folder in ("first", "again", "changed"))
+    write_plots(tmp_path, "title", {"cosine": changed})
+    first, again, other = (folder / f"title-{name}.png" for folder in (*twice, tmp_path))
     assert first.read_bytes() == again.read_bytes()
     assert not np.array_equal(pixels(first), pixels(other))
 

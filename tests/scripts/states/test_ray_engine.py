@@ -142,7 +142,7 @@ def test_a_stopped_build_goes_on_from_the_store(
             raise KeyboardInterrupt
 
     with VectorStore(tmp_path / "store") as store:
-        with pytest.raises(KeyboardInterrupt), on_ray() as compute:
+        with pytest.raises(KeyboardInterrupt), on_ray(workers=1) as compute:
             Computer(tiny_encoder, store, compute, stop).compute(TEXTS)
         assert not ray.is_initialized()
         with on_ray(workers=None, cpus=1) as compute:
@@ -197,7 +197,7 @@ def test_all_vectors_come_though_a_machine_is_lost_at_work(
 
 @pytest.mark.slow
 def test_another_model_at_the_path_is_refused(ray: Any, on_ray: OnRay) -> None:
-    with on_ray(fingerprint="0123456789abcdef01234567") as compute, pytest.raises(ClusterError) as refused:
+    with on_ray(fingerprint="0123456789abcdef01234567", workers=1) as compute, pytest.raises(ClusterError) as refused:
         next(compute(TEXTS))
     assert re.search(
         r" holds another model than .* not 0123456789abcdef\)\. Copy the model folder ", str(refused.value)

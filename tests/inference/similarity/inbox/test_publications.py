@@ -79,8 +79,8 @@ def test_states_put_there_by_hand_are_read(bucket: Bucket, path: Path) -> None:
 def test_what_is_too_large_is_not_downloaded(bucket: Bucket, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The job doesn't shelve it, and it might fill the disk."""
     facts = published(bucket, path, 1)
-    keep_deployed(bucket, path, facts)
     put_by_hand(path.read_bytes(), f"{DEPLOYED_PREFIX}by-hand.pt")
+    keep_deployed(bucket, path, facts)
     put_by_hand(path.read_bytes())
     monkeypatch.setattr("similarity.inbox.publications.LARGEST_STATE_BYTES", 100)
     monkeypatch.delattr(Bucket, "download")
