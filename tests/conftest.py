@@ -24,6 +24,7 @@ import build_state
 from buckets import BUCKET, REGION, SetTime, make_bucket, stand_in_for_aws
 from hub_server import Hub, running_hub
 from lambdas import Image, PassTime
+from metric_lines import Printed
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.text_encoder import Encoding
 from similarity.encoder.torch_encoder import TorchEncoder
@@ -53,6 +54,12 @@ class Sharing(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist has no 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Sharing:
     return Sharing(config, log)
+
+
+@pytest.fixture
+def printed_metrics(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Printed:
+    """Makes this process write metrics, as a Lambda does, and reads them."""
+    return Printed(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,7 @@ import build_state
 import snapshots
 from buckets import BUCKET, put_by_hand, raw_client
 from jobs import refresh
+from metric_lines import Printed
 from models.export import export
 from published import content_of
 from similarity.encoder.text_encoder import TextEncoder
@@ -629,7 +630,7 @@ def test_two_runs_at_once_both_end_well(computed: Service, monkeypatch: pytest.M
 
 
 def test_too_many_texts_are_counted_before_the_first_is_computed(
-    computed: Service, monkeypatch: pytest.MonkeyPatch
+    computed: Service, monkeypatch: pytest.MonkeyPatch, printed_metrics: Printed
 ) -> None:
     monkeypatch.setattr(refresher, "MOST_COMPUTED", 1)
     monkeypatch.setattr(TextEncoder, "encode_batch", no_encoder)
@@ -637,6 +638,7 @@ def test_too_many_texts_are_counted_before_the_first_is_computed(
     answer = computed.refresh()
     line = computed.line()
     assert (line.levelname, line.getMessage()) == ("ERROR", "state not published")
+    assert printed_metrics.lines() == [{"RefreshFailures": 1}]
     assert line.reason == answer["reason"] == "2 texts would have to be computed, but at most 1 are allowed."
     assert line.snapshot == answer["snapshot"] == NEXT_MONDAY
     assert line.remedy == (
@@ -853,7 +855,9 @@ def then_it_works(service: Service) -> None:
 
 
 @pytest.mark.parametrize("trouble", ["missing", "no links", "http elsewhere", "nobody answers"])
-def test_a_page_that_can_not_be_used_raises(trouble: str, computed: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_that_can_not_be_used_raises(
+    trouble: str, computed: Service, monkeypatch: pytest.MonkeyPatch, printed_metrics: Printed
+) -> None:
     page = computed.host.pages.pop(PAGE)
     if trouble == "no links":
         computed.host.pages[PAGE] = "<p>soon"
@@ -863,6 +867,7 @@ def test_a_page_that_can_not_be_used_raises(trouble: str, computed: Service, mon
         monkeypatch.setenv("SNAPSHOTS_URL", "http://127.0.0.1:9/")
     line = failure(computed, SourceError)
     assert (line.levelname, line.getMessage()) == ("ERROR", "refresh failed")
+    assert printed_metrics.lines() == [{"RefreshFailures": 1}]
     assert "python scripts/build_state.py FILE" in line.remedy
     computed.host.pages[PAGE] = page
     monkeypatch.setenv("SNAPSHOTS_URL", f"{computed.host.url}{PAGE}")
@@ -928,7 +933,7 @@ def test_a_full_disk_raises(where: str, computed: Service, monkeypatch: pytest.M
 
 
 def test_near_the_time_limit_it_stops_and_the_next_run_goes_on(
-    computed: Service, monkeypatch: pytest.MonkeyPatch
+    computed: Service, monkeypatch: pytest.MonkeyPatch, printed_metrics: Printed
 ) -> None:
     monkeypatch.setattr("similarity.refresh.compute.PART_CHARS", 1)  # each text is a part of its own
     asked: list[int] = []
@@ -949,6 +954,8 @@ def test_near_the_time_limit_it_stops_and_the_next_run_goes_on(
     assert (line.levelname, line.getMessage()) == ("WARNING", "refresh out of time")
     assert stored(computed) == 7
     assert computed.refresh()["vectors"] == {"stored": 7, "computed": 1}
+    # Lambda calls it again, so that this is no failure.
+    assert printed_metrics.lines() == []
 
 
 def test_a_slow_download_stops_near_the_time_limit(computed: Service) -> None:

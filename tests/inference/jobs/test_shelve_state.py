@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from jobs.shelve_state import ShelvingError
-from lambdas import Image, days_ago, start_again, titles, with_titles
+from lambdas import SCHEDULED, Image, days_ago, start_again, titles, with_titles
+from metric_lines import Printed
 from similarity.incidents.state import TIME_FORMAT, IncidentState
 from similarity.shelf.versions import state_names
 
@@ -35,6 +36,28 @@ def test_a_deployment_puts_the_images_state_on_the_shelf_and_the_handlers_serve_
     image.state_path.unlink()
     assert titles() == {"deployed"}
     assert "state shelved" in [record.getMessage() for record in caplog.records]
+
+
+@pytest.mark.parametrize("event", [{}, SCHEDULED])
+def test_each_call_tells_the_age_of_the_served_state_s_snapshot(
+    event: dict[str, object], image: Image, tiny_state: IncidentState, printed_metrics: Printed
+) -> None:
+    source = {"kind": "aiid-snapshot", "name": "backup.tar.bz2", "date": days_ago(20)}
+    dataclasses.replace(with_titles(tiny_state, "old", days_ago(3)), source=source).save(image.state_path)
+    image.call_job(event)
+    (line,) = printed_metrics.lines()
+    assert line.pop("StateAgeDays") == pytest.approx(20, abs=0.1)
+    assert line == {}
+
+
+@pytest.mark.parametrize(
+    "source", [{}, {"kind": "csv", "date": "2026-11-20T10:00:00Z"}, {"kind": "aiid-snapshot", "date": "soon"}]
+)
+def test_a_state_that_is_not_of_a_dated_snapshot_has_no_age(
+    source: dict[str, str], image: Image, tiny_state: IncidentState, printed_metrics: Printed
+) -> None:
+    image.shelve(dataclasses.replace(with_titles(tiny_state, "own", days_ago(3)), source=source))
+    assert printed_metrics.lines() == []
 
 
 def what_is_there(image: Image) -> dict[Path, tuple[int, int, int]]:
