@@ -51,7 +51,12 @@ def test_each_call_tells_the_age_of_the_served_state_s_snapshot(
 
 
 @pytest.mark.parametrize(
-    "source", [{}, {"kind": "csv", "date": "2026-11-20T10:00:00Z"}, {"kind": "aiid-snapshot", "date": "soon"}]
+    "source",
+    [
+        {},
+        {"kind": "csv", "name": "a", "date": "2026-11-20T10:00:00Z"},
+        {"kind": "aiid-snapshot", "name": "a", "date": "soon"},
+    ],
 )
 def test_a_state_that_is_not_of_a_dated_snapshot_has_no_age(
     source: dict[str, str], image: Image, tiny_state: IncidentState, printed_metrics: Printed
