@@ -55,7 +55,7 @@ def test_each_call_tells_the_age_of_the_served_state_s_snapshot(
     [
         {},
         {"kind": "csv", "name": "a", "date": "2026-11-20T10:00:00Z"},
-        {"kind": "aiid-snapshot", "name": "a", "date": "soon"},
+        {"kind": "aiid-snapshot", "name": "a", "date": ""},
     ],
 )
 def test_a_state_that_is_not_of_a_dated_snapshot_has_no_age(
