@@ -139,9 +139,9 @@ def set_up_logging(*, verbose: bool) -> None:
 def keep_memory_small() -> None:
     """Makes glibc give every freed block of 128 KiB or more back to the system. Elsewhere it does nothing.
 
-    glibc begins with this limit, but raises it up to 32 MiB as such blocks are freed. Then pieces of each new state stay
-    in the heaps of a dozen threads, and the process grows by 60 MB. A Lambda answers in one thread, which uses its own
-    heap again.
+    glibc begins with this limit, but raises it up to 32 MiB as such blocks are freed. Then pieces of each new state
+    stay in the heaps of a dozen threads, and the process grows by 60 MB. A Lambda answers in one thread, which uses its
+    own heap again.
     https://man7.org/linux/man-pages/man3/mallopt.3.html
     """
     with suppress(AttributeError, OSError, TypeError):  # no mallopt, or no C library of that kind
