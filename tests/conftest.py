@@ -62,6 +62,15 @@ def printed_metrics(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     return Printed(monkeypatch, capsys)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints what tests give to `record_property` as "figures", which nothing asserts."""
+    for report in [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]:
+        for name, value in report.user_properties:
+            if name == "figures":
+                terminalreporter.section(f"figures of {report.nodeid}")
+                terminalreporter.line(str(value))
+
+
 @pytest.fixture(scope="session")
 def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny random Longformer. Shared: don't write to it."""

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from time import perf_counter
 from typing import ClassVar, Literal, Self
 
@@ -56,7 +57,7 @@ def inputs_needed(tokens: int, config: LongformerConfig) -> list[int]:
 
 
 class TextEncoder(ABC):
-    """A Longformer and its tokenizer, for queries. Safe to use from several threads at once."""
+    """A Longformer and its tokenizer, for queries. Safe to use from several threads, which take turns."""
 
     engine: ClassVar[Engine]
 
@@ -67,6 +68,9 @@ class TextEncoder(ABC):
         self.precision: Precision = "float32"
         self.tokenizer = tokenizer
         self.files = files
+        # An engine uses all cores for one call, and keeps the memory that it took. So several calls at once would end
+        # little sooner, and the process would keep several times the memory. Copies of this encoder share the lock.
+        self._encoding = Lock()
 
     @property
     def dimension(self) -> int:
@@ -124,9 +128,11 @@ class TextEncoder(ABC):
         start_s = perf_counter()
         with tokenizer_errors("the tokenizer fails on a text"):
             tokens = [self.tokenizer(text) for text in texts]
-        tokenised_s = perf_counter()
-        vectors = self.vectors([each.ids for each in tokens])  # (texts, hidden)
-        tokenising_s, encoding_s = tokenised_s - start_s, perf_counter() - tokenised_s
+        tokenising_s = perf_counter() - start_s
+        with self._encoding:
+            start_s = perf_counter()
+            vectors = self.vectors([each.ids for each in tokens])  # (texts, hidden)
+            encoding_s = perf_counter() - start_s
         if not np.isfinite(vectors).all():
             row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
             raise ModelError(f"the model gives NaN or infinity for a text of {len(tokens[row].ids)} tokens")

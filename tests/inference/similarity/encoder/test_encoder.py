@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Thread
 from typing import Any, get_args
 
 import numpy as np
@@ -199,6 +200,27 @@ def test_threads_share_an_encoder(engine: Engine, tiny_model_dir: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda text: encoder.encode(text).vector, texts))
     assert all(np.allclose(a, b, atol=1e-6) for a, b in zip(alone, together, strict=True))
+
+
+@pytest.mark.slow
+def test_texts_of_several_threads_are_encoded_one_after_the_other(
+    tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = TorchEncoder.load(tiny_model_dir)
+    other = Thread(target=encoder.cut_at(20).encode, args=("another text",))
+    vectors, waited = TorchEncoder.vectors, []
+
+    def vectors_while_another_asks(encoder: TorchEncoder, texts: Sequence[Sequence[int]]) -> Vector:
+        monkeypatch.undo()
+        other.start()
+        other.join(0.5)  # long enough for a text of two words that doesn't wait
+        waited.append(other.is_alive())
+        return vectors(encoder, texts)
+
+    monkeypatch.setattr(TorchEncoder, "vectors", vectors_while_another_asks)
+    encoder.encode("a text")
+    other.join()
+    assert waited == [True]
 
 
 def break_weights(folder: Path, content: bytes) -> None:
