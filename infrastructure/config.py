@@ -18,6 +18,7 @@ from similarity.settings import (
     DEFAULT_PRECISION,
     DEFAULT_STACK_NAME,
     PRECISIONS,
+    STACK_NAME,
     Engine,
     Precision,
 )
@@ -41,7 +42,6 @@ MAX_STATE_AGE_DAYS_RANGE = (1, 365)
 MAX_USD_PER_HOUR_RANGE = (0.01, 1000.0)
 
 AUTHS = ("none", "iam")
-STACK_NAME = r"[A-Za-z][A-Za-z0-9-]{0,127}"
 _HOST = r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}"
 _CERTIFICATE = r"arn:aws[a-z-]*:acm:([a-z0-9-]+):[0-9]{12}:certificate/[A-Za-z0-9-]+"
 # https://docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html

@@ -11,7 +11,9 @@ The vectors that build_state.py keeps are published with it, so that the next bu
 All states newer than that one count as taken back. Give it twice to go back two states.
 After both, the command waits up to two minutes until the API answers with the state.
 
-The stack's region is AWS_REGION or AWS_DEFAULT_REGION, else the AWS_REGION in .env.
+The stack is the one that --stack or STACK_NAME names. Its region is AWS_REGION or AWS_DEFAULT_REGION. Both variables
+may also be in .env; those of the environment come first. If the API was deployed with API_AUTH=iam, the command signs
+its requests with the same credentials.
 
 Examples:
     python scripts/publish_state.py inference/model/incident_cls.pt
@@ -35,8 +37,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from publishing.api import WAIT_S, Answer, health, wait_for
-from publishing.stack import Stack, StackError, find_stack, region_of, remedy_of
+from aws.remedies import remedy_of
+from aws.settings import SettingError, region_of, stack_name_of
+from publishing.api import WAIT_S, Answer, client, health, wait_for
+from publishing.stack import StackError, find_stack
 from publishing.tables import compared, listed
 from similarity.errors import StateError
 from similarity.inbox.bucket import Bucket, InboxError, s3_client
@@ -63,7 +67,8 @@ from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState, state_version
 from similarity.refresh.bucket_store import fetch_vectors, share_vectors
 from similarity.refresh.vector_store import StoreError
-from similarity.settings import DEFAULT_STACK_NAME
+from similarity.settings import DEFAULT_STACK_NAME, STACK_NAME
+from smoke.api_client import Api, NotSignedError
 from states.building import STORE_FILENAME
 
 CACHE_DIR = ROOT / ".cache"
@@ -77,7 +82,7 @@ class PublishError(Exception):
 class Run:
     """A run of this command. if_stopped: how far it is, for Ctrl-C and errors."""
 
-    stack: Stack
+    api: Api
     bucket: Bucket
     if_stopped: str = "nothing was published."
 
@@ -226,10 +231,10 @@ def say_again(before: StateFacts, new: StateFacts) -> None:
 def wait_and_report(run: Run, before: StateFacts, new: StateFacts) -> int:
     """Waits for the API, and prints both states if they differ. Raises PublishError if the API answers with another."""
     run.if_stopped = f"{new.version} is published; the API follows by itself. --list shows what is served."
-    answer = health(run.stack.api_url)
-    if answer.version != new.version:
+    answer = health(run.api)
+    if answer.version != new.version and not answer.is_refused:
         say(f"{new.version} is published; waiting up to {WAIT_S:.0f} s until the API answers with it ...")
-        answer = wait_for(run.stack.api_url, new.version)
+        answer = wait_for(run.api, new.version)
     if before.version != new.version:
         with writing_stdout("publish_state"):
             print(compared(before, new))
@@ -240,6 +245,11 @@ def wait_and_report(run: Run, before: StateFacts, new: StateFacts) -> int:
 
 def not_switched(run: Run, answer: Answer, version: str) -> str:
     """Says where to look."""
+    if answer.is_refused:
+        return (
+            f"{version} is published, but the API doesn't tell whether it answers with it: {answer.problem}; the "
+            "permission execute-api:Invoke is needed (docs/publishing.md#permissions). --list shows what is served."
+        )
     try:
         served = Served.read(run.bucket)
     except InboxError:
@@ -287,7 +297,7 @@ def _version(value: str) -> str:
 
 
 def _stack_name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z][-A-Za-z0-9]{0,127}", value):
+    if not re.fullmatch(STACK_NAME, value, re.ASCII):
         raise argparse.ArgumentTypeError(f"{value!r} isn't the name of a stack")
     return value
 
@@ -312,9 +322,8 @@ def _parsed(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--stack",
         type=_stack_name,
-        default=DEFAULT_STACK_NAME,
         metavar="NAME",
-        help=f"name of the stack (default {DEFAULT_STACK_NAME})",
+        help=f"name of the stack (default: STACK_NAME, else {DEFAULT_STACK_NAME})",
     )
     parser.add_argument(
         "--cache",
@@ -340,8 +349,8 @@ def main(argv: list[str] | None = None) -> int:
     run: Run | None = None
     try:
         region = region_of(os.environ, ROOT / ".env")
-        stack = find_stack(args.stack, region)
-        run = Run(stack, Bucket(stack.bucket, s3_client(region)))
+        stack = find_stack(args.stack or stack_name_of(os.environ, ROOT / ".env"), region)
+        run = Run(client(stack, region), Bucket(stack.bucket, s3_client(region)))
         if args.list:
             return list_states(run)
         if args.fetch_vectors:
@@ -351,7 +360,7 @@ def main(argv: list[str] | None = None) -> int:
         return publish_file(run, args.file, store, args.force)
     except KeyboardInterrupt:
         print(f"\npublish_state: stopped; {run.if_stopped if run else 'nothing was done.'}", file=sys.stderr)
-    except (PublishError, RollbackError, StackError) as error:
+    except (PublishError, RollbackError, StackError, SettingError, NotSignedError) as error:
         say(str(error))
     except InboxError as error:
         remedy = remedy_of(error.__cause__)

@@ -7,6 +7,10 @@ is 0 if all checks pass. It is 1 if a check fails or nothing answers at the URL.
 The checks work with any state. To check that it is the right state, give --expect with a text and the incident that the
 text must find first.
 
+If the API was deployed with API_AUTH=iam, give --sign. It signs the requests with the credentials that boto3 finds: of
+the environment, of a profile or of AWS's SSO. The region is that of the URL https://….execute-api.REGION.amazonaws.com.
+For a domain of your own it is --region, else AWS_REGION or AWS_DEFAULT_REGION, else the AWS_REGION in .env.
+
 Example with the apiUrl that a deployment prints, one of its ALLOWED_ORIGINS, and an incident of AIID:
     python scripts/smoke_test.py https://abcdef1234.execute-api.us-east-1.amazonaws.com \\
         --origin https://incidentdatabase.ai --expect "YouTube Kids shows violent videos to children=1"
@@ -17,22 +21,26 @@ Example with the local server:
 from __future__ import annotations
 
 from shared import command
-from shared.command import argument_parser
+from shared.command import ROOT, argument_parser
 
 import argparse
 import json
+import os
 import re
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from similarity import __version__
 from similarity.api.routes import DEFAULT_ALLOWED_ORIGINS
-from smoke.api_client import Api, NoReplyError, UnexpectedError
+from smoke.api_client import Api, NoReplyError, NotSignedError, UnexpectedError
 from smoke.checks import FROM_EMBED, HEALTH, ROUTES, TEXT, TO_EMBED, checks, count_incidents, vector
+
+if TYPE_CHECKING:
+    from smoke.signing import Signer
 
 # API Gateway gives up after 30 s. This waits longer, to see its reply.
 DEFAULT_TIMEOUT_S = 35.0
@@ -88,6 +96,19 @@ def run(api: Api, origin: str, repeat: int, expected: Sequence[tuple[str, int]] 
             yield Outcome(name, str(error))
 
 
+def refusal(api: Api) -> str:
+    """The message with which API Gateway refuses each route; "" if it doesn't."""
+    message = ""
+    for route in (HEALTH, *ROUTES):
+        try:
+            message = api.get(route, {}).refusal
+        except NoReplyError:
+            return ""
+        if not message:
+            return ""
+    return message
+
+
 def table(latencies: list[Latency]) -> str:
     lines = [f"{'POST':<22}{'first s':>9}{'median s':>10}{'slowest s':>11}"]
     for found in latencies:
@@ -141,6 +162,29 @@ def api_url(value: str) -> str:
     return value
 
 
+def region_of_url(url: str) -> str:
+    """The region of an API's own address; "" for a domain of somebody's own."""
+    host = urlsplit(url).hostname or ""
+    found = re.fullmatch(r"[a-z0-9-]+\.execute-api\.([a-z0-9-]+)\.amazonaws\.com(\.cn)?", host)
+    return found[1] if found else ""
+
+
+def signer(url: str, region: str) -> Signer:
+    """region: of --region, or "". Raises NotSignedError."""
+    try:
+        # Not at the top: without --sign, the standard library is enough.
+        from aws.settings import SettingError, region_of
+        from smoke.signing import Signer
+    except ModuleNotFoundError as error:
+        raise NotSignedError(
+            f"--sign needs the package {error.name}: install requirements.txt, and take that Python"
+        ) from error
+    try:
+        return Signer(region or region_of_url(url) or region_of(os.environ, ROOT / ".env"))
+    except SettingError as error:
+        raise NotSignedError(f"the URL doesn't name the API's region, so give --region; else {error}") from error
+
+
 def site(value: str) -> str:
     """An origin as browsers send it, without a path."""
     if not re.fullmatch(r"https?://[^/*]+", value) or not re.fullmatch(r"[!-~]+", value):
@@ -156,13 +200,20 @@ def expectation(value: str) -> tuple[str, int]:
     return text, int(incident_id)
 
 
+def aws_region(value: str) -> str:
+    if not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-[0-9]", value):
+        raise argparse.ArgumentTypeError(f'"{value}" isn\'t an AWS region such as us-east-1')
+    return value
+
+
 def positive(value: str) -> int:
     if not re.fullmatch(r"[1-9][0-9]{0,3}", value):
         raise argparse.ArgumentTypeError(f'"{value}" isn\'t a whole number from 1 to 9999')
     return int(value)
 
 
-def main(argv: list[str] | None = None) -> int:
+def _parsed(argv: list[str] | None) -> argparse.Namespace:
+    """Exits with 2 if the arguments can't be used."""
     parser = argument_parser(__doc__)
     parser.add_argument("url", type=api_url, metavar="URL", help="URL of the API, without a route")
     origin = DEFAULT_ALLOWED_ORIGINS[0]
@@ -191,21 +242,42 @@ def main(argv: list[str] | None = None) -> int:
         metavar="N",
         help="requests to each route after the first (default 5)",
     )
+    parser.add_argument("--sign", action="store_true", help="sign the requests, for an API with API_AUTH=iam")
+    parser.add_argument(
+        "--region", type=aws_region, default="", help="the API's region, if its URL is of a domain of your own"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     args = parser.parse_args(argv)
-    api = Api(args.url, args.timeout)
-    outcomes = []
+    if args.region and not args.sign:
+        parser.error("--region is for --sign")
+    if args.region and region_of_url(args.url) not in ("", args.region):
+        parser.error(f"the URL is of an API in {region_of_url(args.url)}: leave --region out")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _parsed(argv)
+    outcomes: list[Outcome] = []
     try:
+        sign = signer(args.url, args.region) if args.sign else None
+        api = Api(args.url, args.timeout, sign)
         api.send("OPTIONS", ROUTES[0])  # without any reply, fail once instead of in every check
         if not args.json:
             print(f"smoke test of version {__version__}: {args.url}", flush=True)
         for outcome in run(api, args.origin, args.repeat, args.expect):
+            if not outcomes and outcome.problem and (message := refusal(api)):
+                says = sign.why_refused(message) if sign else "the API takes signed requests only: give --sign"
+                print(f"smoke_test: {says}", file=sys.stderr)
+                return 1
             outcomes.append(outcome)
             if not args.json:
                 print(
                     f"FAIL  {outcome.name}: {outcome.problem}" if outcome.problem else f"ok    {outcome.name}",
                     flush=True,
                 )
+    except NotSignedError as error:
+        print(f"smoke_test: {error}", file=sys.stderr)
+        return 1
     except NoReplyError as error:
         print(f"smoke_test: nothing answers at {args.url}: {error}", file=sys.stderr)
         return 1

@@ -23,7 +23,7 @@ SetTime = Callable[[datetime], None]
 @contextmanager
 def stand_in_for_aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """In this process alone."""
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"):
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "STACK_NAME"):
         monkeypatch.delenv(name, raising=False)
     for name, value in {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": REGION}.items():
         monkeypatch.setenv(name, value)

@@ -32,8 +32,9 @@ MAY_USE = {
     # Vectors are kept where a build keeps them.
     "evaluation": {"shared", "similarity", "states"},
     "benchmarks": {"models", "similarity"},
-    "publishing": {"similarity", "smoke"},
-    "smoke": {"similarity"},
+    "publishing": {"aws", "similarity", "smoke"},
+    "smoke": {"aws", "similarity"},
+    "aws": {"similarity"},
     "models": {"similarity"},
     "states": {"similarity"},
     "shared": set(),

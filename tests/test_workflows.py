@@ -138,6 +138,10 @@ def test_refresh_takes_a_role_before_it_reads_the_bucket_and_again_after_the_bui
     assert kinds == ["role", "publish", "build", "role", "publish"]
 
 
+def test_refresh_publishes_to_the_stack_that_a_variable_names() -> None:
+    assert job()["env"] == {"STACK_NAME": "${{ vars.STACK_NAME }}"}
+
+
 def test_refresh_runs_alone_and_is_not_stopped_by_another() -> None:
     assert load(REFRESH)["concurrency"] == {"group": "refresh", "cancel-in-progress": False}
     # GitHub's own limit is 360: https://docs.github.com/en/actions/reference/limits
@@ -193,4 +197,5 @@ def test_the_role_may_look_at_the_stack_and_use_the_buckets_prefixes_and_nothing
         "s3:GetObject": read,
         "s3:GetObjectVersion": read,
         "s3:PutObject": written,
+        "execute-api:Invoke": {"arn:aws:execute-api:REGION:ACCOUNT:API/*/GET/health"},
     }

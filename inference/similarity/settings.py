@@ -19,6 +19,8 @@ HANDLERS_DIR = Path(__file__).resolve().parent.parent
 
 # The name of the stack, unless it is deployed under another one.
 DEFAULT_STACK_NAME = "AiidSimilarIncidents"
+# Which names CloudFormation takes.
+STACK_NAME = r"[A-Za-z][A-Za-z0-9-]{0,127}"
 DEFAULT_MODEL_DIR = "model"
 DEFAULT_MODEL_FILENAME = "model.safetensors"
 DEFAULT_INCIDENTS_FILENAME = "incident_cls.pt"

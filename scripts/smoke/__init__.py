@@ -1,4 +1,4 @@
-"""The parts of `smoke_test.py`: a client of the API, and the checks.
+"""The parts of `smoke_test.py`: a client of the API, which can sign its requests, and the checks.
 
-Nothing else uses them.
+`publish_state.py` asks the API with the same client.
 """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPMessage, HTTPResponse
 from typing import IO, Any, NoReturn
@@ -17,10 +17,20 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 JSON_TYPE = "application/json"
 _CHUNK = 1 << 16
+# At least as many as those of the headers that urllib adds, without the host's name.
+_OWN_HEADERS = 100
+
+# A method, a URL, headers with names in lower case and a content; gives the URL and all headers that are to be sent.
+# Raises NotSignedError.
+Sign = Callable[[str, str, Mapping[str, str], bytes | None], tuple[str, Mapping[str, str]]]
 
 
 class NoReplyError(Exception):
     """There was no complete reply. The message is one sentence."""
+
+
+class NotSignedError(NoReplyError):
+    """A request can't be signed, so it wasn't sent. The message is one sentence."""
 
 
 class UnexpectedError(Exception):
@@ -61,6 +71,17 @@ class Reply:
             self.fail('the body has no list "warnings"')
         return body
 
+    @property
+    def refusal(self) -> str:
+        """The message with which API Gateway itself refuses a request; "" if it is another reply."""
+        try:
+            match parse_json(self.content):
+                case {"message": str(message)} if self.status == 403:
+                    return message
+        except ValueError:
+            pass
+        return ""
+
 
 class _NoRedirects(HTTPRedirectHandler):
     """Treats a redirect as any other reply."""
@@ -72,20 +93,37 @@ class _NoRedirects(HTTPRedirectHandler):
 
 
 class Api:
-    """The API at a URL. A request without a complete reply after timeout_s fails."""
+    """The API at a URL. A request without a complete reply after timeout_s fails.
 
-    def __init__(self, url: str, timeout_s: float) -> None:
+    sign: signs all requests but preflights, which browsers don't sign either.
+    """
+
+    def __init__(self, url: str, timeout_s: float, sign: Sign | None = None) -> None:
         self._url = url.rstrip("/")
         self._timeout_s = timeout_s
+        self._sign = sign
         self._opener = build_opener(_NoRedirects)
 
+    @property
+    def signs(self) -> bool:
+        return self._sign is not None
+
+    def unsigned(self) -> Api:
+        """The same API without signatures."""
+        return Api(self._url, self._timeout_s)
+
     def get(self, route: str, parameters: Mapping[str, str], *, headers: Mapping[str, str] | None = None) -> Reply:
-        # Commas needn't be encoded. A vector has many, and encoding them would make the URL too long.
-        return self.send("GET", route, query=urlencode(parameters, safe=","), headers=headers)
+        return self.send("GET", route, query=_query(parameters), headers=headers)
 
     def post(self, route: str, parameters: Mapping[str, object], *, headers: Mapping[str, str] | None = None) -> Reply:
         content = json.dumps(parameters).encode()
-        return self.send("POST", route, content=content, headers={"Content-Type": JSON_TYPE, **(headers or {})})
+        return self.send("POST", route, content=content, headers={"content-type": JSON_TYPE, **_lower(headers)})
+
+    def size(self, route: str, parameters: Mapping[str, str]) -> int:
+        """Bytes of the request line and the headers of a GET, at most. Raises NotSignedError."""
+        request = self._request("GET", route, _query(parameters), None, None)
+        headers = sum(len(name) + len(value) + len(": \r\n") for name, value in request.header_items())
+        return len(f"GET {request.selector} HTTP/1.1\r\n") + headers + _OWN_HEADERS + len(request.host)
 
     def send(
         self,
@@ -98,10 +136,12 @@ class Api:
     ) -> Reply:
         """Sends any request. Raises NoReplyError if no complete reply arrives in time."""
         name = f"{method} {route}"
-        url = f"{self._url}{route}{f'?{query}' if query else ''}"
+        try:
+            request = self._request(method, route, query, content, headers)
+        except NotSignedError as error:
+            raise NotSignedError(f"{name}: {error}") from error
         started = time.monotonic()
         try:
-            request = Request(url, data=content, headers=dict(headers or {}), method=method)  # noqa: S310  # main checks it
             try:
                 response: HTTPResponse | HTTPError = self._opener.open(request, timeout=self._timeout_s)
             except HTTPError as error:  # a reply with an error status
@@ -112,6 +152,15 @@ class Api:
             raise NoReplyError(f"{name}: {self._cause(error)}") from error
         lower_case = {key.lower(): value for key, value in response.headers.items()}
         return Reply(name, response.status or 0, lower_case, received, time.monotonic() - started)
+
+    def _request(
+        self, method: str, route: str, query: str, content: bytes | None, headers: Mapping[str, str] | None
+    ) -> Request:
+        url, sent = f"{self._url}{route}{f'?{query}' if query else ''}", _lower(headers)
+        if self._sign and method != "OPTIONS":
+            url, signed = self._sign(method, url, sent, content)
+            sent = dict(signed)
+        return Request(url, data=content, headers=sent, method=method)  # noqa: S310  # main checks it
 
     def _read(self, response: HTTPResponse | HTTPError, deadline: float) -> bytes:
         """All of a reply's content. The deadline is needed because the socket's timeout restarts with every byte."""
@@ -130,6 +179,16 @@ class Api:
             return reason.strerror
         text = f"{type(reason).__name__}: {reason}" if isinstance(reason, Exception) else str(reason)
         return " ".join(text.split())
+
+
+def _lower(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """With names in lower case, so that a header of another case replaces one, and isn't signed as its second value."""
+    return {name.lower(): value for name, value in (headers or {}).items()}
+
+
+def _query(parameters: Mapping[str, str]) -> str:
+    # Commas needn't be encoded. A vector has many, and encoding them makes the URL longer.
+    return urlencode(parameters, safe=",")
 
 
 def parse_json(content: str | bytes) -> Any:

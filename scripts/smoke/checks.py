@@ -37,8 +37,14 @@ ZERO_NUM = 'Zero results requested with the "num" value of 0. Use value <0 for m
 
 # Two Lambdas may run on different processors.
 TOLERANCE = 1e-4
-# In a GET the numbers of a vector are rounded. With all digits the URL would be too long for API Gateway.
-ROUNDED_TOLERANCE = 1e-2
+# In a GET the numbers of a vector are rounded. With all digits the URL would be too long for API Gateway. Digits that
+# count, and the tolerance with them, best first.
+ROUNDINGS = ((3, 1e-2), (2, 1e-2), (1, 5e-2))
+# Bytes of request line and headers that API Gateway takes:
+# https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html
+MOST_BYTES = 10_240
+# The headers of a signed request of a browser, see `similarity.api.routes`.
+SIGNED_HEADERS = ("authorization", "x-amz-date", "x-amz-security-token", "x-amz-content-sha256")
 
 # A Lambda in use looks for a new state every 10 s.
 SWITCH_S = 11.0
@@ -171,12 +177,21 @@ def check_embedding_finds_what_the_text_finds(api: Api, method: str) -> None:
     embed = vector(api.post(TO_EMBED, {"text": TEXT}))
     expected = matches(api.post("/text-to-db-similar", {"text": TEXT, "num": -1}))
     if method == "GET":
-        rounded = ",".join(f"{number:.3g}" for number in embed)
-        reply = api.get(FROM_EMBED, {"embed": f"[{rounded}]"})
-        _require_same_first(reply, matches(reply), expected, ROUNDED_TOLERANCE)
+        parameters, tolerance = rounded(api, embed)
+        reply = api.get(FROM_EMBED, parameters)
+        _require_same_first(reply, matches(reply), expected, tolerance)
     else:
         reply = api.post(FROM_EMBED, {"embed": embed})
         _require_same_first(reply, matches(reply), expected)
+
+
+def rounded(api: Api, embed: Sequence[float]) -> tuple[dict[str, str], float]:
+    """A vector as a parameter of a GET, with as many digits as API Gateway takes, and the tolerance that they need."""
+    roundings = [
+        ({"embed": f"[{','.join(f'{number:.{digits}g}' for number in embed)}]"}, tolerance)
+        for digits, tolerance in ROUNDINGS
+    ]
+    return next((found for found in roundings if api.size(FROM_EMBED, found[0]) <= MOST_BYTES), roundings[-1])
 
 
 def count_incidents(api: Api) -> int:
@@ -279,19 +294,27 @@ def _require_error(reply: Reply, pattern: str) -> None:
 
 
 def check_preflight(api: Api, route: str, origin: str) -> None:
+    asked = ("content-type", *SIGNED_HEADERS) if api.signs else ("content-type",)
     for method in METHODS:
-        headers = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": "content-type"}
+        headers = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": ",".join(asked)}
         reply = api.send("OPTIONS", route, headers={"Origin": origin, **headers})
         if not 200 <= reply.status < 300:
             reply.fail(f"status {reply.status}: {_NOT_ALLOWED.format(origin)}")
         _require_granted(reply, origin)
-        for header, wanted in (("methods", method), ("headers", "content-type")):
+        for header, wanted in (("methods", method), *(("headers", name) for name in asked)):
             granted = reply.headers.get(f"access-control-allow-{header}", "")
             if wanted.lower() not in {name.strip().lower() for name in granted.split(",")}:
                 reply.fail(f'allows the {header} "{granted}", but not {wanted}')
         refused = api.send("OPTIONS", route, headers={"Origin": OTHER_ORIGIN, **headers})
         if refused.headers.get("access-control-allow-origin") in ("*", OTHER_ORIGIN):
             refused.fail("allows other sites to call")
+
+
+def check_unsigned(api: Api, route: str, methods: Sequence[str]) -> None:
+    for method in methods:
+        reply = api.unsigned().send(method, route)
+        if not reply.refusal:
+            reply.fail(f"status {reply.status} instead of 403 for a request without a signature")
 
 
 def check_reply_to_a_page(api: Api, route: str, origin: str) -> None:
@@ -335,6 +358,9 @@ def checks(api: Api, origin: str, expected: Sequence[tuple[str, int]]) -> Iterat
     for route in ROUTES:
         yield f"pages of {origin} may call {route}", partial(check_preflight, api, route, origin)
         yield f"pages of {origin} may read {route}", partial(check_reply_to_a_page, api, route, origin)
+    if api.signs:
+        for route, methods in (*((each, METHODS) for each in ROUTES), (HEALTH, ("GET",))):
+            yield f"{route} refuses a request without a signature", partial(check_unsigned, api, route, methods)
     yield "other routes and methods are refused", partial(check_other_routes, api)
     for text, incident_id in expected:
         name = f"{shortened(text.encode(errors='replace'))} finds incident {incident_id} first"

@@ -52,7 +52,10 @@ def test_allowed_origins_may_call_from_a_browser(
     assert found["ProtocolType"] == "HTTP"
     assert found["CorsConfiguration"] == {
         "AllowMethods": ["GET", "POST"],
-        "AllowHeaders": ["Content-Type", "X-Amz-Date", "Authorization", "X-Api-Key"],
+        "AllowHeaders": [
+            *("Content-Type", "X-Api-Key", "Authorization", "X-Amz-Date", "X-Amz-Security-Token"),
+            "X-Amz-Content-Sha256",
+        ],
         "AllowOrigins": origins,
         "AllowCredentials": True,
     }

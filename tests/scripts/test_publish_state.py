@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,11 +19,14 @@ from botocore.exceptions import ClientError, NoCredentialsError, SSOTokenLoadErr
 from botocore.model import OperationModel
 
 import publish_state
+from aws.remedies import explained
+from aws.settings import SettingError, region_of, stack_name_of
 from buckets import BUCKET, REGION, make_bucket, our_client, put_by_hand, raw_client, stand_in_for_aws, versions_of
 from pages import JSON, PUBLISHING, SHELL, require_same_shape
 from publish_state import main
 from published import DEPLOYED, run_job, saved, state
-from publishing.stack import StackError, explained, find_stack, region_of
+from publishing.stack import StackError, find_stack
+from signatures import Gate, Key, Received
 from similarity.inbox import publications
 from similarity.inbox.bucket import HOLD_KEY, SERVED_KEY, STATE_KEY, STORE_KEY, Bucket, s3_client
 from similarity.inbox.notes import Deployed, Hold, Served
@@ -42,13 +46,15 @@ MADE_WITH = MadeWith("0123abcd", "torch", "float32", 2000)
 class Service:
     """The deployed service: GET /health answers with the state that the job has shelved.
 
-    works: whether the job runs. status: of the answers.
+    works: whether the job runs. status: of the answers. gate: lets only signed requests through.
     """
 
     def __init__(self, bucket: Bucket) -> None:
         self.bucket = bucket
         self.works = True
         self.status = 200
+        self.gate: Gate | None = None
+        self.api_url = ""
         self.deployed = DEPLOYED
         self.asked = 0
 
@@ -116,8 +122,13 @@ def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Depl
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 assert self.path == "/health"
-                content = json.dumps(service.health()).encode()
-                self.send_response(service.status)
+                received = Received("GET", self.path, self.headers.items())
+                if service.gate and service.gate.refusal(received):
+                    status, content = 403, b'{"message":"Forbidden"}'
+                else:
+                    content = json.dumps(service.health()).encode()
+                    status = service.status
+                self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
@@ -129,8 +140,8 @@ def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Depl
         thread = Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
-            api_url = f"http://127.0.0.1:{server.server_port}/"
-            write_stack({"stateBucketName": BUCKET, "apiUrl": api_url})
+            service.api_url = f"http://127.0.0.1:{server.server_port}/"
+            write_stack({"stateBucketName": BUCKET, "apiUrl": service.api_url, "apiAuth": "none"})
             made = Deployment(service.bucket, service, tmp_path)
             made.deploy(0, "2026-01-01T00:00:00Z", date=EARLY)
             yield made
@@ -676,9 +687,11 @@ def test_the_policy_of_the_page_is_enough_and_no_more(deployment: Deployment, mo
     def listed(value: object) -> list[str]:
         return value if isinstance(value, list) else [str(value)]
 
-    cloudformation, *of_s3 = POLICY["Statement"]
+    cloudformation, *of_s3, execute_api = POLICY["Statement"]
     assert cloudformation["Action"] == "cloudformation:DescribeStacks"
     assert f"stack/{DEFAULT_STACK_NAME}/" in cloudformation["Resource"]
+    assert execute_api["Action"] == "execute-api:Invoke"
+    assert execute_api["Resource"] == "arn:aws:execute-api:*:*:API/*/GET/health"
     allowed = {
         (action, resource)
         for each in of_s3
@@ -811,6 +824,58 @@ def test_another_stack_can_be_named(deployment: Deployment, capsys: Output) -> N
     assert "s3://another-bucket/" in error(capsys)
 
 
+def test_the_stack_that_stack_name_names_is_used_unless_another_is_given(
+    deployment: Deployment, tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish_state, "ROOT", tmp_path)
+    for name in ("Staging", "Testing"):
+        write_stack({"stateBucketName": f"{name.lower()}-bucket", "apiUrl": "https://example.org"}, name)
+    (tmp_path / ".env").write_text("STACK_NAME=Staging\n")
+    assert not run("--list")
+    assert "s3://staging-bucket/" in error(capsys)
+    monkeypatch.setenv("STACK_NAME", "Testing")
+    assert not run("--list")
+    assert "s3://testing-bucket/" in error(capsys)
+    assert run("--list", "--stack", DEFAULT_STACK_NAME)
+    monkeypatch.setenv("STACK_NAME", "not/this")
+    assert not run("--list")
+    assert "STACK_NAME must be letters, digits and hyphens, with a letter first, not 'not/this'" in error(capsys)
+
+
+# An API that takes signed requests only.
+
+
+@pytest.fixture
+def guarded(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> Deployment:
+    write_stack({"stateBucketName": BUCKET, "apiUrl": deployment.service.api_url, "apiAuth": "iam"}, "Guarded")
+    monkeypatch.setenv("STACK_NAME", "Guarded")
+    key = Key(os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
+    deployment.service.gate = Gate([key], REGION)
+    return deployment
+
+
+def test_an_api_that_takes_signed_requests_only_is_asked_with_a_signature(guarded: Deployment) -> None:
+    path, facts = guarded.file(1)
+    assert run(path)
+    assert guarded.served == facts.version
+    assert guarded.service.asked > 0
+    assert run("--rollback")
+
+
+def test_if_the_api_refuses_the_signature_the_permission_is_named_without_a_wait(
+    guarded: Deployment, capsys: Output
+) -> None:
+    guarded.service.gate = Gate([Key("another", "key")], REGION)
+    path, facts = guarded.file(1)
+    assert not run(path)
+    said = error(capsys)
+    assert f"{facts.version} is published, but the API doesn't tell whether it answers with it" in said
+    assert 'GET /health: status 403, "Forbidden"; the permission execute-api:Invoke is needed' in said
+    assert "docs/publishing.md#permissions" in said
+    assert guarded.service.asked == 0
+    assert guarded.served == facts.version
+
+
 def test_missing_credentials_are_told(monkeypatch: pytest.MonkeyPatch, capsys: Output, tmp_path: Path) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
@@ -836,6 +901,7 @@ def test_missing_credentials_are_told(monkeypatch: pytest.MonkeyPatch, capsys: O
         (NoCredentialsError(), "AWS_PROFILE"),
         (SSOTokenLoadError(error_msg="no token"), "aws sso login"),
         (ClientError({"Error": {"Code": "ExpiredToken"}}, "DescribeStacks"), "aws sso login"),
+        (ClientError({"Error": {"Code": "SignatureDoesNotMatch"}}, "DescribeStacks"), "this machine's clock"),
         (ClientError({"Error": {"Code": "InvalidClientTokenId"}}, "DescribeStacks"), "check the AWS credentials"),
         (ClientError({"Error": {"Code": "AccessDenied"}}, "DescribeStacks"), "docs/publishing.md#permissions"),
         (ClientError({"Error": {"Code": "403"}}, "HeadObject"), "docs/publishing.md#permissions"),
@@ -854,17 +920,28 @@ def test_errors_of_aws_come_with_a_remedy(cause: Exception, remedy: str, monkeyp
 
 def test_the_region_is_that_of_the_environment_else_of_the_env_file(tmp_path: Path) -> None:
     path = tmp_path / ".env"
-    with pytest.raises(StackError, match="AWS_REGION isn't set"):
+    with pytest.raises(SettingError, match="AWS_REGION isn't set"):
         region_of({}, path)
     path.write_text("\ufeffAWS_REGION=eu-north-1\nAWS_DEFAULT_REGION=eu-west-9\n", encoding="utf-8")
     assert region_of({"AWS_REGION": " "}, path) == "eu-north-1"
     assert region_of({"AWS_DEFAULT_REGION": "eu-west-2"}, path) == "eu-west-2"
     assert region_of({"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-west-2"}, path) == "eu-west-1"
-    with pytest.raises(StackError, match="must be an AWS region such as us-east-1, not 'moon'"):
+    with pytest.raises(SettingError, match="must be an AWS region such as us-east-1, not 'moon'"):
         region_of({"AWS_REGION": "moon"}, path)
     path.write_bytes("AWS_REGION=eu-north-1\n".encode("utf-16"))
-    with pytest.raises(StackError, match=r"\.env can't be read"):
+    with pytest.raises(SettingError, match=r"\.env can't be read"):
         region_of({}, path)
+
+
+def test_the_name_of_the_stack_is_that_of_the_environment_else_of_the_env_file_else_the_default(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    assert stack_name_of({}, path) == DEFAULT_STACK_NAME
+    path.write_text("\ufeffSTACK_NAME=Staging\n", encoding="utf-8")
+    assert stack_name_of({"STACK_NAME": " "}, path) == "Staging"
+    assert stack_name_of({"STACK_NAME": "Testing-2"}, path) == "Testing-2"
+    for wrong in ("2nd", "a b", "a" * 129, "ä"):
+        with pytest.raises(SettingError, match="STACK_NAME must be letters"):
+            stack_name_of({"STACK_NAME": wrong}, path)
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +24,7 @@ import requests
 import similarity
 import smoke_test
 from processes import PATIENCE_S, Command
+from proxy import Exchange, proxy
 from serving import serving
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.incidents.state import IncidentState
@@ -81,74 +79,6 @@ def fitted_url(
     fitted_state(tiny_state, request.param).save(folder / "state.pt")
     with serving(folder, "--model", tiny_model_dir, "--state", folder / "state.pt") as server:
         yield server.url
-
-
-@dataclass
-class Exchange:
-    """A request, and the real server's reply to it, which a proxy may change before it goes back."""
-
-    method: str
-    route: str
-    parameters: str
-    status: int
-    headers: dict[str, str]
-    content: bytes
-    close: bool = field(default=False)
-
-    def change_envelope(self, change: Callable[[dict[str, Any]], None]) -> None:
-        """Changes the envelope of a reply that has one."""
-        if self.method == "OPTIONS" or self.status == 404:
-            return
-        envelope = json.loads(self.content)
-        change(envelope)
-        self.content = json.dumps(envelope).encode()
-
-    def change_body(self, change: Callable[[dict[str, Any]], None]) -> None:
-        self.change_envelope(lambda envelope: change(envelope["body"]))
-
-
-@contextmanager
-def proxy(real_url: str, change: Callable[[Exchange], None]) -> Iterator[str]:
-    """URL of a server that passes requests on to the real one and changes its replies."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def respond(self) -> None:
-            sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            headers = {
-                name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")
-            }
-            with requests.request(
-                self.command, real_url + self.path, data=sent, headers=headers, timeout=PATIENCE_S
-            ) as reply:
-                route, _, query = self.path.partition("?")
-                kept = {name.lower(): value for name, value in reply.headers.items()}
-                parameters = query if self.command == "GET" else sent.decode()
-                exchange = Exchange(self.command, route, parameters, reply.status_code, kept, reply.content)
-            change(exchange)
-            if exchange.close:
-                self.close_connection = True
-                return
-            self.send_response(exchange.status)
-            for name, value in exchange.headers.items():
-                if name not in ("content-length", "date", "server"):
-                    self.send_header(name, value)
-            self.send_header("Content-Length", str(len(exchange.content)))
-            self.end_headers()
-            self.wfile.write(exchange.content)
-
-        do_GET = do_POST = do_OPTIONS = do_DELETE = respond  # noqa: N815  # the names are http.server's
-
-        def log_message(self, format: str, *args: object) -> None: ...  # noqa: A002
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def outcomes(url: str, capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:

@@ -19,7 +19,12 @@ from typing import Any
 METHODS = ("GET", "POST")
 KNOWN_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 DEFAULT_ALLOWED_ORIGINS = ("http://localhost:3000",)
-ALLOWED_HEADERS = ("Content-Type", "X-Amz-Date", "Authorization", "X-Api-Key")
+ALLOWED_HEADERS = (
+    *("Content-Type", "X-Api-Key"),
+    # Of signed requests. aws4fetch and Amplify don't send the last one, but AWS's own signer does:
+    # https://www.npmjs.com/package/@smithy/signature-v4 (its option applyChecksum).
+    *("Authorization", "X-Amz-Date", "X-Amz-Security-Token", "X-Amz-Content-Sha256"),
+)
 
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 MEMORY_MIB_RANGE = (128, 10240)

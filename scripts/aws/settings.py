@@ -1,0 +1,47 @@
+"""The region and the name of the stack: from the environment, else from the file `.env` that deploys it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from similarity.errors import one_line
+from similarity.settings import DEFAULT_STACK_NAME, STACK_NAME
+
+
+class SettingError(Exception):
+    """A setting that is missing or has a bad value. The message is one sentence."""
+
+
+def region_of(environment: Mapping[str, str], env_file: Path) -> str:
+    """The region of the environment, else that of the file `.env`. Raises SettingError."""
+    given = _setting("AWS_REGION", environment, env_file, "AWS_DEFAULT_REGION")
+    if not given:
+        raise SettingError(
+            "AWS_REGION isn't set: give the region of the stack, such as us-east-1, in the environment or in .env"
+        )
+    if not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-[0-9]", given, re.ASCII):
+        raise SettingError(f"AWS_REGION must be an AWS region such as us-east-1, not {given!r}")
+    return given
+
+
+def stack_name_of(environment: Mapping[str, str], env_file: Path) -> str:
+    """The STACK_NAME of the environment, else that of the file `.env`, else the default. Raises SettingError."""
+    given = _setting("STACK_NAME", environment, env_file) or DEFAULT_STACK_NAME
+    if not re.fullmatch(STACK_NAME, given, re.ASCII):
+        raise SettingError(f"STACK_NAME must be letters, digits and hyphens, with a letter first, not {given!r}")
+    return given
+
+
+def _setting(name: str, environment: Mapping[str, str], env_file: Path, *others: str) -> str:
+    """others: names that count in the environment alone. "" if nothing is set."""
+    for each in (name, *others):
+        if given := (environment.get(each) or "").strip():
+            return given
+    try:
+        return (dotenv_values(env_file, encoding="utf-8-sig").get(name) or "").strip()
+    except (OSError, ValueError) as error:
+        raise SettingError(f"{env_file} can't be read: {one_line(str(error))}") from error
