@@ -169,8 +169,8 @@ def region_of_url(url: str) -> str:
     return found[1] if found else ""
 
 
-def signer(url: str, region: str) -> Signer:
-    """region: of --region, or "". Raises NotSignedError."""
+def signer(url: str, region: str | None) -> Signer:
+    """region: that of --region. Raises NotSignedError."""
     try:
         # Not at the top: without --sign, the standard library is enough.
         from aws.settings import SettingError, region_of
@@ -243,9 +243,7 @@ def _parsed(argv: list[str] | None) -> argparse.Namespace:
         help="requests to each route after the first (default 5)",
     )
     parser.add_argument("--sign", action="store_true", help="sign the requests, for an API with API_AUTH=iam")
-    parser.add_argument(
-        "--region", type=aws_region, default="", help="the API's region, if its URL is of a domain of your own"
-    )
+    parser.add_argument("--region", type=aws_region, help="the API's region, if its URL is of a domain of your own")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     args = parser.parse_args(argv)
     if args.region and not args.sign:

@@ -660,7 +660,8 @@ def test_the_page_shows_the_hold_and_the_list_as_they_are(deployment: Deployment
     require_same_shape(HOLD_NOTE, note)
     capsys.readouterr()
     assert run("--list")
-    [shown] = [c.output for block in SHELL for c in block.commands() if c.line.endswith("publish_state.py --list")]
+    line = "python scripts/publish_state.py --list"
+    [shown] = [c.output for block in SHELL for c in block.commands() if c.line == line]
     assert shown[0] == capsys.readouterr().out.splitlines()[0]
 
 
