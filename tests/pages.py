@@ -14,8 +14,8 @@ from tiny import ROOT
 
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
-API, DEPLOYING, OPERATIONS, PUBLISHING, REFRESH, DEVELOPMENT = (
-    DOCS / f"{name}.md" for name in ("api", "deploying", "operations", "publishing", "refresh", "development")
+API, DEPLOYING, OPERATIONS, SHELF, PUBLISHING, REFRESH, DEVELOPMENT = (
+    DOCS / f"{name}.md" for name in ("api", "deploying", "operations", "shelf", "publishing", "refresh", "development")
 )
 PAGES = (README, *sorted(DOCS.glob("*.md")), ROOT / "scripts" / "sample" / "README.md")
 
@@ -137,6 +137,11 @@ PYTHON = [block for block in BLOCKS if block.language == "python"]
 JSON = [block for block in BLOCKS if block.language == "json"]
 SHELL = [block for block in BLOCKS if block.language in ("bash", "console")]
 DRAWINGS = [block for block in BLOCKS if block.language == "mermaid"]
+
+
+def asks_aws(block: Block) -> bool:
+    """Of the runbook. `resource` and `lines` are its own functions."""
+    return block.page == OPERATIONS and bool(re.search(r"\b(aws|resource|lines) ", block.code))
 
 
 def documented_json(text: str) -> Any:

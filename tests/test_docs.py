@@ -7,7 +7,8 @@ no rule fails. The rules (`_rule`):
   local server. The output that a page shows is compared, with numbers left out of account.
 - parsed: this project's commands that download or measure for minutes. Their arguments have to be those that the
   command takes; what it does has tests of its own.
-- left out: what sets the machine up or talks to AWS: pip, venv, npx, sudo; and the tests themselves.
+- left out: what sets the machine up or talks to AWS: pip, venv, npx, sudo; and the tests themselves. The runbook's
+  blocks that ask AWS run in `test_operations.py`.
 
 That their tables, names and links are right is left to `test_docs_tables.py`.
 """
@@ -31,13 +32,14 @@ from pages import (
     BLOCKS,
     DRAWINGS,
     JSON,
-    OPERATIONS,
     PUBLISHING,
     PYTHON,
     README,
+    SHELF,
     SHELL,
     Block,
     Command,
+    asks_aws,
     documented_json,
     literal,
     masked,
@@ -54,6 +56,7 @@ from similarity.sources.read import read_database
 from tiny import ROOT, SAMPLE_DIR, Deployed, fitted_state
 
 Rule = Literal["executed", "parsed", "left out"]
+RUN_HERE = [block for block in SHELL if not asks_aws(block)]
 # This project's commands that reach the network, or run for minutes.
 PARSED_SCRIPTS = ("fetch_model", "convert_encoder", "benchmark", "lock", "publish_state")
 
@@ -75,7 +78,7 @@ def _rule(words: list[str]) -> Rule:
             return "parsed"
         case ["npx" | "pip" | ".venv/bin/pip" | "sudo" | "source" | "scripts/test", *_] | ["python3", "-m", "venv", *_]:
             return "left out"
-        case ["mongoimport" | "ray" | "aws" | "hf", *_]:
+        case ["mongoimport" | "ray" | "aws" | "hf" | "git", *_]:
             return "left out"
     raise AssertionError(f"no rule says what to do with: {' '.join(words)}")
 
@@ -120,11 +123,11 @@ def named(found: list[Block]) -> list[Any]:
 def test_every_block_is_dealt_with() -> None:
     rest = [block.name for block in BLOCKS if block not in (*PYTHON, *JSON, *SHELL, *DRAWINGS)]
     assert rest == []
-    rules = {_rule_of(command) for block in SHELL for command in block.commands()}
+    rules = {_rule_of(command) for block in RUN_HERE for command in block.commands()}
     assert rules == {"executed", "parsed", "left out"}
 
 
-@pytest.mark.parametrize("block", named([block for block in SHELL if executed(block)]))
+@pytest.mark.parametrize("block", named([block for block in RUN_HERE if executed(block)]))
 def test_commands_run_and_print_what_is_shown(block: Block, project: Path, server: Server, tmp_path: Path) -> None:
     commands = executed(block)
     printed, replies = execute(commands, project, server, tmp_path)
@@ -181,14 +184,14 @@ def test_jobs_answer_what_is_shown(
     module = importlib.import_module(block.path.removeprefix("inference/").removesuffix(".py").replace("/", "."))
     answer = module.handler({}, None)
     require_same_shape(documented_json(block.code), answer)
-    assert [literal(field) for field, _ in table(OPERATIONS, "| field | meaning |")] == list(answer)
+    assert [literal(field) for field, _ in table(SHELF, "| field | meaning |")] == list(answer)
 
 
 @pytest.mark.parametrize(
     "command",
     [
         pytest.param(command, id=f"{block.name} {command.line[:40]}")
-        for block in SHELL
+        for block in RUN_HERE
         for command in block.commands()
         if _rule_of(command) == "parsed"
     ],
@@ -202,7 +205,7 @@ def test_arguments_are_those_of_the_command(
 
 
 def test_what_commands_that_are_left_out_name_is_there() -> None:
-    left_out = [c for block in SHELL for c in block.commands() if _rule_of(c) == "left out"]
+    left_out = [c for block in RUN_HERE for c in block.commands() if _rule_of(c) == "left out"]
     # What `hf` names is on the hub.
     words = [words for c in left_out for words in c.words() if words[0] != "hf"]
     named_files = {word for each in words for word in each if re.search(r"\w/\w|\.txt$", word)}
@@ -213,12 +216,12 @@ def test_what_commands_that_are_left_out_name_is_there() -> None:
 
 
 def test_the_local_server_says_what_is_shown(server: Server) -> None:
-    [output] = [c.output for block in SHELL for c in block.commands() if c.line == "scripts/serve"]
+    [output] = [c.output for block in RUN_HERE for c in block.commands() if c.line == "scripts/serve"]
     assert [masked(line) for line in output[-2:]] == [masked(line) for line in server.said]
 
 
 def test_the_answer_in_readme_is_about_incidents_of_the_sample() -> None:
-    [command] = [c for block in SHELL if block.page == README for c in block.commands() if "json.tool" in c.line]
+    [command] = [c for block in RUN_HERE if block.page == README for c in block.commands() if "json.tool" in c.line]
     body = documented_json("\n".join(command.output))["body"]
     sample = {each.incident_id: each.title for each in read_database(SAMPLE_DIR, Problems()).incidents}
     assert [incident["title"] for incident in body["incidents"]] == [
