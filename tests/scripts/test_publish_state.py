@@ -661,7 +661,7 @@ def test_the_page_shows_the_hold_and_the_list_as_they_are(deployment: Deployment
     capsys.readouterr()
     assert run("--list")
     line = "python scripts/publish_state.py --list"
-    [shown] = [c.output for block in SHELL for c in block.commands() if c.line == line]
+    [shown] = [c.output for block in SHELL for c in block.commands() if c.line == line and c.output]
     assert shown[0] == capsys.readouterr().out.splitlines()[0]
 
 
