@@ -7,7 +7,7 @@
 - The version of a function is known by its ARN, an access point by its id; a custom resource whose properties change
   is asked again, and is told when it goes; that a change set is not there is said as CloudFormation says it.
 - A bucket that CloudFormation makes is versioned where its template says so, and isn't removed while it is full.
-- A file system and an alarm tell their ARN.
+- A file system tells its ARN. So does an alarm, which is a name and nothing else here.
 - What moto makes of a VPC in CloudFormation can be removed again.
 
 Run as a program with the port to listen on. `test_rehearsal.py` says what is missing still.
@@ -31,8 +31,8 @@ from moto.awslambda.utils import get_backend as get_lambda_backend
 from moto.cloudformation.custom_model import CustomModel
 from moto.cloudformation.exceptions import CloudFormationError, ValidationError
 from moto.cloudformation.models import CloudFormationBackend
-from moto.cloudformation.parsing import ResourceMap
-from moto.cloudwatch.models import Alarm
+from moto.cloudformation.parsing import MODEL_MAP, ResourceMap
+from moto.core.common_models import CloudFormationModel
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.internet_gateways import InternetGateway
 from moto.ec2.models.route_tables import RouteTable
@@ -202,14 +202,35 @@ def parse_ssm_parameter(resources: ResourceMap, value: str, value_type: str) -> 
     return original_parse_ssm_parameter(resources, value, value_type) if value.startswith("/") else value
 
 
-def arn_of(field: str) -> Any:
-    """A way to tell CloudFormation what stands in a field."""
+def file_system_attribute(file_system: FileSystem, name: str) -> str:
+    assert name == "Arn"
+    return str(file_system.file_system_arn)
 
-    def attribute(resource: Any, name: str) -> str:
+
+class Alarm(CloudFormationModel):  # type: ignore[misc]  # moto is not looked into
+    """moto makes alarms, but not in CloudFormation."""
+
+    def __init__(self, name: str, account: str, region: str) -> None:
+        self.physical_resource_id = name
+        self._arn = f"arn:aws:cloudwatch:{region}:{account}:alarm:{name}"
+
+    @classmethod
+    def create_from_cloudformation_json(cls, name: str, resource: Any, account: str, region: str, **kw: Any) -> Any:
+        return cls(resource["Properties"]["AlarmName"], account, region)
+
+    @classmethod
+    def update_from_cloudformation_json(
+        cls, original: Any, name: str, resource: Any, account: str, region: str, **kw: Any
+    ) -> Any:
+        return cls.create_from_cloudformation_json(name, resource, account, region, **kw)
+
+    @classmethod
+    def delete_from_cloudformation_json(cls, name: str, resource: Any, account: str, region: str) -> None:
+        """Nothing is left of it."""
+
+    def get_cfn_attribute(self, name: str) -> str:
         assert name == "Arn"
-        return str(getattr(resource, field))
-
-    return attribute
+        return self._arn
 
 
 def delete_route_table(table: RouteTable, account: str, region: str) -> None:
@@ -253,9 +274,8 @@ if __name__ == "__main__":
     ResourceMap.parse_ssm_parameter = parse_ssm_parameter
     CloudFormationBackend.describe_change_set = describe_change_set
     CloudFormationBackend.delete_change_set = delete_change_set
-    FileSystem.get_cfn_attribute = arn_of("file_system_arn")
-    Alarm.has_cfn_attr = classmethod(lambda cls, name: name == "Arn")
-    Alarm.get_cfn_attribute = arn_of("alarm_arn")
+    FileSystem.get_cfn_attribute = file_system_attribute
+    MODEL_MAP["AWS::CloudWatch::Alarm"] = Alarm
     AccessPoint.physical_resource_id = property(lambda access_point: access_point.access_point_id)
     RouteTable.delete = delete_route_table
     InternetGateway.delete = delete_internet_gateway
