@@ -30,17 +30,18 @@ class Printed:
         self._capsys = capsys
 
     def lines(self) -> list[dict[str, Any]]:
-        """Metrics and dimensions of each line, by name."""
-        return [_parsed(line) for line in self._capsys.readouterr().out.splitlines()]
+        """As `parsed`, of each line."""
+        return [parsed(line) for line in self._capsys.readouterr().out.splitlines()]
 
 
-def _parsed(line: str) -> dict[str, Any]:
+def parsed(line: str, namespace: str = NAMESPACE) -> dict[str, Any]:
+    """Metrics and dimensions of a line, by name."""
     content = json.loads(line)
     about = content.pop("_aws")
     assert set(about) == {"Timestamp", "CloudWatchMetrics"}
     assert abs(about["Timestamp"] / 1000 - time.time()) < 3600
     (directive,) = about["CloudWatchMetrics"]
-    assert directive["Namespace"] == NAMESPACE
+    assert directive["Namespace"] == namespace
     (dimensions,) = directive["Dimensions"]
     assert all(isinstance(content[name], str) for name in dimensions)
     units = {metric["Name"]: metric["Unit"] for metric in directive["Metrics"]}

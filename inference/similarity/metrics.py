@@ -9,13 +9,18 @@ never holds a caller's text.
 
 from __future__ import annotations
 
+import json
+import logging
 import os
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from enum import StrEnum
 
 # powertools' own variable. The stack sets it to its name; without it, as on a laptop, nothing is written.
 NAMESPACE_VARIABLE = "POWERTOOLS_METRICS_NAMESPACE"
+
+log = logging.getLogger(__name__)
 
 
 class Metric(StrEnum):
@@ -47,13 +52,20 @@ def write_metrics(values: Mapping[Metric, float], dimensions: Mapping[str, str] 
     namespace = os.environ.get(NAMESPACE_VARIABLE)
     if not namespace or not values:
         return
-    with suppress(Exception):
+    try:
         # Not at the top: importing it takes time, and a laptop does without.
         from aws_lambda_powertools.metrics import EphemeralMetrics
 
-        line = EphemeralMetrics(namespace=namespace)
+        # Without a service: powertools would make it a dimension, and no alarm would find the metric.
+        metrics = EphemeralMetrics(namespace=namespace, service="")
         for name, value in (dimensions or {}).items():
-            line.add_dimension(name, value)
+            metrics.add_dimension(name, value)
         for metric, number in values.items():
-            line.add_metric(metric, _UNITS.get(metric, "Count"), number)
-        line.flush_metrics()
+            metrics.add_metric(metric, _UNITS.get(metric, "Count"), number)
+        line = json.dumps(metrics.serialize_metric_set(), separators=(",", ":"))
+        # In one piece, unlike powertools, because threads write too: CloudWatch takes nothing else beside the object.
+        sys.stdout.write(f"{line}\n")
+    except Exception:
+        # Else nobody would know why no alarm rings.
+        with suppress(Exception):
+            log.warning("metrics not written", exc_info=True)

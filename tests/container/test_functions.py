@@ -15,6 +15,8 @@ import pytest
 from container.engine import DockerError, docker
 from container.instance import LAMBDAS_USER, Function, Instance
 from container.runtime_api import RuntimeApiError
+from metric_lines import parsed
+from similarity.metrics import NAMESPACE_VARIABLE
 from tiny import ROOT
 
 TEXT = "A self-driving car hit a woman pushing a bicycle"
@@ -101,6 +103,15 @@ def test_nothing_is_written_even_where_it_could_be(
     with Instance(replace(functions[name], read_only=False, user="0:0")) as instance:
         assert instance.ask({"text": TEXT, "embed": vector})["statusCode"] == 200
         assert docker("diff", instance.container) == ""
+
+
+def test_the_log_has_metrics_in_the_stack_s_namespace(similar: Function) -> None:
+    with Instance(similar) as instance:
+        assert instance.ask(event("/similar", text=TEXT))["statusCode"] == 200
+        lines = [line for line in instance.log().splitlines() if line.startswith('{"_aws"')]
+    by_route, rest = (parsed(line, similar.environment[NAMESPACE_VARIABLE]) for line in lines)
+    assert by_route == {"Requests": 1, "Route": "/similar", "Status": "200"}
+    assert set(rest) == {"Tokens", "TokenisingTime", "EncodingTime", "RankingTime", "ColdStarts"}
 
 
 def test_it_calls_no_network(similar: Function) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lambdas import with_titles
-from metric_lines import NAMESPACE, Printed
+from metric_lines import NAMESPACE, Printed, parsed
 from similarity.answer import Answer, Facts
 from similarity.api import events
 from similarity.api.events import Request, endpoint
@@ -49,12 +49,22 @@ def fails(request: Request) -> dict[str, Any]:
     ]
 
 
-def test_an_answer_counts_by_route_and_status_and_tells_what_took_how_long(deployed: Deployed, written: Lines) -> None:
+def test_an_answer_counts_by_route_and_status_and_tells_what_took_how_long(
+    deployed: Deployed, written: Lines, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     answer = invoke("similar", {"text": "a car hit a robot", "num": 1})
     assert answer["statusCode"] == 200
     by_route, rest = written()
     assert by_route == requests("/similar", 200)
-    assert set(rest) == {"Tokens", "TokenisingTime", "EncodingTime", "RankingTime", "ColdStarts"}
+    (line,) = (record for record in caplog.records if record.getMessage() == "answered")
+    assert rest == {
+        "Tokens": vars(line)["tokens"],
+        "TokenisingTime": vars(line)["tokenising_ms"],
+        "EncodingTime": vars(line)["encoding_ms"],
+        "RankingTime": vars(line)["ranking_ms"],
+        "ColdStarts": 1,
+    }
     assert rest["Tokens"] > 2
     assert rest["EncodingTime"] > 0
 
@@ -129,8 +139,8 @@ def test_what_serves_on_a_laptop_does_not_import_the_library() -> None:
     assert done.stdout == "False\n"
 
 
-def test_a_log_that_can_not_be_written_is_no_reason_to_withhold_an_answer(
-    deployed: Deployed, monkeypatch: pytest.MonkeyPatch
+def test_a_metric_that_can_not_be_written_is_no_reason_to_withhold_an_answer(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Full(io.StringIO):
         def write(self, text: str) -> int:
@@ -139,12 +149,33 @@ def test_a_log_that_can_not_be_written_is_no_reason_to_withhold_an_answer(
     monkeypatch.setenv(NAMESPACE_VARIABLE, NAMESPACE)
     monkeypatch.setattr(sys, "stdout", Full())
     assert invoke("similar", {"text": "a car hit a robot"})["statusCode"] == 200
+    assert "metrics not written" in [record.getMessage() for record in caplog.records]
+
+
+def test_a_line_is_written_in_one_piece_because_threads_write_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Pieces(io.StringIO):
+        def __init__(self) -> None:
+            super().__init__()
+            self.written: list[str] = []
+
+        def write(self, text: str) -> int:
+            self.written.append(text)
+            return len(text)
+
+    pieces = Pieces()
+    monkeypatch.setenv(NAMESPACE_VARIABLE, NAMESPACE)
+    monkeypatch.setattr(sys, "stdout", pieces)
+    write_metrics({Metric.STATES_REFUSED: 1})
+    (piece,) = pieces.written
+    assert parsed(piece) == {"StatesRefused": 1}
+    assert piece.endswith("}\n")
 
 
 def test_no_library_adds_dimensions_or_lines(
     monkeypatch: pytest.MonkeyPatch, written: Lines, recwarn: pytest.WarningsRecorder
 ) -> None:
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "function")
+    monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "service")
     write_metrics({Metric.STATE_AGE_DAYS: 3.5})
     write_metrics({})
     assert written() == [{"StateAgeDays": 3.5}]
