@@ -69,8 +69,9 @@ QUESTION = {"text": "a robot in a warehouse", "num": -1}
 
 
 def log_lines(stderr: str) -> list[dict[str, Any]]:
-    """The lines of JSON in what a process logged."""
-    return [json.loads(line) for line in stderr.splitlines() if line.startswith("{")]
+    """The lines of JSON in what a process logged, without those of metrics."""
+    lines = [json.loads(line) for line in stderr.splitlines() if line.startswith("{")]
+    return [line for line in lines if "_aws" not in line]
 
 
 def ask(module: str = "similar", event: dict[str, Any] | None = None) -> dict[str, Any]:

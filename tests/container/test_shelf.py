@@ -5,7 +5,6 @@ What a shelf looks like is in the docstring of `similarity.shelf.versions`.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from container.engine import DockerError, Image, docker
 from container.instance import HANDLERS_USER, JOBS_USER, MOUNT_PATH, Function, Instance
 from container.runtime_api import RuntimeApiError
 from container.volume import Volume
-from lambdas import days_ago
+from lambdas import days_ago, log_lines
 from processes import wait_until
 from similarity.incidents.state import IncidentState, state_version
 from similarity.shelf.versions import state_name
@@ -79,8 +78,7 @@ def first(envelope: dict[str, Any]) -> int:
 
 def problems(instance: Instance) -> list[dict[str, Any]]:
     """The lines of the log that say more than that all went well."""
-    lines = [json.loads(line) for line in instance.log().splitlines() if line.startswith("{")]
-    return [line for line in lines if line["level"] not in ("INFO", "DEBUG")]
+    return [line for line in log_lines(instance.log()) if line["level"] not in ("INFO", "DEBUG")]
 
 
 def names(volume: Volume, folder: str) -> list[str]:

@@ -31,7 +31,7 @@ from moto.awslambda.utils import get_backend as get_lambda_backend
 from moto.cloudformation.custom_model import CustomModel
 from moto.cloudformation.exceptions import CloudFormationError, ValidationError
 from moto.cloudformation.models import CloudFormationBackend
-from moto.cloudformation.parsing import MODEL_MAP, ResourceMap
+from moto.cloudformation.parsing import ResourceMap
 from moto.core.common_models import CloudFormationModel
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.internet_gateways import InternetGateway
@@ -208,7 +208,18 @@ def file_system_attribute(file_system: FileSystem, name: str) -> str:
 
 
 class Alarm(CloudFormationModel):  # type: ignore[misc]  # moto is not looked into
-    """moto makes alarms, but not in CloudFormation."""
+    """moto makes alarms, but not in CloudFormation. It finds this class as one of its own."""
+
+    # moto reads the service's name there.
+    __module__ = "moto.cloudwatch.models"
+
+    @staticmethod
+    def cloudformation_name_type() -> str:
+        return "AlarmName"
+
+    @staticmethod
+    def cloudformation_type() -> str:
+        return "AWS::CloudWatch::Alarm"
 
     def __init__(self, name: str, account: str, region: str) -> None:
         self.physical_resource_id = name
@@ -275,7 +286,6 @@ if __name__ == "__main__":
     CloudFormationBackend.describe_change_set = describe_change_set
     CloudFormationBackend.delete_change_set = delete_change_set
     FileSystem.get_cfn_attribute = file_system_attribute
-    MODEL_MAP["AWS::CloudWatch::Alarm"] = Alarm
     AccessPoint.physical_resource_id = property(lambda access_point: access_point.access_point_id)
     RouteTable.delete = delete_route_table
     InternetGateway.delete = delete_internet_gateway
