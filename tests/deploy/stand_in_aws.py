@@ -231,9 +231,9 @@ class Alarm(CloudFormationModel):  # type: ignore[misc]  # moto is not looked in
 
     @classmethod
     def update_from_cloudformation_json(
-        cls, original: Any, name: str, resource: Any, account: str, region: str, **kw: Any
+        cls, *, new_resource_name: str, cloudformation_json: Any, account_id: str, region_name: str, **kw: Any
     ) -> Any:
-        return cls.create_from_cloudformation_json(name, resource, account, region, **kw)
+        return cls.create_from_cloudformation_json(new_resource_name, cloudformation_json, account_id, region_name)
 
     @classmethod
     def delete_from_cloudformation_json(cls, name: str, resource: Any, account: str, region: str) -> None:
