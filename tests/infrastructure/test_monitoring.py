@@ -110,8 +110,8 @@ def rings(alarm: Object, now_s: float, ages: list[tuple[float, float]]) -> bool:
         end = now_s - period * alarm["Period"]
         there = [age for at, age in ages if end - alarm["Period"] < at <= end]
         # Nothing doesn't breach.
-        breaching += bool(there) and choose(there) > alarm["Threshold"]
-    return breaching >= alarm["DatapointsToAlarm"]
+        breaching += int(bool(there) and choose(there) > alarm["Threshold"])
+    return bool(breaching >= alarm["DatapointsToAlarm"])
 
 
 def hours_of_ringing(alarm: Object, ages: list[tuple[float, float]]) -> list[float]:
