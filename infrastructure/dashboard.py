@@ -8,7 +8,7 @@ import aws_cdk as cdk
 from aws_cdk import aws_cloudwatch as cloudwatch
 from constructs import Construct
 
-from infrastructure.metrics import DAY, REFUSED_CALLS, Metrics
+from infrastructure.metrics import DAY, FIVE_MINUTES, REFUSED_CALLS, Metrics
 from similarity.metrics import Metric
 
 _IN_A_ROW = 3
@@ -58,6 +58,9 @@ def _graphs(metrics: Metrics) -> dict[str, Sequence[cloudwatch.IMetric]]:
         ],
         "Tokens of a text": [own(Metric.TOKENS, "p50"), own(Metric.TOKENS, "p99")],
         "Cold starts, and texts without a match": [own(Metric.COLD_STARTS, "Sum"), own(Metric.NO_MATCH, "Sum")],
+        "Milliseconds of each Lambda, p99": [
+            function.metric_duration(statistic="p99", period=FIVE_MINUTES) for function in metrics.functions
+        ],
         "Copies of each Lambda at once": [
             function.metric("ConcurrentExecutions", statistic="Maximum") for function in metrics.functions
         ],

@@ -19,7 +19,7 @@ from constructs import Construct
 from infrastructure.config import Config
 from infrastructure.dashboard import dashboard
 from infrastructure.jobs import REFRESH_JOB, SHELVING_JOB
-from infrastructure.metrics import DAY, HOUR, REFUSED_CALLS, Functions, Metrics
+from infrastructure.metrics import DAY, HOUR, MOST_METRICS, REFUSED_CALLS, Functions, Metrics
 from similarity.metrics import Metric
 
 RUNBOOK = "docs/operations.md"
@@ -61,10 +61,12 @@ class Monitoring(Construct):
         self._watch_answers()
         self._watch_jobs()
         self._watch_costs()
-        page = dashboard(self, "Dashboard", name=config.stack_name, metrics=self._metrics, alarms=self._alarms)
-        region = config.region
+        # Unlike all else, a dashboard belongs to no region. One of the same name would take its place:
+        # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutDashboard.html
+        name = f"{config.stack_name}-{config.region}"
+        page = dashboard(self, "Dashboard", name=name, metrics=self._metrics, alarms=self._alarms)
         self.dashboard_url = (
-            f"https://{region}.console.aws.amazon.com/cloudwatch/home?region={region}#dashboards:name="
+            f"https://{_console(config.region)}/cloudwatch/home?region={config.region}#dashboards:name="
             f"{page.dashboard_name}"
         )
 
@@ -107,14 +109,13 @@ class Monitoring(Construct):
                 1,
                 number=number,
             )
-        # Two of three times, because one slow start would else ring where few call.
+        # Twice, because one slow start would else ring where few call.
         self._alarm(
             "SlowAnswers",
             "One answer in a hundred took more than 20 s. API Gateway gives up after 30 s.",
             metrics.of_api("Latency", "p99"),
             20_000,
             comparison=_ABOVE,
-            periods=3,
             breaching=2,
         )
 
@@ -130,6 +131,7 @@ class Monitoring(Construct):
                     1,
                     # A queue that nothing uses tells no number after six hours, though messages may lie in it:
                     # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-available-cloudwatch-metrics.html
+                    periods=1,
                     missing=cloudwatch.TreatMissingData.IGNORE,
                     anchor="dead-letters",
                 )
@@ -140,9 +142,14 @@ class Monitoring(Construct):
             "The job refresh failed, or refused to publish the state that it built.",
             metrics.own(Metric.REFRESH_FAILURES, "Sum", period=HOUR),
             1,
+            periods=1,
         )
         if self._config.refresh_hours:
-            # A number comes once a day, so two days have one at least. A state that isn't AIID's has none.
+            # A number comes once a day, at no fixed time, and CloudWatch looks at the last two days each time:
+            # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-evaluation-window.html
+            # These have one number at least, and the oldest state of a day counts. So the alarm rings without a break
+            # while the state is old, and ends within two days after a newer one, or one that isn't AIID's and has no
+            # number.
             self._alarm(
                 "OldState",
                 f"The snapshot of which the served state was built is older than {max_days} days.",
@@ -150,14 +157,14 @@ class Monitoring(Construct):
                 max_days,
                 comparison=_ABOVE,
                 periods=2,
-                breaching=1,
             )
 
     def _watch_costs(self) -> None:
-        limit = self._config.max_usd_per_hour
-        for number, usd in enumerate(self._metrics.usd()):
-            meaning = f"The Lambdas computed for more than {limit:g} USD in an hour."
-            self._alarm("Costs", meaning, usd, limit, comparison=_ABOVE, number=number)
+        limit, parts = self._config.max_usd_per_hour, self._metrics.usd()
+        who = "The Lambdas" if len(parts) == 1 else f"Up to {MOST_METRICS} of the Lambdas, without the others,"
+        for number, usd in enumerate(parts):
+            meaning = f"{who} computed for more than {limit:g} USD in an hour."
+            self._alarm("Costs", meaning, usd, limit, comparison=_ABOVE, periods=1, number=number)
 
     def _alarm(
         self,
@@ -167,13 +174,18 @@ class Monitoring(Construct):
         threshold: float,
         *,
         comparison: cloudwatch.ComparisonOperator = _AT_LEAST,
-        periods: int = 1,
-        breaching: int | None = None,
+        periods: int = 3,
+        breaching: int = 1,
         missing: cloudwatch.TreatMissingData = cloudwatch.TreatMissingData.NOT_BREACHING,
         anchor: str = "",
         number: int = 0,
     ) -> None:
-        """number: of those of one kind, from 0. anchor: of the runbook; by default the kind's words."""
+        """number: of those of one kind, from 0. anchor: of the runbook; by default the kind's words.
+
+        Of some `periods`, so many `breaching` ones ring. One of three, because numbers may come late:
+        https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Alarms.html
+        And trouble that comes and goes would else send two mails each time.
+        """
         anchor = anchor or "-".join(re.findall("[A-Z][a-z]+", kind)).lower()
         name = f"{kind}{number + 1}" if number else kind
         alarm = cloudwatch.Alarm(
@@ -192,3 +204,14 @@ class Monitoring(Construct):
             alarm.add_alarm_action(self._mail)
             alarm.add_ok_action(self._mail)
         self._alarms.append(alarm)
+
+
+def _console(region: str) -> str:
+    """The host of AWS's console. GovCloud and China have their own.
+
+    https://docs.aws.amazon.com/general/latest/gr/mgmt-console.html
+    """
+    for prefix, host in (("us-gov-", "console.amazonaws-us-gov.com"), ("cn-", "console.amazonaws.cn")):
+        if region.startswith(prefix):
+            return host
+    return f"{region}.console.aws.amazon.com"

@@ -74,10 +74,10 @@ def test_alarms_watch_the_queues_of_both_jobs(each: Synthesised) -> None:
 def test_each_alarm_rings_when_it_should(default: Synthesised, other: Synthesised) -> None:
     at_least, above = "GreaterThanOrEqualToThreshold", "GreaterThanThreshold"
     expected: dict[str, tuple[str, float, int, int]] = {
-        "ApiErrors": (at_least, 1, 1, 1),
-        "FailedAnswers": (at_least, 1, 1, 1),
-        "RefusedCalls": (at_least, 100, 1, 1),
-        "Throttles": (at_least, 1, 1, 1),
+        "ApiErrors": (at_least, 1, 1, 3),
+        "FailedAnswers": (at_least, 1, 1, 3),
+        "RefusedCalls": (at_least, 100, 1, 3),
+        "Throttles": (at_least, 1, 1, 3),
         "SlowAnswers": (above, 20_000, 2, 3),
         "ShelvingDeadLetters": (at_least, 1, 1, 1),
         "RefreshDeadLetters": (at_least, 1, 1, 1),
@@ -95,10 +95,43 @@ def test_silence_rings_no_alarm_but_one_for_a_queue_goes_on(each: Synthesised) -
         assert alarm["TreatMissingData"] == ("ignore" if name in QUEUES else "notBreaching")
 
 
-def test_the_age_of_the_state_comes_once_a_day_so_each_window_has_one(default: Synthesised) -> None:
+HOUR, DAY = 3600, 24 * 3600
+# When the ages were written: once a day, up to an hour early or late, and once more for a new state after 20 days.
+AGES = [(number * DAY + late * HOUR, number + 1.0) for number, late in zip(range(20), [0, 1, -1, 0.5] * 5, strict=True)]
+NEW = 19 * DAY + 9 * HOUR
+AGES += [(NEW, 2.0), *((NEW + number * DAY, 2.0 + number) for number in range(1, 6))]
+
+
+def rings(alarm: Object, now_s: float, ages: list[tuple[float, float]]) -> bool:
+    """As CloudWatch decides at a time, with windows that end then."""
+    choose = {"Minimum": min, "Maximum": max}[alarm["Statistic"]]
+    breaching = 0
+    for period in range(alarm["EvaluationPeriods"]):
+        end = now_s - period * alarm["Period"]
+        there = [age for at, age in ages if end - alarm["Period"] < at <= end]
+        # Nothing doesn't breach.
+        breaching += int(bool(there) and choose(there) > alarm["Threshold"])
+    return bool(breaching >= alarm["DatapointsToAlarm"])
+
+
+def hours_of_ringing(alarm: Object, ages: list[tuple[float, float]]) -> list[float]:
+    return [hour for hour in range(2 * 24, 26 * 24) if rings(alarm, hour * HOUR, ages)]
+
+
+def test_an_old_state_rings_without_a_break_until_two_days_after_a_newer_one(default: Synthesised) -> None:
     alarm = alarms(default)["OldState"]
-    assert (alarm["Period"], alarm["Statistic"]) == (24 * 3600, "Maximum")
-    assert alarm["Period"] * alarm["EvaluationPeriods"] >= 2 * 24 * 3600
+    hours = hours_of_ringing(alarm, AGES)
+    # From the first number above 14, which is the 15th.
+    assert 0 <= hours[0] * HOUR - AGES[14][0] < HOUR
+    assert hours == list(range(int(hours[0]), int(hours[-1]) + 1))
+    assert NEW < hours[-1] * HOUR < NEW + 2 * DAY
+
+
+def test_an_old_state_does_not_ring_for_ever_if_data_of_one_s_own_takes_its_place(default: Synthesised) -> None:
+    alarm = alarms(default)["OldState"]
+    hours = hours_of_ringing(alarm, AGES[:20])
+    assert hours == list(range(int(hours[0]), int(hours[-1]) + 1))
+    assert hours[-1] * HOUR < AGES[19][0] + 2 * DAY
 
 
 def test_without_a_schedule_of_the_refresh_no_alarm_says_that_the_state_is_old(tmp_path: Path) -> None:
@@ -159,6 +192,7 @@ def test_more_functions_than_an_alarm_can_read_have_a_further_alarm(tmp_path: Pa
         assert all(len(_stats(part)) <= MOST_METRICS for part in parts)
         assert rule(parts[0]) == rule(parts[1])
         assert parts[0]["AlarmDescription"] == parts[1]["AlarmDescription"]
+    assert "Up to 10 of the Lambdas" in found["Costs"]["AlarmDescription"]
 
 
 def test_calls_that_the_api_refused_are_counted_in_its_access_log(each: Synthesised) -> None:
@@ -251,9 +285,19 @@ def test_the_dashboard_has_the_form_that_cloudwatch_reads(each: Synthesised) -> 
         assert widget["properties"]["region"]
 
 
-def test_the_dashboard_s_address_is_put_out(default: Synthesised) -> None:
-    (output,) = default.template.find_outputs("dashboardUrl").values()
-    start, dashboard = output["Value"]["Fn::Join"][1]
-    assert start == ("https://eu-central-1.console.aws.amazon.com/cloudwatch/home?region=eu-central-1#dashboards:name=")
-    (id_,) = default.resources("AWS::CloudWatch::Dashboard")
-    assert dashboard == {"Ref": id_}
+def test_a_dashboard_has_the_region_in_its_name_because_an_account_has_one_of_a_name(
+    default: Synthesised, other: Synthesised
+) -> None:
+    for synthesised, config in ((default, DEFAULT), (other, OTHER)):
+        dashboard = only(synthesised.properties("AWS::CloudWatch::Dashboard"))
+        assert dashboard["DashboardName"] == f"{NAMESPACE}-{config.region}"
+
+
+def test_the_dashboard_s_address_is_put_out(default: Synthesised, other: Synthesised) -> None:
+    consoles = ["eu-central-1.console.aws.amazon.com", "console.amazonaws-us-gov.com"]
+    for synthesised, console, config in zip((default, other), consoles, (DEFAULT, OTHER), strict=True):
+        (output,) = synthesised.template.find_outputs("dashboardUrl").values()
+        start, dashboard = output["Value"]["Fn::Join"][1]
+        assert start == f"https://{console}/cloudwatch/home?region={config.region}#dashboards:name="
+        (id_,) = synthesised.resources("AWS::CloudWatch::Dashboard")
+        assert dashboard == {"Ref": id_}

@@ -95,12 +95,15 @@ class Endpoint:
         route: dict[str, object] = {"route": self.route}
         cold_start = next(_calls) == 0
         process = {"cold_start": cold_start, "version": __version__}
-        warming, priming = _is_warming(event), event is None or event == {}
-        if warming or priming:
+        warming = _is_warming(event)
+        if warming or event is None or event == {}:
             write_metrics(_starts(cold_start=cold_start))
             self._get_ready()
-            _log("warmed" if warming else "primed", route | process)
-            return envelope(200, {"warnings": [], "warm": True}) if warming else self._answer(event)[0]
+            if warming:
+                _log("warmed", route | process)
+                return envelope(200, {"warnings": [], "warm": True})
+            _log("primed", route | process)
+            return self._answer(event)[0]
         answer, outcome = self._answer(event)
         _log("answered", route | outcome.log_fields() | process)
         outcome.measure(self.route, cold_start=cold_start)
