@@ -20,7 +20,14 @@ def dashboard(
     scope: Construct, construct_id: str, *, name: str, metrics: Metrics, alarms: Sequence[cloudwatch.IAlarm]
 ) -> cloudwatch.Dashboard:
     """A graph for each question of the runbook, below the state of all alarms."""
-    page = cloudwatch.Dashboard(scope, construct_id, dashboard_name=name, default_interval=cdk.Duration.days(7))
+    page = cloudwatch.Dashboard(
+        scope,
+        construct_id,
+        dashboard_name=name,
+        default_interval=cdk.Duration.days(7),
+        # CloudWatch would choose periods by the length of the view. Then "USD an hour" wouldn't be of an hour.
+        period_override=cloudwatch.PeriodOverride.INHERIT,
+    )
     page.add_widgets(cloudwatch.AlarmStatusWidget(title="Alarms", alarms=list(alarms), width=24, height=3))
     widgets = [
         cloudwatch.GraphWidget(title=title, left=list(lines), width=_WIDTH) for title, lines in _graphs(metrics).items()
