@@ -102,6 +102,8 @@ def _options(precision: Precision) -> onnxruntime.SessionOptions:
     options.intra_op_num_threads = len(affinity(0)) if affinity else os.cpu_count() or 1
     # The graph needs no optimising, which would take longer than the first answer.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    # It would plan the memory for each length of text anew, and keep it. So the process would grow slowly.
+    options.enable_mem_pattern = False
     if precision == "float32":
         # Packing all weights takes half a second at the start, and saves only 12 ms a text. For int8 it is quick, and
         # products without it are slow.
