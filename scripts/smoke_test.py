@@ -2,7 +2,7 @@
 """Check a deployed API: every route, CORS and the replies to errors. Measure how long it takes.
 
 Prints the version of this code, a line for each check, a table of latencies, and the number of incidents. The exit code
-is 0 if all checks pass. It is 1 if a check fails or nothing answers at the URL.
+is 0 if no check fails. It is 1 if a check fails or nothing answers at the URL.
 
 The checks work with any state. To check that it is the right state, give --expect with a text and the incident that the
 text must find first.
@@ -10,6 +10,7 @@ text must find first.
 If the API was deployed with API_AUTH=iam, give --sign. It signs the requests with the credentials that boto3 finds: of
 the environment, of a profile or of AWS's SSO. The region is that of the URL https://….execute-api.REGION.amazonaws.com.
 For a domain of your own it is --region, else AWS_REGION or AWS_DEFAULT_REGION, else the AWS_REGION in .env.
+The GET with a vector is skipped if the signature makes it too large for API Gateway.
 
 Example with the apiUrl that a deployment prints, one of its ALLOWED_ORIGINS, and an incident of AIID:
     python scripts/smoke_test.py https://abcdef1234.execute-api.us-east-1.amazonaws.com \\
@@ -36,7 +37,7 @@ from urllib.parse import urlsplit
 
 from similarity import __version__
 from similarity.api.routes import DEFAULT_ALLOWED_ORIGINS
-from smoke.api_client import Api, NoReplyError, NotSignedError, UnexpectedError
+from smoke.api_client import Api, NoReplyError, NotSignedError, SkippedError, UnexpectedError
 from smoke.checks import FROM_EMBED, HEALTH, ROUTES, TEXT, TO_EMBED, checks, count_incidents, vector
 
 if TYPE_CHECKING:
@@ -62,11 +63,22 @@ class Latency:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A check and the problem that it found; None if it passed."""
+    """A check and the problem that it found; None if it passed. skipped: why it wasn't made; "" if it was."""
 
     name: str
     problem: str | None
     latency: Latency | None = None
+    skipped: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return self.problem is None and not self.skipped
+
+    @property
+    def line(self) -> str:
+        if self.problem is not None:
+            return f"FAIL  {self.name}: {self.problem}"
+        return f"skip  {self.name}: {self.skipped}" if self.skipped else f"ok    {self.name}"
 
 
 def measure(api: Api, route: str, repeat: int) -> Latency:
@@ -92,6 +104,8 @@ def run(api: Api, origin: str, repeat: int, expected: Sequence[tuple[str, int]] 
         try:
             check()
             yield Outcome(name, None)
+        except SkippedError as error:
+            yield Outcome(name, None, skipped=str(error))
         except (UnexpectedError, NoReplyError) as error:
             yield Outcome(name, str(error))
 
@@ -131,7 +145,8 @@ def as_json(url: str, outcomes: list[Outcome], incidents: int | None) -> str:
             "url": url,
             "version": __version__,
             "incidents": incidents,
-            "passed": [found.name for found in outcomes if found.problem is None],
+            "passed": [found.name for found in outcomes if found.passed],
+            "skipped": [{"check": found.name, "reason": found.skipped} for found in outcomes if found.skipped],
             "failed": [{"check": found.name, "problem": found.problem} for found in outcomes if found.problem],
             "latency_s": {
                 found.latency.route: {
@@ -269,10 +284,7 @@ def main(argv: list[str] | None = None) -> int:
                 return 1
             outcomes.append(outcome)
             if not args.json:
-                print(
-                    f"FAIL  {outcome.name}: {outcome.problem}" if outcome.problem else f"ok    {outcome.name}",
-                    flush=True,
-                )
+                print(outcome.line, flush=True)
     except NotSignedError as error:
         print(f"smoke_test: {error}", file=sys.stderr)
         return 1
@@ -283,13 +295,15 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     incidents = served(api)
     failed = sum(outcome.problem is not None for outcome in outcomes)
+    skipped = sum(bool(outcome.skipped) for outcome in outcomes)
     if args.json:
         print(as_json(args.url, outcomes, incidents))
     else:
         print(f"\n{table([found.latency for found in outcomes if found.latency])}\n")
         if incidents is not None:
             print(f"{incidents} incidents are served.")
-        print(f"{len(outcomes) - failed} checks passed, {failed} failed.")
+        passed = len(outcomes) - failed - skipped
+        print(f"{passed} checks passed, {failed} failed{f', {skipped} skipped' if skipped else ''}.")
     return 1 if failed else 0
 
 

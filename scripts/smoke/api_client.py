@@ -37,6 +37,10 @@ class UnexpectedError(Exception):
     """A reply differs from what callers rely on. The message is one sentence."""
 
 
+class SkippedError(Exception):
+    """A check can't be made with this caller's credentials. The message is one sentence."""
+
+
 @dataclass(frozen=True)
 class Reply:
     """request: method and route, e.g. `POST /similar`. headers: with names in lower case."""

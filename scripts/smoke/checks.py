@@ -1,7 +1,7 @@
 """The checks of a deployed API: routes, warnings, replies to errors and CORS.
 
-Each check sends its own requests, and raises UnexpectedError or NoReplyError with one sentence. `smoke_test.py` runs
-the checks and reports the results.
+Each check sends its own requests, and raises UnexpectedError, NoReplyError or SkippedError with one sentence.
+`smoke_test.py` runs the checks and reports the results.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from similarity.api.routes import METHODS
-from smoke.api_client import Api, Reply, UnexpectedError, parse_json, shortened
+from smoke.api_client import Api, Reply, SkippedError, UnexpectedError, parse_json, shortened
 
 TEXT_ROUTES = ("/similar", "/text-to-db-similar")
 TO_EMBED, FROM_EMBED = "/text-to-embed", "/embed-to-db-similar"
@@ -186,12 +186,21 @@ def check_embedding_finds_what_the_text_finds(api: Api, method: str) -> None:
 
 
 def rounded(api: Api, embed: Sequence[float]) -> tuple[dict[str, str], float]:
-    """A vector as a parameter of a GET, with as many digits as API Gateway takes, and the tolerance that they need."""
+    """A vector as a parameter of a GET, with as many digits as API Gateway takes, and the tolerance that they need.
+
+    Raises SkippedError if a signed request is too large even with the fewest digits: the caller's session token takes
+    the room, which says nothing about the API.
+    """
     roundings = [
         ({"embed": f"[{','.join(f'{number:.{digits}g}' for number in embed)}]"}, tolerance)
         for digits, tolerance in ROUNDINGS
     ]
-    return next((found for found in roundings if api.size(FROM_EMBED, found[0]) <= MOST_BYTES), roundings[-1])
+    for found in roundings:
+        if (size := api.size(FROM_EMBED, found[0])) <= MOST_BYTES:
+            return found
+    if api.signs:
+        raise SkippedError(f"a signed request takes up to {size:,} bytes, and API Gateway takes {MOST_BYTES:,}")
+    return roundings[-1]
 
 
 def count_incidents(api: Api) -> int:

@@ -855,7 +855,14 @@ def guarded(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> Deployme
     return deployment
 
 
-def test_an_api_that_takes_signed_requests_only_is_asked_with_a_signature(guarded: Deployment) -> None:
+@pytest.mark.parametrize("token", ["", "a token/of+a=role"], ids=["user", "role"])
+def test_an_api_that_takes_signed_requests_only_is_asked_with_a_signature(
+    token: str, guarded: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if token:
+        monkeypatch.setenv("AWS_SESSION_TOKEN", token)
+    key = Key(os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"], token)
+    guarded.service.gate = Gate([key], REGION)
     path, facts = guarded.file(1)
     assert run(path)
     assert guarded.served == facts.version

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,7 +25,7 @@ from processes import PATIENCE_S, Command
 from proxy import Exchange, proxy
 from serving import serving
 from signatures import Gate, Key, Received
-from smoke.api_client import Api, NotSignedError
+from smoke.api_client import Api, NotSignedError, SkippedError
 from smoke.checks import FROM_EMBED, HEALTH, MOST_BYTES, ROUTES, TEXT, rounded
 from smoke.signing import Signer, canonical
 from tiny import ROOT
@@ -166,6 +167,17 @@ def test_a_query_is_encoded_but_for_letters_digits_and_four_signs() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "known",
+    [replace(ROLE, secret="another"), replace(ROLE, token="another"), replace(ROLE, id="ASIAANOTHER")],
+    ids=["secret", "token", "id"],
+)
+def test_a_wrong_key_is_refused(known: Key, monkeypatch: pytest.MonkeyPatch, real_url: str) -> None:
+    log_in(monkeypatch, ROLE)
+    with proxy(real_url, check=Gate([known], REGION).refusal) as url:
+        assert Api(url, PATIENCE_S, Signer(REGION)).get(HEALTH, {}).refusal == "Forbidden"
+
+
 # The size of a URL.
 
 
@@ -197,6 +209,49 @@ def test_a_vector_has_as_many_digits_as_fit_into_what_api_gateway_takes(
     assert parameters == {"embed": f"[{','.join(f'{number:.{digits}g}' for number in embed)}]"}
     assert api.size(FROM_EMBED, parameters) <= MOST_BYTES
     assert tolerance == (0.05 if digits == 1 else 0.01)
+
+
+@pytest.mark.parametrize(
+    ("token", "embed"),
+    [("x" * 2000, vector_of(1024, 0.03)), ("x" * 4000, vector_of(768, 0.03))],
+    ids=["1024 numbers", "768 numbers"],
+)
+def test_a_vector_is_skipped_if_its_signature_leaves_no_room(
+    token: str, embed: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_in(monkeypatch, replace(ROLE, token=token))
+    url = "https://abcdef1234.execute-api.us-east-1.amazonaws.com"
+    with pytest.raises(
+        SkippedError, match=r"^a signed request takes up to 10,5\d\d bytes, and API Gateway takes 10,240$"
+    ):
+        rounded(Api(url, 1, Signer("us-east-1")), embed)
+    parameters, _ = rounded(Api(url, 1), embed)
+    assert Api(url, 1).size(FROM_EMBED, parameters) <= MOST_BYTES
+
+
+def test_a_vector_that_fits_in_no_request_is_sent_all_the_same_without_a_signature() -> None:
+    embed = vector_of(1536, 0.03)
+    parameters, _ = rounded(Api("https://example.org", 1), embed)
+    assert parameters == {"embed": f"[{','.join(f'{number:.1g}' for number in embed)}]"}
+
+
+@pytest.mark.slow
+def test_a_skipped_check_is_a_line_and_neither_passed_nor_failed(
+    real_url: str, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = replace(ROLE, token="x" * MOST_BYTES)
+    log_in(monkeypatch, key)
+    name = f"GET {FROM_EMBED} finds what the text finds"
+    with proxy(real_url, check=Gate([key], REGION).refusal) as url:
+        found = outcomes(url, capsys, "--sign", "--region", REGION)
+        assert smoke_test.main([url, "--repeat", "1", "--sign", "--region", REGION]) == 0
+    assert found["failed"] == []
+    assert [each["check"] for each in found["skipped"]] == [name]
+    assert name not in found["passed"]
+    lines = capsys.readouterr().out.splitlines()
+    [line] = [line for line in lines if line.startswith("skip  ")]
+    assert line == f"skip  {name}: {found['skipped'][0]['reason']}"
+    assert lines[-1] == f"{len(found['passed'])} checks passed, 0 failed, 1 skipped."
 
 
 @pytest.mark.parametrize("key", [None, ROLE], ids=["unsigned", "signed"])
