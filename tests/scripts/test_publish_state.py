@@ -25,6 +25,7 @@ from buckets import BUCKET, REGION, make_bucket, our_client, put_by_hand, raw_cl
 from pages import JSON, PUBLISHING, SHELL, require_same_shape
 from publish_state import main
 from published import DEPLOYED, run_job, saved, state
+from publishing.api import client
 from publishing.stack import StackError, find_stack
 from signatures import Gate, Key, Received
 from similarity.inbox import publications
@@ -844,6 +845,17 @@ def test_the_stack_that_stack_name_names_is_used_unless_another_is_given(
 
 
 # An API that takes signed requests only.
+
+
+@pytest.mark.parametrize(
+    ("outputs", "signs"), [({"apiAuth": "iam"}, True), ({"apiAuth": "none"}, False), ({}, False)], ids=str
+)
+def test_requests_are_signed_if_the_stack_says_so_and_not_if_it_is_older(
+    outputs: dict[str, str], signs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with stand_in_for_aws(monkeypatch):
+        write_stack({"stateBucketName": BUCKET, "apiUrl": "https://example.org", **outputs})
+        assert client(find_stack(DEFAULT_STACK_NAME, REGION), REGION).signs == signs
 
 
 @pytest.fixture

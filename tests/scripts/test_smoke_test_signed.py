@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -124,6 +124,16 @@ def test_a_profile_signs_too(real_url: str, capsys: Output, monkeypatch: pytest.
     monkeypatch.setenv("AWS_PROFILE", "staging")
     with proxy(real_url, check=Gate([USER], REGION).refusal) as url:
         assert Api(url, PATIENCE_S, Signer(REGION)).get(HEALTH, {}).status == 200
+
+
+def test_a_preflight_is_sent_without_a_signature(real_url: str) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise NotSignedError("a browser doesn't sign this")
+
+    seen: list[Exchange] = []
+    with proxy(real_url, seen.append) as url:
+        assert Api(url, PATIENCE_S, refuse).send("OPTIONS", "/similar").request == "OPTIONS /similar"
+    assert [each.method for each in seen] == ["OPTIONS"]
 
 
 def test_headers_of_any_case_are_signed_once(monkeypatch: pytest.MonkeyPatch, real_url: str) -> None:
