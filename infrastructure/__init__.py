@@ -1,4 +1,4 @@
-"""The stack, one concern a file: config, network, shelf (EFS), inbox (S3), functions, jobs, API, priming, keeping warm.
+"""The stack, one concern a file, from `config` to `stack`: network, roles, shelf (EFS), inbox (S3), API, monitoring …
 
 Nothing here reads the environment: `app.py` hands over a Config. Importing it synthesises nothing.
 """
