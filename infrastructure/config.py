@@ -45,7 +45,10 @@ AUTHS = ("none", "iam")
 _HOST = r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}"
 _CERTIFICATE = r"arn:aws[a-z-]*:acm:([a-z0-9-]+):[0-9]{12}:certificate/[A-Za-z0-9-]+"
 # https://docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html
-_TAG = r"(?!aws:)([\w.:/+@-]{1,128})=([\w .:/=+@-]{0,256})"
+# CloudFormation takes no empty value: https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_Tag.html
+_TAG = r"(?!(?i:aws):)([\w.:/+@-]{1,128})=([\w .:/=+@-]{1,256})"
+# AWS takes 50 tags. A subnet has three of the CDK's.
+_MOST_TAGS = 47
 
 
 class ConfigError(Exception):
@@ -197,12 +200,16 @@ class _Variables:
             if not found:
                 raise ConfigError(
                     f'{name} must list tags such as stage=production,owner=me, not "{tag}": a name can\'t begin with '
-                    '"aws:", and has letters, digits and . : / + @ - _ only.'
+                    '"aws:", and has letters, digits and . : / + @ - _ only. A value can\'t be empty.'
                 )
             key, value = found.groups()
-            if key in tags:
-                raise ConfigError(f'{name} names "{key}" twice.')
+            # The stack's roles are tagged too, and to IAM "Stage" and "stage" are the same:
+            # https://docs.aws.amazon.com/IAM/latest/UserGuide/id_tags.html
+            if key.lower() in map(str.lower, tags):
+                raise ConfigError(f'{name} names "{key}" twice: capitals make no difference.')
             tags[key] = value
+        if len(tags) > _MOST_TAGS:
+            raise ConfigError(f"{name} must list {_MOST_TAGS} tags at most, not {len(tags)}.")
         return tuple(tags.items())
 
     def domain(self, region: str) -> tuple[str, str]:

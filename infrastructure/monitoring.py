@@ -71,7 +71,9 @@ class Monitoring(Construct):
         )
 
     def _mail_to(self, address: str) -> cloudwatch_actions.SnsAction:
-        topic = sns.Topic(self, "Topic", display_name=f"Alarms of {self._config.stack_name}", enforce_ssl=True)
+        # SNS takes 100 characters. A stack's name may have 128.
+        display_name = f"Alarms of {self._config.stack_name}"[:100]
+        topic = sns.Topic(self, "Topic", display_name=display_name, enforce_ssl=True)
         # A policy of one's own replaces the one that lets CloudWatch publish.
         topic.add_to_resource_policy(
             iam.PolicyStatement(

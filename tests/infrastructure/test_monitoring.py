@@ -239,6 +239,20 @@ def test_cloudwatch_of_this_account_may_publish_and_only_with_tls(other: Synthes
 
 
 @pytest.mark.slow
+def test_what_is_called_by_the_stack_is_not_called_too_long_by_the_longest_one(tmp_path: Path) -> None:
+    name = "A" * 128
+    synthesised = synthesise(replace(OTHER, stack_name=name), tmp_path)
+    # https://docs.aws.amazon.com/sns/latest/dg/sns-create-topic.html
+    display_name = only(synthesised.properties("AWS::SNS::Topic"))["DisplayName"]
+    assert display_name.startswith("Alarms of A")
+    assert len(display_name) <= 100
+    for kind, property_ in (("Alarm", "AlarmName"), ("Dashboard", "DashboardName")):
+        for found in synthesised.properties(f"AWS::CloudWatch::{kind}"):
+            assert found[property_].startswith(f"{name}-")
+            assert len(found[property_]) <= 255
+
+
+@pytest.mark.slow
 def test_without_alarms_there_is_no_dashboard_and_no_filter_either(tmp_path: Path) -> None:
     synthesised = synthesise(replace(OTHER, alarms=False), tmp_path)
     for kind in ("CloudWatch::Alarm", "CloudWatch::Dashboard", "SNS::Topic", "Logs::MetricFilter"):
