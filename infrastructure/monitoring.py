@@ -92,7 +92,7 @@ class Monitoring(Construct):
         self._alarm("ApiErrors", "The API answered with a status of 500 or more.", metrics.of_api("5xx", "Sum"), 1)
         self._alarm(
             "FailedAnswers",
-            "A handler answered 500 or 503: a fault in its code, or no state or model that it can use.",
+            "A handler answered 500 or 503, or failed at its daily call: a fault, or no usable state or model.",
             metrics.own(Metric.FAILED_ANSWERS, "Sum"),
             1,
         )

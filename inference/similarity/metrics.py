@@ -27,7 +27,7 @@ class Metric(StrEnum):
     """Names in CloudWatch. Without a unit in the comment, it is a count."""
 
     REQUESTS = "Requests"  # dimensions: Route, Status
-    FAILED_ANSWERS = "FailedAnswers"  # those with status 500 or 503
+    FAILED_ANSWERS = "FailedAnswers"  # those with status 500 or 503, and daily calls of a handler that isn't ready
     TOKENS = "Tokens"  # encoded, of an answer
     TOKENISING_TIME = "TokenisingTime"  # milliseconds
     ENCODING_TIME = "EncodingTime"  # milliseconds

@@ -112,8 +112,11 @@ class Endpoint:
     def _get_ready(self) -> None:
         try:
             self._ready()
-        except SimilarityError as error:  # awslambdaric logs the error with its stack trace, but without `detail`
-            _log("not ready", {"route": self.route, "reason": reason_of(error)}, logging.ERROR)
+        except Exception as error:
+            # An alarm reads this. A service that nobody calls would else fail unseen.
+            write_metrics({Metric.FAILED_ANSWERS: 1})
+            if isinstance(error, SimilarityError):  # awslambdaric logs the stack trace, but not `detail`
+                _log("not ready", {"route": self.route, "reason": reason_of(error)}, logging.ERROR)
             raise
 
     def _answer(self, event: Any) -> tuple[dict[str, Any], _Outcome]:

@@ -107,6 +107,25 @@ def test_priming_and_warming_are_no_requests_but_may_be_cold_starts(event: dict[
     assert written() == []
 
 
+@pytest.mark.parametrize("event", [{}, {"warm": True}])
+@pytest.mark.parametrize("error", [StateError("gone"), KeyError("x")])
+def test_a_handler_that_is_not_ready_counts_as_failed_since_nobody_may_call_it(
+    event: dict[str, Any], error: Exception, written: Lines
+) -> None:
+    def broken() -> None:
+        raise error
+
+    @endpoint(ready=broken)
+    def answers(request: Request) -> dict[str, Any]:
+        del request
+        return {}
+
+    for expected in ([{"ColdStarts": 1}, {"FailedAnswers": 1}], [{"FailedAnswers": 1}]):
+        with pytest.raises(type(error)):
+            answers(event, None)
+        assert written() == expected
+
+
 def test_a_line_never_has_what_a_caller_chose(deployed: Deployed, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(NAMESPACE_VARIABLE, NAMESPACE)
