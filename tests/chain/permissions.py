@@ -62,10 +62,11 @@ def allowed(template: Mapping[str, Any], module: str, bucket: str) -> set[tuple[
     for each in resources.values():
         if each["Type"] == "AWS::IAM::Policy" and role in each["Properties"]["Roles"]:
             for statement in each["Properties"]["PolicyDocument"]["Statement"]:
-                assert statement["Effect"] == "Allow"
                 actions = [action for action in _listed(statement["Action"]) if action.startswith("s3:")]
-                arns = [_resolved(resource, bucket) for resource in _listed(statement["Resource"])] if actions else []
-                found |= {(action, arn) for action in actions for arn in arns}
+                if actions:
+                    assert statement["Effect"] == "Allow"
+                    arns = [_resolved(resource, bucket) for resource in _listed(statement["Resource"])]
+                    found |= {(action, arn) for action in actions for arn in arns}
     return found
 
 
