@@ -349,8 +349,8 @@ def test_head_is_an_unknown_method(echo: TestClient) -> None:
 
 
 def test_a_method_that_the_file_does_not_state_is_a_404(serve: Serve) -> None:
-    client = serve(health=f'METHODS = ("GET",)\n{ECHO}', report=f'METHODS = ("PUT", "HEAD")\n{ECHO}')
-    allowed = {"/health": {"GET"}, "/report": {"PUT", "HEAD"}}
+    client = serve(look=f'METHODS = ("GET",)\n{ECHO}', report=f'METHODS = ("PUT", "HEAD")\n{ECHO}')
+    allowed = {"/look": {"GET"}, "/report": {"PUT", "HEAD"}}
     for path, methods in allowed.items():
         for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"):
             response = client.request(method, path)
@@ -381,8 +381,8 @@ def test_a_preflight_of_an_allowed_origin_is_granted(method: str, echo: TestClie
 
 def test_cors_allows_the_methods_of_all_files_on_every_route(serve: Serve) -> None:
     """As in API Gateway, where CORS is the whole API's."""
-    client = serve(health=f'METHODS = ("GET",)\n{ECHO}', report=f'METHODS = ("PUT",)\n{ECHO}')
-    for path in ("/health", "/report"):
+    client = serve(look=f'METHODS = ("GET",)\n{ECHO}', report=f'METHODS = ("PUT",)\n{ECHO}')
+    for path in ("/look", "/report"):
         response = preflight(client, SITE, path=path, method="PUT")
         assert response.is_success
         assert set(response.headers["access-control-allow-methods"].split(", ")) == {"GET", "PUT"}
