@@ -18,6 +18,7 @@ import logging
 import operator
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -37,6 +38,7 @@ from moto.cloudformation import parsing
 from moto.cloudformation.models import cloudformation_backends
 from moto.logs.utils import EventMessageFilter
 
+from aws.settings import region_of, stack_name_of
 from chain.cloud import REGION, Cloud, running_cloud
 from example_project import COMMAND_S, shell_environment
 from infrastructure.config import Config
@@ -425,6 +427,21 @@ def test_every_command_is_run_or_said_to_need_aws() -> None:
     assert len(RUN) > 20
     assert len(WITH_AWS) - len(RUN) == text_of(OPERATIONS).count(NEEDS_AWS) == 1
     assert text_of(OPERATIONS).count(UNCALCULATED) == 1
+
+
+def test_scripts_and_cdk_act_on_the_stack_that_the_commands_ask(tmp_path: Path) -> None:
+    """Else somebody who looks at one stack would take back the state of another one."""
+    ours = SETUP.code.replace(f"={DEFAULT_STACK_NAME}\n", "=Staging\n").replace("us-east-1", "eu-west-1")
+    show = f"{shlex.quote(sys.executable)} -c 'import json, os; print(json.dumps(dict(os.environ)))'"
+    printed = subprocess.check_output(
+        ["bash", "-euc", f'{ours}echo "$STACK"; {show}'],
+        env=shell_environment(), text=True, timeout=COMMAND_S,
+    )  # fmt: skip
+    asked, environment = printed.splitlines()
+    others = tmp_path / ".env"
+    others.write_text("STACK_NAME=Production\nAWS_REGION=us-east-1\n")
+    assert asked == stack_name_of(json.loads(environment), others) == "Staging"
+    assert region_of(json.loads(environment), others) == "eu-west-1"
 
 
 def test_nothing_is_printed_on_a_good_day(runbook: Runbook) -> None:
