@@ -165,7 +165,7 @@ class Monitoring(Construct):
         limit, parts = self._config.max_usd_per_hour, self._metrics.usd()
         who = "The Lambdas" if len(parts) == 1 else f"Up to {MOST_METRICS} of the Lambdas, without the others,"
         for number, usd in enumerate(parts):
-            meaning = f"{who} computed for more than {limit:g} USD in an hour."
+            meaning = f"{who} cost more than {limit:g} USD in an hour."
             self._alarm("Costs", meaning, usd, limit, comparison=_ABOVE, periods=1, number=number)
 
     def _alarm(
