@@ -43,7 +43,6 @@ def _labelled(metric: cloudwatch.Metric) -> cloudwatch.Metric:
 
 
 def _graphs(metrics: Metrics) -> dict[str, Sequence[cloudwatch.IMetric]]:
-
     def own(name: str, statistic: str, **options: cdk.Duration) -> cloudwatch.Metric:
         return _labelled(metrics.own(name, statistic, **options))
 

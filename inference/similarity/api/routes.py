@@ -22,7 +22,7 @@ DEFAULT_ALLOWED_ORIGINS = ("http://localhost:3000",)
 ALLOWED_HEADERS = (
     *("Content-Type", "X-Api-Key"),
     # Of signed requests. aws4fetch and Amplify don't send the last one, but AWS's own signer does:
-    # https://www.npmjs.com/package/@smithy/signature-v4 (its option applyChecksum).
+    # https://github.com/smithy-lang/smithy-typescript/tree/main/packages/signature-v4 (its option applyChecksum).
     *("Authorization", "X-Amz-Date", "X-Amz-Security-Token", "X-Amz-Content-Sha256"),
 )
 

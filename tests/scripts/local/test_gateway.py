@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -58,7 +59,9 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serve:
         monkeypatch.syspath_prepend(tmp_path)
         for module, source in sources.items():
             (tmp_path / f"{module}.py").write_text(source, encoding="utf-8")
-            monkeypatch.delitem(sys.modules, module, raising=False)
+            # Noted first, so that a module that wasn't there is taken away in the end.
+            monkeypatch.setitem(sys.modules, module, ModuleType(module))
+            monkeypatch.delitem(sys.modules, module)
         return TestClient(gateway(find_handlers(tmp_path), [SITE]))
 
     return start
