@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from infrastructure.config import Config, ConfigError, env_file
+from infrastructure.config import Config, ConfigError, settings
 from infrastructure.stack import build_app
 from similarity.api.routes import HandlerFileError
 
@@ -16,17 +16,12 @@ ROOT = Path(__file__).resolve().parent
 
 def main() -> int:
     try:
-        # A variable that is empty in the shell counts as not set there, so it doesn't hide the line in .env.
-        environment = {
-            **env_file(ROOT / ".env"),
-            **{name: value for name, value in os.environ.items() if value.strip()},
-        }
+        config = Config.from_environment(settings(os.environ, ROOT / ".env"))
         # The CDK's command line names the folder that it reads; by hand it is the one that it would name.
-        app = build_app(
-            Config.from_environment(environment), outdir=os.environ.get("CDK_OUTDIR", str(ROOT / "cdk.out"))
-        )
+        app = build_app(config, outdir=os.environ.get("CDK_OUTDIR", str(ROOT / "cdk.out")))
     except (ConfigError, HandlerFileError) as error:
-        print(f"app.py: {error}", file=sys.stderr)
+        for line in str(error).splitlines():
+            print(f"app.py: {line}", file=sys.stderr)
         return 1
     app.synth()
     return 0

@@ -25,6 +25,7 @@ from similarity.settings import (
 from similarity.sources.page import SNAPSHOTS_URL
 
 T = TypeVar("T", bound=str)
+V = TypeVar("V")
 
 ARCHITECTURES = ("x86_64", "arm64")
 # 0 is off. Lambda takes what was idle for longer away anyway.
@@ -52,7 +53,7 @@ _MOST_TAGS = 47
 
 
 class ConfigError(Exception):
-    """A variable that is missing or has a bad value, in one sentence."""
+    """Settings that are missing or have bad values: a sentence for each, a line each."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +105,24 @@ class Config:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str | None]) -> Config:
-        """Raises ConfigError. An empty variable counts as one that is not set."""
+        """Raises ConfigError with all problems. An empty variable counts as one that is not set."""
+        config, problems = cls.with_problems(environment)
+        if problems:
+            raise ConfigError("\n".join(problems))
+        return config
+
+    @classmethod
+    def with_problems(cls, environment: Mapping[str, str | None]) -> tuple[Config, tuple[str, ...]]:
+        """A Config, and a sentence for each setting that is missing or has a bad value.
+
+        These settings have their defaults in the Config. Account and region have none: they are "" there.
+        """
         given = _Variables(environment)
         engine = given.one_of("ENCODER_ENGINE", tuple(PRECISIONS), cls.encoder_engine)
         account = given.matching("AWS_ACCOUNT_ID", r"[0-9]{12}", "the 12 digits of an AWS account")
         region = given.matching("AWS_REGION", r"[a-z]{2}(-[a-z]+)+-[0-9]", "an AWS region such as us-east-1")
         domain_name, certificate_arn = given.domain(region)
-        return cls(
+        config = cls(
             account=account,
             region=region,
             nat_gateway=given.flag("NAT_GATEWAY", cls.nat_gateway),
@@ -146,23 +158,29 @@ class Config:
             max_state_age_days=given.integer("MAX_STATE_AGE_DAYS", MAX_STATE_AGE_DAYS_RANGE, cls.max_state_age_days),
             max_usd_per_hour=given.number("MAX_USD_PER_HOUR", MAX_USD_PER_HOUR_RANGE, cls.max_usd_per_hour),
         )
+        return config, tuple(given.problems)
 
 
 class _Variables:
-    """Environment variables, each read with its rule."""
+    """Environment variables, each read with its rule. One that breaks its rule is a problem, and has its default."""
 
     def __init__(self, environment: Mapping[str, str | None]) -> None:
         self._environment = environment
+        self.problems: list[str] = []
 
     def _get(self, name: str) -> str:
         return (self._environment.get(name) or "").strip()
 
+    def _or(self, default: V, problem: str) -> V:
+        self.problems.append(problem)
+        return default
+
     def matching(self, name: str, pattern: str, meaning: str, default: str = "") -> str:
         value = self._get(name) or default
         if not value:
-            raise ConfigError(f"{name} is not set: give {meaning}, in the environment or in .env (see .env.example).")
+            return self._or("", f"{name} is not set: give {meaning}, in the environment or in .env (see .env.example).")
         if not re.fullmatch(pattern, value, re.ASCII):
-            raise ConfigError(f'{name} must be {meaning}, not "{value}".')
+            return self._or(default, f'{name} must be {meaning}, not "{value}".')
         return value
 
     def optional(self, name: str, pattern: str, meaning: str) -> str:
@@ -174,7 +192,7 @@ class _Variables:
         for known in allowed:
             if value == known:
                 return known
-        raise ConfigError(f'{name} must be {" or ".join(allowed)}, not "{value}".')
+        return self._or(default, f'{name} must be {" or ".join(allowed)}, not "{value}".')
 
     def flag(self, name: str, default: bool) -> bool:
         return self.one_of(name, ("true", "false"), "true" if default else "false") == "true"
@@ -183,14 +201,14 @@ class _Variables:
         value = self._get(name) or str(default)
         low, high = limits
         if not re.fullmatch(r"[0-9]{1,6}", value, re.ASCII) or not low <= int(value) <= high:
-            raise ConfigError(f'{name} must be a whole number from {low} to {high}, not "{value}".')
+            return self._or(default, f'{name} must be a whole number from {low} to {high}, not "{value}".')
         return int(value)
 
     def number(self, name: str, limits: tuple[float, float], default: float) -> float:
         value = self._get(name) or f"{default:g}"
         low, high = limits
         if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", value, re.ASCII) or not low <= float(value) <= high:
-            raise ConfigError(f'{name} must be a number from {low:g} to {high:g}, not "{value}".')
+            return self._or(default, f'{name} must be a number from {low:g} to {high:g}, not "{value}".')
         return float(value)
 
     def tags(self, name: str) -> tuple[tuple[str, str], ...]:
@@ -198,29 +216,33 @@ class _Variables:
         for tag in filter(None, (part.strip() for part in self._get(name).split(","))):
             found = re.fullmatch(_TAG, tag)
             if not found:
-                raise ConfigError(
+                return self._or(
+                    (),
                     f'{name} must list tags such as stage=production,owner=me, not "{tag}": a name can\'t begin with '
-                    '"aws:", and has letters, digits and . : / + @ - _ only. A value can\'t be empty.'
+                    '"aws:", and has letters, digits and . : / + @ - _ only. A value can\'t be empty.',
                 )
             key, value = found.groups()
             # The stack's roles are tagged too, and to IAM "Stage" and "stage" are the same:
             # https://docs.aws.amazon.com/IAM/latest/UserGuide/id_tags.html
             if key.lower() in map(str.lower, tags):
-                raise ConfigError(f'{name} names "{key}" twice: capitals make no difference.')
+                return self._or((), f'{name} names "{key}" twice: capitals make no difference.')
             tags[key] = value
         if len(tags) > _MOST_TAGS:
-            raise ConfigError(f"{name} must list {_MOST_TAGS} tags at most, not {len(tags)}.")
+            return self._or((), f"{name} must list {_MOST_TAGS} tags at most, not {len(tags)}.")
         return tuple(tags.items())
 
     def domain(self, region: str) -> tuple[str, str]:
-        """The domain's name and its certificate's ARN; both "" without them."""
+        """The domain's name and its certificate's ARN; both "" without them. region: "" if it isn't known."""
+        before = len(self.problems)
         name = self.optional("DOMAIN_NAME", _HOST, "a domain's name in small letters, such as similar.example.org")
         arn = self.optional("CERTIFICATE_ARN", _CERTIFICATE, "the ARN of a certificate in AWS Certificate Manager")
+        if len(self.problems) > before:
+            return "", ""
         if bool(name) != bool(arn):
-            raise ConfigError("DOMAIN_NAME and CERTIFICATE_ARN go together: set both or neither.")
-        if arn and (found := re.fullmatch(_CERTIFICATE, arn)) and found[1] != region:
-            raise ConfigError(
-                f"CERTIFICATE_ARN must be of a certificate in {region}, the API's region, not {found[1]}."
+            return self._or(("", ""), "DOMAIN_NAME and CERTIFICATE_ARN go together: set both or neither.")
+        if arn and region and (found := re.fullmatch(_CERTIFICATE, arn)) and found[1] != region:
+            return self._or(
+                ("", ""), f"CERTIFICATE_ARN must be of a certificate in {region}, the API's region, not {found[1]}."
             )
         return name, arn
 
@@ -229,13 +251,14 @@ class _Variables:
         for origin in origins:
             # https://fetch.spec.whatwg.org/#cors-protocol-and-credentials
             if "*" in origin:
-                raise ConfigError(
+                return self._or(
+                    default,
                     f'{name} can\'t have a wildcard, as in "{origin}": the API allows credentials, and a wildcard '
-                    "doesn't go with those. List each origin, such as https://example.org."
+                    "doesn't go with those. List each origin, such as https://example.org.",
                 )
             if not re.fullmatch(r"https?://[^\s/]+", origin):
-                raise ConfigError(
-                    f'{name} must list origins such as https://example.org, without a path, not "{origin}".'
+                return self._or(
+                    default, f'{name} must list origins such as https://example.org, without a path, not "{origin}".'
                 )
         return origins
 
@@ -255,3 +278,11 @@ def env_file(path: Path) -> dict[str, str | None]:
     if "\0" in text:  # UTF-16 without a byte order mark
         raise not_utf8
     return dotenv_values(stream=io.StringIO(text))
+
+
+def settings(environment: Mapping[str, str], path: Path) -> dict[str, str | None]:
+    """The variables of a .env file and of the environment, which wins. Raises ConfigError.
+
+    A variable that is empty in the environment counts as not set there, so it doesn't hide the line in the file.
+    """
+    return {**env_file(path), **{name: value for name, value in environment.items() if value.strip()}}

@@ -39,8 +39,8 @@ from pathlib import Path
 
 from aws.remedies import remedy_of
 from aws.settings import SettingError, region_of, stack_name_of
+from aws.stack import StackError, find_stack
 from publishing.api import WAIT_S, Answer, client, health, wait_for
-from publishing.stack import StackError, find_stack
 from publishing.tables import compared, listed
 from similarity.errors import StateError
 from similarity.inbox.bucket import Bucket, InboxError, s3_client

@@ -32,6 +32,8 @@ MAY_USE = {
     # Vectors are kept where a build keeps them.
     "evaluation": {"shared", "similarity", "states"},
     "benchmarks": {"models", "similarity"},
+    # Of the stack it needs the settings only.
+    "deployment": {"aws", "costing", "infrastructure", "shared", "similarity", "smoke"},
     "publishing": {"aws", "similarity", "smoke"},
     "smoke": {"aws", "similarity"},
     "aws": {"similarity"},

@@ -1,4 +1,4 @@
-"""Parts of `scripts/publish_state.py`: the stack and its errors, the API that must answer, and the tables.
+"""Parts of `scripts/publish_state.py`: the API that must answer, and the tables.
 
 The rules for publishing and taking back are in `similarity.inbox`.
 """

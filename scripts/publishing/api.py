@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from publishing.stack import Stack
+from aws.stack import Stack
 from smoke.api_client import Api, NoReplyError, UnexpectedError
 from smoke.signing import Signer
 

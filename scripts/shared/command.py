@@ -1,7 +1,8 @@
 """Help, a progress bar, the import root and a short reaction to Ctrl-C, for all commands.
 
 A command imports this first, because importing torch takes a second in which Ctrl-C may come. It ends with `run(main)`.
-Importing this makes `inference/` an import root, as in the image: `from similarity.incidents.state import …`.
+Importing this makes `inference/` an import root, as in the image: `from similarity.incidents.state import …`. It does
+the same with the project's folder: `from infrastructure.config import …`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ if sys.stdout is None:  # the shell's `>&-` closes it
 
 if str(INFERENCE_DIR) not in sys.path:
     sys.path.insert(0, str(INFERENCE_DIR))
+# Last, for `infrastructure`: the other folders there aren't meant to be imported.
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))
 
 
 def _end(number: int, frame: FrameType | None) -> None:

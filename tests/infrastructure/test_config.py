@@ -72,6 +72,21 @@ def test_only_account_and_region_are_required() -> None:
     )
 
 
+def test_all_problems_are_told_at_once() -> None:
+    wrong = {"AWS_REGION": "Frankfurt", "LAMBDA_MEMORY_MIB": "8 GB", "ALARMS": "no", "THROTTLE_RATE": "5"}
+    config, problems = Config.with_problems(wrong)
+    assert [problem.split()[0] for problem in problems] == [
+        "AWS_ACCOUNT_ID",
+        "AWS_REGION",
+        "LAMBDA_MEMORY_MIB",
+        "ALARMS",
+    ]
+    assert config == Config(account="", region="", throttle_rate=5)
+    with pytest.raises(ConfigError) as caught:
+        Config.from_environment(wrong)
+    assert str(caught.value).splitlines() == list(problems)
+
+
 def test_every_setting_can_be_set() -> None:
     environment = {
         "AWS_ACCOUNT_ID": "210987654321",

@@ -21,12 +21,12 @@ from botocore.model import OperationModel
 import publish_state
 from aws.remedies import explained
 from aws.settings import SettingError, region_of, stack_name_of
+from aws.stack import StackError, find_stack
 from buckets import BUCKET, REGION, make_bucket, our_client, put_by_hand, raw_client, stand_in_for_aws, versions_of
 from pages import JSON, PUBLISHING, SHELL, require_same_shape
 from publish_state import main
 from published import DEPLOYED, run_job, saved, state
 from publishing.api import client
-from publishing.stack import StackError, find_stack
 from signatures import Gate, Key, Received
 from similarity.inbox import publications
 from similarity.inbox.bucket import HOLD_KEY, SERVED_KEY, STATE_KEY, STORE_KEY, Bucket, s3_client

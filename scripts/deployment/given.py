@@ -1,0 +1,46 @@
+"""What is to be deployed: the project's folder and its settings."""
+
+from __future__ import annotations
+
+from shared.command import ROOT
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from infrastructure.config import Config, ConfigError, settings
+
+
+@dataclass(frozen=True)
+class Given:
+    """The settings of a deployment.
+
+    environment: the variables of `.env` and of the process, as `app.py` reads them.
+    config: settings that are missing or wrong have their defaults here; account and region are "" then.
+    problems: a sentence for each of them.
+    """
+
+    root: Path
+    environment: Mapping[str, str | None]
+    config: Config
+    problems: tuple[str, ...]
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str], root: Path = ROOT, stack_name: str | None = None) -> Given:
+        """stack_name: wins over STACK_NAME."""
+        unreadable: tuple[str, ...] = ()
+        try:
+            found = settings(environment, root / ".env")
+        except ConfigError as error:
+            found, unreadable = dict(environment), (str(error),)
+        if stack_name:
+            found["STACK_NAME"] = stack_name
+        config, problems = Config.with_problems(found)
+        return cls(root, found, config, unreadable + problems)
+
+    @property
+    def model_dir(self) -> Path:
+        return self.root / "inference" / "model"
+
+    def with_account(self, account: str) -> Given:
+        return replace(self, config=replace(self.config, account=account))
