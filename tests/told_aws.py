@@ -43,15 +43,18 @@ class Told:
 
     answers: dict[str, Teller]
     calls: list[tuple[str, str]] = field(default_factory=list)
+    _region: str = ""
 
     def client(self, service: str, region: str) -> Any:
+        """A client, until the next one is asked for."""
         _told[:] = [self]
-        return _client(service, region)
+        self._region = region
+        return _client(service)
 
-    def answer(self, model: OperationModel, region: str, parameters: dict[str, Any]) -> tuple[AWSResponse, Any]:
-        self.calls.append((model.name, region))
+    def answer(self, model: OperationModel, parameters: dict[str, Any]) -> tuple[AWSResponse, Any]:
+        self.calls.append((model.name, self._region))
         told = self.answers[model.name]
-        answer = told(region, parameters) if callable(told) else told
+        answer = told(self._region, parameters) if callable(told) else told
         if isinstance(answer, Exception):
             raise answer
         if isinstance(answer, Refusal):
@@ -75,9 +78,9 @@ def _session() -> boto3.Session:
 
 
 @cache
-def _client(service: str, region: str) -> Any:
-    """Made once, because that takes up to half a second."""
-    return _session().client(service, region_name=region)
+def _client(service: str) -> Any:
+    """Made once for all regions, because that takes up to half a second."""
+    return _session().client(service, region_name="us-east-1")
 
 
 def _note(params: dict[str, Any], context: dict[str, Any], **_: object) -> None:
@@ -85,4 +88,4 @@ def _note(params: dict[str, Any], context: dict[str, Any], **_: object) -> None:
 
 
 def _answer(model: OperationModel, context: dict[str, Any], **_: object) -> tuple[AWSResponse, Any]:
-    return _told[0].answer(model, context["client_region"], context["told"])
+    return _told[0].answer(model, context["told"])

@@ -14,6 +14,7 @@ from deployment.aws_checks_stack import certificate, stack
 from deployment.findings import Finding, not_checked
 from deployment.given import Given
 from similarity.api.routes import HandlerFileError
+from similarity.errors import reason_of
 
 __all__ = ["ACTIONS", "aws_findings"]
 
@@ -52,3 +53,6 @@ def aws_findings(given: Given) -> Iterator[Finding]:
             why = "AWS can't be reached"
         except (AwsError, HandlerFileError) as error:
             yield not_checked(name, str(error).removesuffix("."))
+        # An answer of another form than AWS documents. It must not hide what the other checks find.
+        except Exception as error:
+            yield not_checked(name, f"AWS's answer has an unforeseen form: {reason_of(error)}")

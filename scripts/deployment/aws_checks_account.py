@@ -111,7 +111,7 @@ def bootstrap(target: Target) -> Iterator[Finding]:
         yield problem(name, f"the stack {_BOOTSTRAP_STACK} is {status}", "wait until it is done")
     elif version >= REQUIRED_BOOTSTRAP:
         if _is_broken(status):
-            yield note(name, f"version {version} is there, but the stack {_BOOTSTRAP_STACK} is {status}", remedy)
+            yield note(name, f"version {version} is there, but the stack {_BOOTSTRAP_STACK} is {status}")
         else:
             yield ok(name, f"version {version} is there")
     elif version:

@@ -23,6 +23,9 @@ from deployment.findings import Finding
 from deployment.given import Given
 from similarity.api.routes import JOBS, HandlerFile, find_handlers
 
+# That of `infrastructure/stack.py`, which can't be imported here, because the CDK takes seconds to load.
+DESCRIPTION = "Finds the recorded AI incidents most like a text"
+
 # All that the checks may do, as IAM calls it, and the client and method of boto3 that do it. They read only.
 ACTIONS = {
     "acm:DescribeCertificate": ("acm", "describe_certificate"),
@@ -174,6 +177,16 @@ class DeployedStack:
     def has_resources(self) -> bool:
         """False too for one that was never completed: only its name is there."""
         return self.status not in ("", "REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE")
+
+    @property
+    def is_ours(self) -> bool:
+        """False for another application's.
+
+        Either sign is enough: a first deployment that fails has no outputs, and an old version may say something else.
+        """
+        found = self.found or {}
+        outputs = [each["OutputKey"] for each in found.get("Outputs", [])]
+        return found.get("Description") == DESCRIPTION or "apiUrl" in outputs
 
     def physical_ids(self, kind: str) -> list[str]:
         """Of the resources of a type, e.g. AWS::Lambda::Function."""

@@ -27,7 +27,7 @@ def lambda_memory(target: Target) -> Iterator[Finding]:
     if wanted <= _NEW_ACCOUNTS_MIB:
         yield ok(name, f"the stack asks for {wanted:,} MB at most, which new accounts get too")
         return
-    why = "Service Quotas doesn't tell it"
+    why = "Service Quotas doesn't tell whether the account may have them"
     try:
         quota = _memory_quota(target.aws)
     except UnreachableError:
@@ -44,8 +44,8 @@ def lambda_memory(target: Target) -> Iterator[Finding]:
     else:
         yield not_checked(
             name,
-            f"{why}; the stack asks for {wanted:,} MB, and if the account is new, AWS may refuse more than "
-            f"{_NEW_ACCOUNTS_MIB:,}: LAMBDA_MEMORY_MIB={_NEW_ACCOUNTS_MIB} is safe",
+            f"the stack asks for {wanted:,} MB, and {why}; a new account may be limited to {_NEW_ACCOUNTS_MIB:,} MB "
+            f"(LAMBDA_MEMORY_MIB={_NEW_ACCOUNTS_MIB})",
         )
 
 
@@ -76,14 +76,15 @@ def concurrency(target: Target) -> Iterator[Finding]:
     wanted = each * handlers
     free = limits["UnreservedConcurrentExecutions"] - _KEPT_UNRESERVED
     if wanted > free:
-        free = max(0, free + _reserved_already(target))
+        free += _reserved_already(target)
     if wanted > free:
+        most = max(0, free)
         more = _raise("lambda", "L-B99A9384", quota + wanted - free, target.config.region)
         yield problem(
             name,
             f"MAX_CONCURRENCY={each} reserves {wanted:,} Lambdas for {handlers} handlers, but of the account's "
-            f"{quota:,} only {free:,} can be reserved",
-            f"MAX_CONCURRENCY={free // handlers}, or {more}",
+            f"{quota:,} only {most:,} can be reserved",
+            f"MAX_CONCURRENCY={most // handlers}, or {more}",
         )
     else:
         yield ok(name, f"{wanted:,} Lambdas can be reserved for {handlers} handlers")
@@ -98,7 +99,7 @@ def _reserved_already(target: Target) -> int:
 
 
 def network(target: Target) -> Iterator[Finding]:
-    if target.stack.has_resources:
+    if target.stack.has_resources and target.stack.is_ours:
         yield ok("Network", "the stack has its VPC already")
         return
     vpcs = target.aws.all_of("ec2:DescribeVpcs", "Vpcs")
@@ -113,7 +114,7 @@ def _room(target: Target, things: str, used: int, quota_of: tuple[str, str, int]
     """Whether there may be one more."""
     service, code, default = quota_of
     if used < default:
-        yield ok("Network", f"{used} {things} are in use, and every account may have {default}")
+        yield ok("Network", f"{things}: {used} in use, and every account may have {default}")
         return
     answer = target.aws.ask_if_there(
         "servicequotas:GetServiceQuota", "NoSuchResourceException", ServiceCode=service, QuotaCode=code
@@ -121,11 +122,11 @@ def _room(target: Target, things: str, used: int, quota_of: tuple[str, str, int]
     # Without an entry the default counts.
     quota = int(answer["Quota"]["Value"]) if answer else default
     if used < quota:
-        yield ok("Network", f"{used} of {quota} {things} are in use")
+        yield ok("Network", f"{things}: {used} of {quota} in use")
     else:
         yield problem(
             "Network",
-            f"{used} of {quota} {things} are in use, and the stack needs one more",
+            f"{things}: {used} of {quota} in use, and the stack needs one more",
             f"remove one that nobody needs, or {_raise(service, code, used + 1, target.config.region)}",
         )
 

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from deployment.aws_checks_asking import Target
 from deployment.findings import Finding, note, ok, problem
 
-# That of `infrastructure/stack.py`, which can't be imported here, because the CDK takes seconds to load.
-DESCRIPTION = "Finds the recorded AI incidents most like a text"
 _WHY_IT_FAILED = "docs/operations.md#undo-the-last-deployment says how to see why"
 
 
@@ -18,7 +16,7 @@ def stack(target: Target) -> Iterator[Finding]:
     status = there.status
     if not there.found or status == "REVIEW_IN_PROGRESS":
         yield ok("Stack", f"{place} will be new")
-    elif there.has_resources and not _is_ours(there.found):
+    elif there.has_resources and not there.is_ours:
         description = there.found.get("Description") or "none"
         yield problem(
             "Stack", f"{place} is another application's (its description: {description})", "choose another STACK_NAME"
@@ -37,13 +35,6 @@ def stack(target: Target) -> Iterator[Finding]:
     else:
         yield ok("Stack", f"{place} is {status}, and will be updated")
         yield from _nat_gateway(target)
-
-
-def _is_ours(found: dict[str, object]) -> bool:
-    outputs = found.get("Outputs")
-    keys = [each["OutputKey"] for each in outputs] if isinstance(outputs, list) else []
-    # Either is enough: a first deployment that fails has no outputs, and an old version may say something else.
-    return found.get("Description") == DESCRIPTION or "apiUrl" in keys
 
 
 def _way_out(target: Target, status: str) -> str:
@@ -74,6 +65,9 @@ def certificate(target: Target) -> Iterator[Finding]:
     """Of the domain, and whether the domain is free."""
     name, domain, arn = "Certificate", target.config.domain_name, target.config.certificate_arn
     console = f"https://{target.config.region}.console.aws.amazon.com/acm"
+    if (owner := arn.split(":")[4]) != target.account:
+        yield problem(name, f"it is of the account {owner}", f"give the CERTIFICATE_ARN of one of {target.account}")
+        return
     answer = target.aws.ask_if_there("acm:DescribeCertificate", "ResourceNotFoundException", CertificateArn=arn)
     if not answer:
         yield problem(name, f"there is no certificate {arn}", f"give the CERTIFICATE_ARN of one of {console}")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import socket
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.config import Config
 from botocore.exceptions import (
     EndpointConnectionError,
     NoCredentialsError,
@@ -23,8 +24,9 @@ from deployment.aws_checks import ACTIONS, aws_findings
 from deployment.aws_checks_asking import Aws
 from deployment.findings import Finding, Outcome
 from deployment.given import Given
+from pages import DOCS, anchors
 from tiny import ROOT, copy_inference
-from told_aws import Refusal, Teller, Told
+from told_aws import Answer, Refusal, Teller, Told
 
 ACCOUNT, REGION, STACK = "123456789012", "eu-west-1", "AiidSimilarIncidents"
 ARN = f"arn:aws:iam::{ACCOUNT}:user/somebody"
@@ -37,8 +39,6 @@ OK, NOTE, NOT_CHECKED, PROBLEM = Outcome.OK, Outcome.NOTE, Outcome.NOT_CHECKED, 
 CONNECTION = EndpointConnectionError(endpoint_url=f"https://a-service.{REGION}.amazonaws.com/")
 # As AWS words it: https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
 DENIED = Refusal("AccessDeniedException", f"User: {ARN} is not authorized to perform: it")
-
-Find = Callable[..., list[Finding]]
 
 
 def quota(name: str, value: float, unit: str = "None", service: str = "lambda") -> dict[str, Any]:
@@ -97,10 +97,11 @@ def certificate(status: str = "ISSUED", *names: str) -> dict[str, Any]:
     return {"Certificate": {"DomainName": names[0], "SubjectAlternativeNames": list(names), "Status": status}}
 
 
+REGIONS: Answer = {"Regions": [region("us-east-1"), region(REGION), region("eu-south-2", "not-opted-in")]}
 # An account of a few months, into which nobody has deployed this yet. Service Quotas has no entry of the memory.
 ANSWERS: dict[str, Teller] = {
     "GetCallerIdentity": {"UserId": "AIDA", "Account": ACCOUNT, "Arn": ARN},
-    "DescribeRegions": {"Regions": [region("us-east-1"), region(REGION), region("eu-south-2", "not-opted-in")]},
+    "DescribeRegions": REGIONS,
     "GetParameter": {"Parameter": {"Name": "/cdk-bootstrap/hnb659fds/version", "Type": "String", "Value": "27"}},
     "DescribeStacks": stacks(CDKToolkit=BOOTSTRAPPED),
     "ListStackResources": resources(),
@@ -123,14 +124,14 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
     return answers
 
 
-def given(root: Path = ROOT, **settings: str) -> Given:
+def given(settings: dict[str, str], root: Path = ROOT) -> Given:
     """Without this machine's .env. An empty setting removes one of the two that are required."""
     required = {"AWS_ACCOUNT_ID": ACCOUNT, "AWS_REGION": REGION}
     return replace(Given.read({**required, **settings}, Path("/nowhere")), root=root)
 
 
 def findings(name: str = "", **settings: str) -> list[Finding]:
-    return [found for found in aws_findings(given(**settings)) if found.name == name or not name]
+    return [found for found in aws_findings(given(settings)) if found.name == name or not name]
 
 
 def finding(name: str, **settings: str) -> Finding:
@@ -247,11 +248,13 @@ def test_without_a_network_one_call_is_tried(told: Told) -> None:
     assert len(told.calls) == 1
 
 
-def test_a_network_that_breaks_ends_the_checks(told: Told) -> None:
-    told.answers["GetParameter"] = ReadTimeoutError(endpoint_url=f"https://ssm.{REGION}.amazonaws.com/")
+@pytest.mark.parametrize(("operation", "made"), [("GetParameter", 2), ("ListServiceQuotas", 3)])
+def test_a_network_that_breaks_ends_the_checks(told: Told, operation: str, made: int) -> None:
+    told.answers[operation] = ReadTimeoutError(endpoint_url=f"https://a-service.{REGION}.amazonaws.com/")
     found = findings()
-    assert [each.outcome for each in found] == [OK, OK] + 5 * [NOT_CHECKED]
-    assert "GetAccountSettings" not in [name for name, _ in told.calls]
+    assert [each.outcome for each in found] == made * [OK] + (7 - made) * [NOT_CHECKED]
+    assert {each.detail for each in found[made + 1 :]} == {"AWS can't be reached"}
+    assert told.calls[-1][0] == operation
 
 
 @pytest.mark.slow
@@ -261,7 +264,7 @@ def test_a_network_that_swallows_everything_takes_seconds(monkeypatch: pytest.Mo
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
-        short = aws_checks_asking._CONFIG.merge(aws_checks_asking.Config(read_timeout=0.1))
+        short = aws_checks_asking._CONFIG.merge(Config(read_timeout=0.1))
         monkeypatch.setattr(aws_checks_asking, "_CONFIG", short)
         first, *others = findings()
     assert first.outcome is PROBLEM
@@ -295,9 +298,8 @@ def test_a_region_that_is_not_set(told: Told) -> None:
 
 def test_a_region_that_is_switched_off(told: Told) -> None:
     """EC2 refuses credentials in such a region, so another one is asked."""
-    regions = ANSWERS["DescribeRegions"]
     refused = Refusal("AuthFailure", "AWS was not able to validate the provided access credentials")
-    told.answers["DescribeRegions"] = lambda place, _: refused if place == "eu-south-2" else regions  # type: ignore[return-value]
+    told.answers["DescribeRegions"] = lambda place, _: refused if place == "eu-south-2" else REGIONS
     found = findings(AWS_REGION="eu-south-2")
     assert (found[1].outcome, found[1].name) == (PROBLEM, "Region")
     assert "aws account enable-region --region-name eu-south-2" in found[1].remedy
@@ -306,12 +308,17 @@ def test_a_region_that_is_switched_off(told: Told) -> None:
 
 
 def test_a_region_that_aws_does_not_know(told: Told) -> None:
-    regions = ANSWERS["DescribeRegions"]
-    told.answers["DescribeRegions"] = lambda place, _: CONNECTION if place == "eu-wst-1" else regions  # type: ignore[return-value]
+    told.answers["DescribeRegions"] = lambda place, _: CONNECTION if place == "eu-wst-1" else REGIONS
     found = findings(AWS_REGION="eu-wst-1")
     assert found[1].outcome is PROBLEM
     assert "nearest names: eu-west-1" in found[1].detail
     assert found[1].remedy.startswith("AWS_REGION=eu-west-1")
+
+
+def test_a_policy_may_forbid_all_other_regions(told: Told) -> None:
+    refused = Refusal("UnauthorizedOperation", "You are not authorized to perform this operation.")
+    told.answers["DescribeRegions"] = lambda place, _: REGIONS if place == REGION else refused
+    assert finding("Region").outcome is OK
 
 
 def test_regions_that_may_not_be_listed(told: Told) -> None:
@@ -359,7 +366,7 @@ def test_the_bootstrap(told: Told, version: str | None, status: str | None, outc
 def test_a_limit_of_memory_that_service_quotas_tells(told: Told) -> None:
     """This project knows no account whose quotas have this entry. AWS's support calls the quota by this name."""
     names = [quota("MicroVM memory", 1, "Gigabytes"), quota("Function memory maximum", 3008, "Megabytes")]
-    told.answers["ListServiceQuotas"] = {"Quotas": names}
+    told.answers["ListServiceQuotas"] = {"Quotas": [quota("Function memory minimum", 128, "Megabytes"), *names]}
     found = finding("Lambda memory")
     assert (found.outcome, found.remedy) == (PROBLEM, "LAMBDA_MEMORY_MIB=3008")
     assert "8,096" in found.detail
@@ -406,7 +413,7 @@ def test_the_largest_file_counts(told: Told, tmp_path: Path, folder: str) -> Non
     told.answers["ListFunctions"] = {"Functions": []}
 
     def detail() -> str:
-        [found] = [each for each in aws_findings(given(tmp_path)) if each.name == "Lambda memory"]
+        [found] = [each for each in aws_findings(given({}, tmp_path)) if each.name == "Lambda memory"]
         return found.detail
 
     assert "128 MB" in detail()
@@ -420,7 +427,7 @@ def test_the_largest_file_counts(told: Told, tmp_path: Path, folder: str) -> Non
 def test_a_handler_file_that_is_broken(told: Told, tmp_path: Path) -> None:
     copy_inference(tmp_path / "inference")
     (tmp_path / "inference" / "similar.py").write_text("MEMORY_MIB = 1\ndef handler(event, context): ...\n")
-    found = [each for each in aws_findings(given(tmp_path, MAX_CONCURRENCY="5")) if each.outcome is not OK]
+    found = [each for each in aws_findings(given({"MAX_CONCURRENCY": "5"}, tmp_path)) if each.outcome is not OK]
     assert outcomes(found) == [("Lambda memory", NOT_CHECKED), ("Concurrency", NOT_CHECKED)]
     assert all(each.detail.startswith("similar.py") for each in found)
 
@@ -440,6 +447,8 @@ def test_a_quota_of_ten_is_a_note(told: Told) -> None:
         (1000, 1000, "181", PROBLEM, "MAX_CONCURRENCY=180"),
         (1000, 400, "100", PROBLEM, "MAX_CONCURRENCY=60"),
         (10, 10, "1", PROBLEM, "MAX_CONCURRENCY=0"),
+        (100, 100, "1", PROBLEM, "MAX_CONCURRENCY=0"),
+        (105, 105, "1", OK, ""),
     ],
 )
 def test_what_is_reserved_must_leave_a_hundred(
@@ -450,6 +459,10 @@ def test_what_is_reserved_must_leave_a_hundred(
     found = finding("Concurrency", MAX_CONCURRENCY=each)
     assert found.outcome is outcome
     assert found.remedy.startswith(remedy)
+    if outcome is PROBLEM:
+        # What is missing, and no more.
+        more = 5 * int(each) + 100 - unreserved
+        assert found.remedy.endswith(f"--desired-value {quota_of_account + more}")
 
 
 def test_what_the_stack_has_reserved_is_free_for_it(told: Told) -> None:
@@ -470,7 +483,7 @@ def test_a_full_region_has_no_room_for_a_network(told: Told) -> None:
     told.answers["DescribeVpcs"] = vpcs(5)
     found = finding("Network")
     assert found.outcome is PROBLEM
-    assert "5 of 5 VPCs" in found.detail
+    assert "VPCs: 5 of 5" in found.detail
     assert "--quota-code L-F678F1CE --desired-value 6" in found.remedy
     told.answers["GetServiceQuota"] = {"Quota": quota("VPCs per Region", 20, service="vpc")}
     assert finding("Network").outcome is OK
@@ -533,6 +546,12 @@ def test_a_certificate_that_cannot_be_used(told: Told, answer: Teller, told_of: 
     assert found.remedy
 
 
+def test_a_certificate_of_another_account(told: Told) -> None:
+    arn = CERTIFICATE.replace(ACCOUNT, "210987654321")
+    found = finding("Certificate", **{**DOMAIN, "CERTIFICATE_ARN": arn})
+    assert (found.outcome, found.detail) == (PROBLEM, "it is of the account 210987654321")
+
+
 def test_a_domain_that_is_taken(told: Told) -> None:
     told.answers["GetDomainName"] = {"DomainName": "similar.example.org"}
     assert [each.outcome for each in findings("Certificate", **DOMAIN)] == [OK, PROBLEM]
@@ -585,9 +604,11 @@ def test_a_stack_of_another_application(told: Told) -> None:
     found = finding("Stack")
     assert (found.outcome, found.remedy) == (PROBLEM, "choose another STACK_NAME")
     assert "Something else" in found.detail
+    assert "VPCs: 1 in use" in finding("Network").detail
     output = {"OutputKey": "apiUrl", "OutputValue": "https://a.execute-api.eu-west-1.amazonaws.com"}
     told.answers["DescribeStacks"] = deployed(Description="An older description", Outputs=[output])
     assert finding("Stack").outcome is OK
+    assert finding("Network").outcome is OK
     # Nothing of it is left, and the CDK removes it.
     told.answers["DescribeStacks"] = deployed("ROLLBACK_COMPLETE", Description="Something else")
     assert finding("Stack").outcome is NOTE
@@ -654,3 +675,20 @@ def test_what_goes_wrong_in_aws_is_told_and_not_raised(told: Told) -> None:
     found = findings(**DOMAIN)
     assert outcomes(found) == [*((name, OK) for name in NAMES[:2]), *((name, NOT_CHECKED) for name in NAMES[2:])]
     assert all("internal error" in each.detail for each in found[2:])
+
+
+def test_an_answer_of_another_form_is_told_and_not_raised(told: Told) -> None:
+    told.answers |= {"GetParameter": {"Parameter": {"Value": "new"}}, "GetAccountSettings": {}}
+    found = {each.name: each for each in findings()}
+    assert [name for name, each in found.items() if each.outcome is NOT_CHECKED] == ["Bootstrap", "Concurrency"]
+    assert "'new'" in found["Bootstrap"].detail
+
+
+def test_the_pages_that_remedies_name_are_there() -> None:
+    named = {
+        match
+        for path in (ROOT / "scripts" / "deployment").glob("aws_checks*.py")
+        for match in re.findall(r"docs/(\w+)\.md#([\w-]+)", path.read_text(encoding="utf-8"))
+    }
+    assert len(named) == 2
+    assert all(anchor in anchors(DOCS / f"{page}.md") for page, anchor in named)
