@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from costing import prices, usage
 from costing.ranges import ZERO, Range, usd
-from costing.rows import USUAL_WARM_MINUTES, Costs, most_starts
+from costing.rows import MILLION, USUAL_WARM_MINUTES, Costs, most_starts
 from costing.usage import DAYS_A_MONTH, LONGEST_TOKENS, SHORT_TOKENS
 
 Rows = Sequence[Sequence[str]]
@@ -17,21 +17,20 @@ _UNKNOWN = "not known"
 def heading(costs: Costs) -> str:
     config = costs.config
     return (
-        f"List prices of us-east-1, for handlers with {costs.largest:,} MB on {config.architecture}. A month has "
+        f"AWS's list prices, for handlers with {costs.largest:,} MB on {config.architecture}. A month has "
         f"{DAYS_A_MONTH} days."
     )
 
 
 def summary(costs: Costs, tokens: int = USUAL_TOKENS, requests: int | None = None) -> str:
-    """The table `what`, `price`."""
+    """The table of a few lines."""
     rest = costs.at_rest_a_day
     rows = [
         ("at rest", f"{rest} a day, {rest * DAYS_A_MONTH} a month"),
         ("`refresh`, counted at rest", f"{costs.refresh_a_day} a day" if costs.parts.refreshes else "off"),
         ("alarms and dashboard; an account has some free", monthly(costs.watching_a_month)),
         *(_requests(costs, each) for each in sorted({SHORT_TOKENS, USUAL_TOKENS, LONGEST_TOKENS, tokens})),
-        ("logs of 1,000 requests, counted above", usd(1000 * costs.log_of_request)),
-        ("metrics, if requests come in each hour", monthly(costs.metrics_a_month())),
+        ("logs, counted above, and metrics", _logs_and_metrics(costs)),
         ("a cold start, beside its answer", str(costs.start_of(costs.largest))),
         _warm(costs),
         _model(costs),
@@ -44,7 +43,7 @@ def summary(costs: Costs, tokens: int = USUAL_TOKENS, requests: int | None = Non
             (f"their metrics, and up to {most_starts(requests):,} cold starts", str(_beside(costs, requests))),
             ("the month: these, at rest, alarms, dashboard", _or_unknown(costs.month(requests, tokens))),
         ]
-    return table(("what", "price"), rows)
+    return table(("what", "price in us-east-1"), rows)
 
 
 def details(costs: Costs) -> str:
@@ -64,7 +63,7 @@ def details(costs: Costs) -> str:
         ("metrics of our own", f"about {parts.own_metrics}, or free", monthly(costs.metrics_a_month())),
         ("a cold start", _start(costs), str(costs.start_of(costs.largest))),
     ]
-    return table(("part", "how it is counted", "price"), rows)
+    return table(("part", "how it is counted", "price in us-east-1"), rows)
 
 
 def price_list() -> str:
@@ -120,6 +119,10 @@ def _requests(costs: Costs, tokens: int) -> tuple[str, str]:
 
 def _or_unknown(amount: Range | None) -> str:
     return _UNKNOWN if amount is None else str(amount)
+
+
+def _logs_and_metrics(costs: Costs) -> str:
+    return f"{usd(MILLION * costs.log_of_request)} a million requests, {monthly(costs.metrics_a_month())}"
 
 
 def _warm(costs: Costs) -> tuple[str, str]:
