@@ -38,7 +38,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aws.remedies import remedy_of
-from aws.settings import SettingError, region_of, stack_name_of
+from aws.settings import SettingError, region_of, require_stack_name, stack_name_of
 from aws.stack import StackError, find_stack
 from publishing.api import WAIT_S, Answer, client, health, wait_for
 from publishing.tables import compared, listed
@@ -67,7 +67,7 @@ from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState, state_version
 from similarity.refresh.bucket_store import fetch_vectors, share_vectors
 from similarity.refresh.vector_store import StoreError
-from similarity.settings import DEFAULT_STACK_NAME, STACK_NAME
+from similarity.settings import DEFAULT_STACK_NAME
 from smoke.api_client import Api, NotSignedError
 from states.building import STORE_FILENAME
 
@@ -296,12 +296,6 @@ def _version(value: str) -> str:
     return value
 
 
-def _stack_name(value: str) -> str:
-    if not re.fullmatch(STACK_NAME, value, re.ASCII):
-        raise argparse.ArgumentTypeError(f"{value!r} isn't the name of a stack")
-    return value
-
-
 def _parsed(argv: list[str] | None) -> argparse.Namespace:
     """Exits with 2 if the arguments can't be used."""
     parser = argument_parser(__doc__)
@@ -321,7 +315,7 @@ def _parsed(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--force", action="store_true", help="publish FILE although it may be a mistake, see below")
     parser.add_argument(
         "--stack",
-        type=_stack_name,
+        type=require_stack_name,
         metavar="NAME",
         help=f"name of the stack (default: STACK_NAME, else {DEFAULT_STACK_NAME})",
     )

@@ -33,8 +33,8 @@ MAY_USE = {
     "evaluation": {"shared", "similarity", "states"},
     "benchmarks": {"models", "similarity"},
     "costing": {"infrastructure", "similarity"},
-    # Of the stack it needs the settings only.
-    "deployment": {"aws", "costing", "infrastructure", "shared", "similarity", "smoke"},
+    # Of the stack it needs the settings only. The smoke test is a command at the top.
+    "deployment": {"", "aws", "costing", "infrastructure", "shared", "similarity", "smoke"},
     "publishing": {"aws", "similarity", "smoke"},
     "smoke": {"aws", "similarity"},
     "aws": {"similarity"},

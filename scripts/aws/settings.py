@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from argparse import ArgumentTypeError
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,6 +35,13 @@ def stack_name_of(environment: Mapping[str, str], env_file: Path) -> str:
     if not re.fullmatch(STACK_NAME, given, re.ASCII):
         raise SettingError(f"STACK_NAME must be letters, digits and hyphens, with a letter first, not {given!r}")
     return given
+
+
+def require_stack_name(value: str) -> str:
+    """The value of an option that names a stack. Raises argparse's error for one that can't be a name."""
+    if not re.fullmatch(STACK_NAME, value, re.ASCII):
+        raise ArgumentTypeError(f"{value!r} isn't the name of a stack")
+    return value
 
 
 def _setting(name: str, environment: Mapping[str, str], env_file: Path, *others: str) -> str:
