@@ -1,0 +1,54 @@
+"""The checks of the account and the region: all that must be there before a deployment begins.
+
+`aws_checks_account`, `aws_checks_quotas` and `aws_checks_stack` have the checks. `aws_checks_asking` asks AWS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from deployment.aws_checks_account import bootstrap, credentials, region
+from deployment.aws_checks_asking import ACTIONS, Aws, AwsError, BlockedError, Target, UnreachableError
+from deployment.aws_checks_quotas import concurrency, lambda_memory, network
+from deployment.aws_checks_stack import certificate, stack
+from deployment.findings import Finding, not_checked
+from deployment.given import Given
+from similarity.api.routes import HandlerFileError
+
+__all__ = ["ACTIONS", "aws_findings"]
+
+_CHECKS: dict[str, Callable[[Target], Iterator[Finding]]] = {
+    "Credentials": credentials,
+    "Region": region,
+    "Bootstrap": bootstrap,
+    "Lambda memory": lambda_memory,
+    "Concurrency": concurrency,
+    "Network": network,
+    "Certificate": certificate,
+    "Stack": stack,
+}
+
+
+def aws_findings(given: Given) -> Iterator[Finding]:
+    """What the checks find, in their order. It never raises for what AWS answers, or if AWS doesn't answer.
+
+    Without usable credentials, a usable region or a network, the remaining checks are not made, and say why.
+    """
+    target = Target(given, Aws(given.config.region))
+    why = ""
+    for name, check in _CHECKS.items():
+        if name == "Certificate" and not given.config.domain_name:
+            continue
+        if why:
+            yield not_checked(name, why)
+            continue
+        try:
+            yield from check(target)
+        except BlockedError as blocked:
+            yield blocked.finding
+            why = blocked.why
+        except UnreachableError as error:
+            yield not_checked(name, str(error))
+            why = "AWS can't be reached"
+        except (AwsError, HandlerFileError) as error:
+            yield not_checked(name, str(error).removesuffix("."))

@@ -1,0 +1,111 @@
+"""Whether the stack can be deployed: the state of the one that is there, and the certificate of its domain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from deployment.aws_checks_asking import Target
+from deployment.findings import Finding, note, ok, problem
+
+# That of `infrastructure/stack.py`, which can't be imported here, because the CDK takes seconds to load.
+DESCRIPTION = "Finds the recorded AI incidents most like a text"
+_WHY_IT_FAILED = "docs/operations.md#undo-the-last-deployment says how to see why"
+
+
+def stack(target: Target) -> Iterator[Finding]:
+    name, there = target.config.stack_name, target.stack
+    place = f"{name} in {target.config.region}"
+    status = there.status
+    if not there.found or status == "REVIEW_IN_PROGRESS":
+        yield ok("Stack", f"{place} will be new")
+    elif there.has_resources and not _is_ours(there.found):
+        description = there.found.get("Description") or "none"
+        yield problem(
+            "Stack", f"{place} is another application's (its description: {description})", "choose another STACK_NAME"
+        )
+    elif status.endswith("_IN_PROGRESS"):
+        yield problem("Stack", f"{place} is {status}: somebody deploys or removes it", "wait until that is done")
+    elif status == "ROLLBACK_COMPLETE":
+        if there.found.get("EnableTerminationProtection"):
+            yield problem("Stack", f"{place} is {status}, and protected, so the CDK can't remove it", "scripts/destroy")
+        else:
+            yield note("Stack", f"{place} is {status}: its first deployment failed, and the CDK removes it first")
+    elif status.endswith("_FAILED"):
+        yield problem(
+            "Stack", f"{place} is {status}, so it can't be updated", f"{_way_out(target, status)}; {_WHY_IT_FAILED}"
+        )
+    else:
+        yield ok("Stack", f"{place} is {status}, and will be updated")
+        yield from _nat_gateway(target)
+
+
+def _is_ours(found: dict[str, object]) -> bool:
+    outputs = found.get("Outputs")
+    keys = [each["OutputKey"] for each in outputs] if isinstance(outputs, list) else []
+    # Either is enough: a first deployment that fails has no outputs, and an old version may say something else.
+    return found.get("Description") == DESCRIPTION or "apiUrl" in keys
+
+
+def _way_out(target: Target, status: str) -> str:
+    where = f"--stack-name {target.config.stack_name} --region {target.config.region}"
+    if status == "UPDATE_ROLLBACK_FAILED":
+        return f"aws cloudformation continue-update-rollback {where}"
+    # After a deployment with --no-rollback. The CDK would stop and ask.
+    if status in ("CREATE_FAILED", "UPDATE_FAILED"):
+        return f"aws cloudformation rollback-stack {where}"
+    if status in ("ROLLBACK_FAILED", "DELETE_FAILED"):
+        return "scripts/destroy, then deploy again"
+    return "mend it in CloudFormation's console"
+
+
+def _nat_gateway(target: Target) -> Iterator[Finding]:
+    has_one = bool(target.stack.physical_ids("AWS::EC2::NatGateway"))
+    if has_one != target.config.nat_gateway:
+        deployed, wanted = str(has_one).lower(), str(target.config.nat_gateway).lower()
+        yield problem(
+            "Stack",
+            f"it was deployed with NAT_GATEWAY={deployed}, and can't be changed to {wanted} "
+            "(docs/deploying.md#internet-access-for-handlers says why)",
+            f"NAT_GATEWAY={deployed}, another STACK_NAME, or scripts/destroy first",
+        )
+
+
+def certificate(target: Target) -> Iterator[Finding]:
+    """Of the domain, and whether the domain is free."""
+    name, domain, arn = "Certificate", target.config.domain_name, target.config.certificate_arn
+    console = f"https://{target.config.region}.console.aws.amazon.com/acm"
+    answer = target.aws.ask_if_there("acm:DescribeCertificate", "ResourceNotFoundException", CertificateArn=arn)
+    if not answer:
+        yield problem(name, f"there is no certificate {arn}", f"give the CERTIFICATE_ARN of one of {console}")
+        return
+    found = answer["Certificate"]
+    names = [found["DomainName"], *found.get("SubjectAlternativeNames", [])]
+    if found["Status"] == "PENDING_VALIDATION":
+        yield problem(
+            name,
+            f"nobody has proved yet that {', '.join(dict.fromkeys(names))} is yours",
+            f"make the DNS record that {console} names",
+        )
+    elif found["Status"] != "ISSUED":
+        yield problem(name, f"it is {found['Status']}", f"request another one at {console}, and set CERTIFICATE_ARN")
+    elif not any(_covers(each.lower(), domain) for each in names):
+        yield problem(
+            name,
+            f"it is of {', '.join(dict.fromkeys(names))}, which doesn't cover {domain}",
+            f"request one of {domain} at {console}, and set CERTIFICATE_ARN",
+        )
+    else:
+        yield ok(name, f"it is issued, and covers {domain}")
+    taken = target.aws.ask_if_there("apigateway:GET", "NotFoundException", DomainName=domain)
+    if taken and domain not in target.stack.physical_ids("AWS::ApiGatewayV2::DomainName"):
+        yield problem(
+            name,
+            f"{domain} is a domain of another API of this account and region",
+            f"choose another DOMAIN_NAME, or aws apigatewayv2 delete-domain-name --region {target.config.region} "
+            f"--domain-name {domain}",
+        )
+
+
+def _covers(name: str, domain: str) -> bool:
+    """A wildcard stands for one label."""
+    return name == domain or (name.startswith("*.") and name[2:] == domain.partition(".")[2])
