@@ -10,7 +10,7 @@ import jsii
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
-from infrastructure import INFERENCE_DIR
+from infrastructure import DESCRIPTION, IMAGE_TAG_PREFIX, INFERENCE_DIR
 from infrastructure.api import http_api, log_requests, own_domain
 from infrastructure.config import Config
 from infrastructure.functions import Needs, Place, image_functions, require_no_link_around, warn_of_missing_files
@@ -34,9 +34,11 @@ class SimilarIncidentsStack(cdk.Stack):
             scope,
             construct_id,
             env=cdk.Environment(account=config.account, region=config.region),
-            description="Finds the recorded AI incidents most like a text",
+            description=DESCRIPTION,
             tags=dict(config.tags),
             termination_protection=config.termination_protection,
+            # The repository is that of all CDK apps of the account and region.
+            synthesizer=cdk.DefaultStackSynthesizer(docker_tag_prefix=IMAGE_TAG_PREFIX),
         )
         network = Network(self, "Network", nat_gateway=config.nat_gateway)
         # It keeps the name under which stacks were deployed: another one would be another file system, and the mount
