@@ -12,6 +12,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from aws.remedies import explained
 
 _BUCKET, _API, _AUTH = "stateBucketName", "apiUrl", "apiAuth"
+# The status of a stack whose first deployment failed, or was only prepared. The next deployment replaces it.
+_NEVER_MADE = ("REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE")
 CONFIG = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "total_max_attempts": 5})
 
 
@@ -35,7 +37,7 @@ class Stack:
 
 
 class NoStackError(StackError):
-    """There is no such stack."""
+    """There is no such stack, or only what its first deployment left when it failed."""
 
 
 def described(name: str, region: str) -> dict[str, Any]:
@@ -67,7 +69,8 @@ def find_stack(name: str, region: str) -> Stack:
     outputs = {each["OutputKey"]: each["OutputValue"] for each in found.get("Outputs", [])}
     for output in (_BUCKET, _API):
         if not outputs.get(output):
-            raise StackError(
+            kind = NoStackError if found["StackStatus"] in _NEVER_MADE else StackError
+            raise kind(
                 f"the stack {name} in {region} is {found['StackStatus']} and has no output {output}: deploy this "
                 "version of it (scripts/deploy)"
             )
