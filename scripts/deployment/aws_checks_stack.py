@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 from deployment.aws_checks_asking import Target
 from deployment.findings import Finding, note, ok, problem
+from infrastructure import DESCRIPTION
 
-# That of `infrastructure/stack.py`, which can't be imported here, because the CDK takes seconds to load.
-DESCRIPTION = "Finds the recorded AI incidents most like a text"
 _WHY_IT_FAILED = "docs/operations.md#undo-the-last-deployment says how to see why"
 
 

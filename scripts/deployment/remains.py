@@ -8,8 +8,9 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from aws.stack import CONFIG, StackError, status_of
+from costing import prices
 from deployment.contents import megabytes, plural
-from deployment.repository import USD_PER_GB_MONTH, Image, ImagesError, Repository, stored_bytes
+from deployment.repository import Image, ImagesError, Repository, stored_bytes
 from infrastructure.config import Config
 
 TOOLKIT = "CDKToolkit"
@@ -46,7 +47,7 @@ def _images(config: Config) -> list[tuple[str, str]]:
 def described(images: Sequence[Image]) -> str:
     """Their number, size and price."""
     size = stored_bytes(images)
-    return f"{plural(len(images), 'image')}, {megabytes(size)}, ${size / 1e9 * USD_PER_GB_MONTH:.2f} a month,"
+    return f"{plural(len(images), 'image')}, {megabytes(size)}, ${size / 1e9 * prices.ECR_STORAGE.usd:.2f} a month,"
 
 
 def _files(config: Config) -> list[tuple[str, str]]:

@@ -19,8 +19,6 @@ from aws.remedies import explained
 from aws.stack import CONFIG
 from infrastructure import IMAGE_TAG_PREFIX
 
-# ECR's list price: https://aws.amazon.com/ecr/pricing/
-USD_PER_GB_MONTH = 0.10
 # ECR takes and deletes as many in one request:
 # https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_BatchDeleteImage.html
 _BATCH = 100
