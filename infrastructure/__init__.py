@@ -9,6 +9,10 @@ from pathlib import Path
 
 INFERENCE_DIR = Path(__file__).resolve().parent.parent / "inference"
 
+# By these, scripts/destroy knows a stack and an image of this project. It looks for them in what was deployed earlier.
+DESCRIPTION = "Finds the recorded AI incidents most like a text"
+IMAGE_TAG_PREFIX = "similar-incidents-"
+
 # The stack asks `similarity` which files are Lambdas and what their settings are called.
 if str(INFERENCE_DIR) not in sys.path:
     sys.path.insert(0, str(INFERENCE_DIR))

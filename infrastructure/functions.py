@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from infrastructure.config import Config, ConfigError
+from infrastructure.config import Config
 from infrastructure.logs import json_logs
 from infrastructure.network import Network
 from infrastructure.roles import allow_only_its_own_log, allow_place_in_network
@@ -195,15 +194,4 @@ def warn_of_missing_files(scope: Construct, *, handlers_dir: Path, config: Confi
                 f"inference/{DEFAULT_MODEL_DIR}/{name} is not there, so the image can't be built: "
                 f"{'remove the symbolic link that leads nowhere and ' if dangling else ''}"
                 f"make it with scripts/{script}.",
-            )
-
-
-def require_no_link_around(handlers_dir: Path) -> None:
-    """Raises ConfigError for a link in the model's folder to a folder around it: a copy would have no end."""
-    model_dir = handlers_dir / DEFAULT_MODEL_DIR
-    for path in (model_dir, *(Path(parent, name) for parent, names, _ in os.walk(model_dir) for name in names)):
-        if path.is_symlink() and path.is_dir() and handlers_dir.resolve().is_relative_to(path.resolve()):
-            raise ConfigError(
-                f"inference/{path.relative_to(handlers_dir)} is a symbolic link to {path.resolve()}, which holds "
-                "inference/ itself: let it lead to the model's folder."
             )

@@ -14,6 +14,7 @@ from aws_cdk import aws_events_targets as events_targets
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
+from infrastructure.build_context import SHELVING_JOB
 from infrastructure.config import Config
 from infrastructure.functions import Needs, Place
 from infrastructure.inbox import Inbox
@@ -22,7 +23,7 @@ from infrastructure.shelf import Shelf
 from similarity.api.routes import HandlerFile
 from similarity.inbox.bucket import DEPLOYED_PREFIX, HOLD_KEY, SERVED_KEY, STATE_KEY, STORE_KEY
 
-SHELVING_JOB, REFRESH_JOB = "shelve_state", "refresh"
+REFRESH_JOB = "refresh"
 
 _STATES, _DEPLOYED, _VECTORS = (f"{key.partition('/')[0]}/*" for key in (STATE_KEY, DEPLOYED_PREFIX, STORE_KEY))
 

@@ -10,18 +10,19 @@ import jsii
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
-from infrastructure import INFERENCE_DIR
+from infrastructure import DESCRIPTION, IMAGE_TAG_PREFIX, INFERENCE_DIR
 from infrastructure.api import http_api, log_requests, own_domain
+from infrastructure.build_context import SHELVING_JOB, find_jobs, require_no_link_around
 from infrastructure.config import Config
-from infrastructure.functions import Needs, Place, image_functions, require_no_link_around, warn_of_missing_files
+from infrastructure.functions import Needs, Place, image_functions, warn_of_missing_files
 from infrastructure.inbox import Inbox
-from infrastructure.jobs import SHELVING_JOB, InvokingJobs, allow_inbox, needs_of_jobs
+from infrastructure.jobs import InvokingJobs, allow_inbox, needs_of_jobs
 from infrastructure.keeping_warm import KeepingWarm
 from infrastructure.monitoring import Monitoring
 from infrastructure.network import Network
 from infrastructure.priming import Priming
 from infrastructure.shelf import Shelf
-from similarity.api.routes import JOBS, HandlerFile, HandlerFileError, find_handlers
+from similarity.api.routes import HandlerFile, find_handlers
 
 
 class SimilarIncidentsStack(cdk.Stack):
@@ -34,9 +35,11 @@ class SimilarIncidentsStack(cdk.Stack):
             scope,
             construct_id,
             env=cdk.Environment(account=config.account, region=config.region),
-            description="Finds the recorded AI incidents most like a text",
+            description=DESCRIPTION,
             tags=dict(config.tags),
             termination_protection=config.termination_protection,
+            # The repository is that of all CDK apps of the account and region.
+            synthesizer=cdk.DefaultStackSynthesizer(docker_tag_prefix=IMAGE_TAG_PREFIX),
         )
         network = Network(self, "Network", nat_gateway=config.nat_gateway)
         # It keeps the name under which stacks were deployed: another one would be another file system, and the mount
@@ -51,11 +54,7 @@ class SimilarIncidentsStack(cdk.Stack):
         )
         handlers = functions("Functions", handlers=find_handlers(handlers_dir), needs=lambda _: serving)
         needs = needs_of_jobs(config=config, network=network, shelf=shelf, inbox=inbox)
-        jobs = _by_name(functions("Jobs", handlers=find_handlers(handlers_dir, JOBS), needs=needs))
-        if SHELVING_JOB not in jobs:
-            raise HandlerFileError(
-                f"{JOBS}/{SHELVING_JOB}.py with a `handler` isn't there, but each deployment calls it first."
-            )
+        jobs = _by_name(functions("Jobs", handlers=find_jobs(handlers_dir), needs=needs))
         allow_inbox(inbox, jobs)
         InvokingJobs(self, "InvokingJobs", jobs=jobs, inbox=inbox, refresh_hours=config.refresh_hours)
 

@@ -11,6 +11,10 @@ The vectors that build_state.py keeps are published with it, so that the next bu
 All states newer than that one count as taken back. Give it twice to go back two states.
 After both, the command waits up to two minutes until the API answers with the state.
 
+--fetch-state writes the state that is served to a file, so that a deployment from this machine keeps it. If a model
+lies beside the file, it must be able to use the state. The exit code is 3 if there is no such state: the stack isn't
+there, nothing is served yet, or the state is of another model. Then build one.
+
 The stack is the one that --stack or STACK_NAME names. Its region is AWS_REGION or AWS_DEFAULT_REGION. Both variables
 may also be in .env; those of the environment come first. If the API was deployed with API_AUTH=iam, the command signs
 its requests with the same credentials.
@@ -19,6 +23,7 @@ Examples:
     python scripts/publish_state.py inference/model/incident_cls.pt
     python scripts/publish_state.py --list
     python scripts/publish_state.py --rollback
+    python scripts/publish_state.py --fetch-state inference/model/incident_cls.pt
 """
 
 from __future__ import annotations
@@ -38,11 +43,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aws.remedies import remedy_of
-from aws.settings import SettingError, region_of, stack_name_of
-from aws.stack import StackError, find_stack
+from aws.settings import SettingError, model_uri_of, region_of, require_stack_name, stack_name_of
+from aws.stack import NoStackError, StackError, find_stack
 from publishing.api import WAIT_S, Answer, client, health, wait_for
+from publishing.fetching import NothingToFetchError, fetch_served
 from publishing.tables import compared, listed
-from similarity.errors import StateError
+from similarity.errors import ModelError, StateError
 from similarity.inbox.bucket import Bucket, InboxError, s3_client
 from similarity.inbox.checks import (
     RefusedError,
@@ -67,11 +73,13 @@ from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState, state_version
 from similarity.refresh.bucket_store import fetch_vectors, share_vectors
 from similarity.refresh.vector_store import StoreError
-from similarity.settings import DEFAULT_STACK_NAME, STACK_NAME
+from similarity.settings import DEFAULT_STACK_NAME
 from smoke.api_client import Api, NotSignedError
 from states.building import STORE_FILENAME
 
 CACHE_DIR = ROOT / ".cache"
+# The exit code of --fetch-state if there is no state to fetch.
+NOTHING_TO_FETCH = 3
 
 
 class PublishError(Exception):
@@ -290,15 +298,23 @@ def fetch(run: Run, store: Path) -> int:
     return 0
 
 
+def fetch_state(run: Run, path: Path) -> int:
+    run.if_stopped = f"{path} is as it was."
+    try:
+        facts = fetch_served(run.bucket, path, model_uri_of(os.environ, ROOT / ".env"))
+    except NothingToFetchError as error:
+        say(str(error))
+        return NOTHING_TO_FETCH
+    except ModelError as error:
+        raise PublishError(f"the model in {path.parent} can't be used: {error.detail}") from error
+    with writing_stdout("publish_state"):
+        print(f"{path}: {facts.version}, {facts.incidents} incidents, {facts.reports} reports, as it is served")
+    return 0
+
+
 def _version(value: str) -> str:
     if not re.fullmatch(r"[0-9a-f]{4,16}", value):
         raise argparse.ArgumentTypeError(f"{value!r} isn't a version such as 0123456789abcdef; --list shows them")
-    return value
-
-
-def _stack_name(value: str) -> str:
-    if not re.fullmatch(STACK_NAME, value, re.ASCII):
-        raise argparse.ArgumentTypeError(f"{value!r} isn't the name of a stack")
     return value
 
 
@@ -318,10 +334,11 @@ def _parsed(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--fetch-vectors", action="store_true", help="add the bucket's vectors to those of this machine"
     )
+    parser.add_argument("--fetch-state", type=Path, metavar="FILE", help="write the state that is served to FILE")
     parser.add_argument("--force", action="store_true", help="publish FILE although it may be a mistake, see below")
     parser.add_argument(
         "--stack",
-        type=_stack_name,
+        type=require_stack_name,
         metavar="NAME",
         help=f"name of the stack (default: STACK_NAME, else {DEFAULT_STACK_NAME})",
     )
@@ -333,40 +350,51 @@ def _parsed(argv: list[str] | None) -> argparse.Namespace:
         help="folder in which scripts/build_state.py keeps vectors (default .cache)",
     )
     args = parser.parse_args(argv)
-    given = [bool(args.file), args.list, args.rollback is not None, args.fetch_vectors]
+    given = [bool(args.file), args.list, args.rollback is not None, args.fetch_vectors, bool(args.fetch_state)]
     if sum(given) != 1:
-        parser.error("give one of FILE, --list, --rollback and --fetch-vectors")
+        parser.error("give one of FILE, --list, --rollback, --fetch-vectors and --fetch-state")
     if args.force and not args.file:
         parser.error("--force is for FILE")
     if args.file and not args.file.is_file():
         parser.error(f"there is no file {args.file}")
+    if args.fetch_state and (args.fetch_state.is_dir() or not args.fetch_state.parent.is_dir()):
+        parser.error(f"{args.fetch_state} must be a file in a folder that exists")
     return args
+
+
+def _do(args: argparse.Namespace, run: Run) -> int:
+    store = args.cache / STORE_FILENAME
+    if args.list:
+        return list_states(run)
+    if args.fetch_vectors:
+        return fetch(run, store)
+    if args.fetch_state:
+        return fetch_state(run, args.fetch_state)
+    if args.rollback is not None:
+        return roll_back(run, "" if args.rollback is True else args.rollback)
+    return publish_file(run, args.file, store, args.force)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = _parsed(argv)
-    store = args.cache / STORE_FILENAME
     run: Run | None = None
     try:
         region = region_of(os.environ, ROOT / ".env")
         stack = find_stack(args.stack or stack_name_of(os.environ, ROOT / ".env"), region)
         run = Run(client(stack, region), Bucket(stack.bucket, s3_client(region)))
-        if args.list:
-            return list_states(run)
-        if args.fetch_vectors:
-            return fetch(run, store)
-        if args.rollback is not None:
-            return roll_back(run, "" if args.rollback is True else args.rollback)
-        return publish_file(run, args.file, store, args.force)
+        return _do(args, run)
     except KeyboardInterrupt:
         print(f"\npublish_state: stopped; {run.if_stopped if run else 'nothing was done.'}", file=sys.stderr)
+    except NoStackError as error:
+        say(str(error))
+        return NOTHING_TO_FETCH if args.fetch_state else 1
     except (PublishError, RollbackError, StackError, SettingError, NotSignedError) as error:
         say(str(error))
     except InboxError as error:
         remedy = remedy_of(error.__cause__)
         say(f"{error}{f'; {remedy}' if remedy else ''}; {run.if_stopped if run else 'nothing was done.'}")
     except OSError as error:
-        say(f"{error.filename or args.file or store}: {error.strerror or error}")
+        say(f"{error.filename or args.file or args.cache / STORE_FILENAME}: {error.strerror or error}")
     return 1
 
 

@@ -101,6 +101,7 @@ def copy_project(folder: Path, model_dir: Path, encoder: TextEncoder) -> None:
     model_dir: a tiny model, which `encoder` has loaded.
     """
     shutil.copytree(ROOT / "scripts", folder / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "infrastructure", folder / "infrastructure", ignore=shutil.ignore_patterns("__pycache__"))
     copy_inference_with_examples(folder / "inference")
     shutil.copy(ROOT / ".env.example", folder)
     state = replace(fitted_state(state_of_texts(encoder, SERVED_TEXTS), 2.0), built_at="2026-11-26T07:04:05Z")

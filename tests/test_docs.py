@@ -58,6 +58,11 @@ from tiny import ROOT, SAMPLE_DIR, Deployed, fitted_state
 Rule = Literal["executed", "parsed", "left out"]
 RUN_HERE = [block for block in SHELL if not asks_aws(block)]
 # This project's commands that reach the network, or run for minutes.
+PROGRAMS = {
+    "scripts/serve": "local.server",
+    "scripts/deploy": "deployment.deploy",
+    "scripts/destroy": "deployment.destroy",
+}
 PARSED_SCRIPTS = ("fetch_model", "convert_encoder", "benchmark", "lock", "publish_state")
 
 
@@ -74,7 +79,7 @@ def _rule(words: list[str]) -> Rule:
             return "parsed"  # downloads, or needs a cluster
         case ["python", script, *_] if script.startswith("scripts/"):
             return "parsed" if Path(script).stem in PARSED_SCRIPTS else "executed"
-        case ["scripts/serve", *_]:
+        case ["scripts/serve" | "scripts/deploy" | "scripts/destroy", *_]:
             return "parsed"
         case ["npx" | "pip" | ".venv/bin/pip" | "sudo" | "source" | "scripts/test", *_] | ["python3", "-m", "venv", *_]:
             return "left out"
@@ -200,7 +205,7 @@ def test_arguments_are_those_of_the_command(
     command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     [words] = command.words()
-    script, arguments = ("local.server", words[1:]) if words[0] == "scripts/serve" else (Path(words[1]).stem, words[2:])
+    script, arguments = (PROGRAMS[words[0]], words[1:]) if words[0] in PROGRAMS else (Path(words[1]).stem, words[2:])
     require_parsed(script, arguments, monkeypatch, capsys)
 
 

@@ -11,7 +11,6 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import aws_cdk as cdk
 import pytest
@@ -313,51 +312,6 @@ def test_the_fields_of_an_answer_are_those_of_the_table(deployed: Deployed, capl
 def test_the_code_has_the_numbers_that_are_written(page: Path, sentence: str, real: object, written: object) -> None:
     assert sentence in " ".join(text_of(page).split())
     assert real == written
-
-
-def of_type(stack: cdk.Stack, kind: str) -> dict[str, dict[str, Any]]:
-    """The properties of a type's resources, by their ids."""
-    found = cdk.assertions.Template.from_stack(stack).find_resources(f"AWS::{kind}")
-    return {name: each["Properties"] for name, each in found.items()}
-
-
-def test_the_prices_follow_from_the_stack(stack: cdk.Stack) -> None:
-    """List prices of us-east-1, as the pages name them."""
-    functions = of_type(stack, "Lambda::Function")
-
-    def usd_per_s(prefix: str) -> list[float]:
-        sizes = [function["MemorySize"] for name, function in functions.items() if name.startswith(prefix)]
-        return [mib / 1024 * 0.0000166667 for mib in sizes]
-
-    handlers, [refresh_s], [shelving_s] = map(usd_per_s, ("Functions", "Jobsrefresh", "Jobsshelvestate"))
-    looks = 30 * 5 * refresh_s
-    calls = 30 * 3 * sum(sorted(handlers)[-3:])
-    warm = 30 * 24 * 12 * sum(0.05 * each + 0.0000002 for each in handlers)
-    # The image, states on EFS, and 90 days of states and vectors on S3.
-    stored = 0.7 * 0.10 + 0.01 * 0.30 + 0.4 * 0.023
-    idle = stored + looks + calls + 30 * 5 * shelving_s
-    low, high = (round(idle + 52 / 12 * 60 * minutes * refresh_s, 1) for minutes in (1, 15))
-    parts = [part for alarm in of_type(stack, "CloudWatch::Alarm").values() for part in alarm.get("Metrics", [alarm])]
-    metrics = [part for part in parts if "Expression" not in part]
-    of_readme, of_deploying = (" ".join(text_of(page).split()) for page in (README, DEPLOYING))
-    assert f"costs {100 * low:.0f} to {100 * high:.0f} cents a month" in of_readme
-    assert f"| ${low:.2f} to ${high:.2f} a month |" in of_readme
-    for row in (
-        f"without a newer snapshot | idle | ${looks:.2f} a month |",
-        f"| once a week | ${60 * refresh_s:.2f} to ${900 * refresh_s:.2f} each |",
-        f"load the model for 3 s | idle | ${calls:.2f} a month |",
-        f"five Lambdas, 50 ms each | idle | ${warm:.2f} a month |",
-        f"| alarms, {len(metrics)} metrics at $0.10;",
-    ):
-        assert row in of_deploying
-
-
-def test_the_price_of_the_nat_gateway_has_its_address() -> None:
-    stack = stack_of(Config.from_environment(ACCOUNT | {"NAT_GATEWAY": "true"}))
-    gateways, addresses = (len(of_type(stack, f"EC2::{kind}")) for kind in ("NatGateway", "EIP"))
-    price = f"| ${24 * (gateways * 0.045 + addresses * 0.005):.2f} a day, and $0.045 a GB |"
-    assert price in text_of(README)
-    assert price in text_of(DEPLOYING)
 
 
 def test_readme_is_short_and_names_both_commands() -> None:

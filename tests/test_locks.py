@@ -246,6 +246,8 @@ def test_no_package_is_pinned_twice(path: Path) -> None:
 
 def test_actions_are_pinned_by_commit_with_the_version_where_dependabot_finds_it() -> None:
     used = [line.strip() for path in WORKFLOWS for line in path.read_text().splitlines() if "uses:" in line]
+    # A workflow of the same commit needs no pin.
+    used = [line for line in used if not line.startswith("uses: ./")]
     assert used
     assert [line for line in used if not re.search(r"uses: [\w./-]+@[0-9a-f]{40} # v\d+(\.\d+)*$", line)] == []
 

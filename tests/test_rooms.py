@@ -32,8 +32,9 @@ MAY_USE = {
     # Vectors are kept where a build keeps them.
     "evaluation": {"shared", "similarity", "states"},
     "benchmarks": {"models", "similarity"},
-    # Of the stack it needs the settings only.
-    "deployment": {"aws", "costing", "infrastructure", "shared", "similarity", "smoke"},
+    "costing": {"infrastructure", "similarity"},
+    # Of the stack it needs the settings only. The smoke test is a command at the top.
+    "deployment": {"", "aws", "costing", "infrastructure", "shared", "similarity", "smoke"},
     "publishing": {"aws", "similarity", "smoke"},
     "smoke": {"aws", "similarity"},
     "aws": {"similarity"},

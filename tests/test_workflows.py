@@ -1,49 +1,139 @@
-"""GitHub's workflows: what they may do, and that the commands in them are those of the scripts.
+"""GitHub's workflows: what each may do; and of refresh, that its commands are those of the scripts.
 
-That every action is pinned by commit is left to `test_locks.py`.
+That every action is pinned by commit is left to `test_locks.py`, the deployment to `test_deploy_workflow.py`.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from arguments import require_parsed
 from pages import DOCS, text_of
+from policies import allowed_by, policies_of
+from processes import PATIENCE_S, Command
 from similarity.inbox.bucket import DEPLOYED_PREFIX, HOLD_KEY, SERVED_KEY, STATE_KEY, STORE_KEY
 from tiny import ROOT
+from workflow_runs import FOLDER, WORKFLOWS, Object, job, load, steps_of
 
-FOLDER = ROOT / ".github" / "workflows"
-REFRESH = FOLDER / "refresh.yml"
 STATES = DOCS / "states.md"
-Object = dict[str, Any]
 
 # Takes the place of python: prints its arguments as a line of JSON.
 PYTHON = f"""
 python() {{ {sys.executable} -c 'import json, sys; print(json.dumps(sys.argv[1:]))' "$@"; }}
 """
 
+READ_CODE, PROVE = {"contents": "read"}, {"id-token": "write"}
+# The permissions of each job. A reusable workflow gets those of the job that calls it, and asks for no more.
+PERMISSIONS = {
+    ("deploy.yml", "diff"): READ_CODE | PROVE,
+    ("deploy.yml", "comment"): {"pull-requests": "write"},
+    ("deploy.yml", "test"): READ_CODE,
+    ("deploy.yml", "staging"): READ_CODE | PROVE | {"actions": "read"},
+    ("deploy.yml", "production"): READ_CODE | PROVE | {"actions": "read"},
+    ("deploy-to.yml", "deploy"): READ_CODE | PROVE | {"actions": "read"},
+    ("refresh.yml", "refresh"): READ_CODE | PROVE,
+    ("test.yml", "test"): READ_CODE,
+}
+ROLES = {"deploy.yml": "AWS_DIFF_ROLE_ARN", "deploy-to.yml": "AWS_DEPLOY_ROLE_ARN", "refresh.yml": "AWS_ROLE_ARN"}
 
-def load(path: Path) -> Object:
-    found: dict[Any, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    # YAML 1.1, which PyYAML reads, takes `on` for true.
-    return {"on" if key is True else key: value for key, value in found.items()}
+
+def uses(step: Object, action: str) -> bool:
+    return str(step.get("uses", "")).startswith(f"{action}@")
 
 
-def job() -> Object:
-    [found] = load(REFRESH)["jobs"].values()
-    return dict(found)
+def test_zizmor_finds_nothing() -> None:
+    """It knows how workflows are attacked. Of what it would find, .github/zizmor.yml leaves one thing out."""
+    ran = subprocess.run(
+        [
+            *(Path(sys.executable).parent / "zizmor", "--offline", "--persona=auditor", "--strict-collection"),
+            *("--collect=all", "--no-progress", "--color=never", ROOT / ".github"),
+        ],
+        env={"PATH": os.environ["PATH"]}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        timeout=PATIENCE_S,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout
+    for name in (*(f"workflows/{each}" for each in WORKFLOWS), "dependabot.yml"):
+        assert re.search(rf"completed \S*\.github/{name}$", ran.stdout, re.MULTILINE), name
+
+
+def test_zizmor_would_find_something(tmp_path: Path) -> None:
+    text = (FOLDER / "deploy-to.yml").read_text(encoding="utf-8")
+    path = tmp_path / "deploy-to.yml"
+    path.write_text(text.replace('"$COMMIT"', "${{ steps.passed.outputs.commit }}"))
+    command: Command = [Path(sys.executable).parent / "zizmor", "--offline", "--persona=auditor", "--no-progress", path]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert ran.returncode != 0
+    assert "template-injection" in ran.stdout
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_each_job_has_the_permissions_that_it_needs(name: str) -> None:
+    workflow = load(name)
+    found = {
+        (name, key): {**workflow["permissions"], **each.get("permissions", {})}
+        for key, each in workflow["jobs"].items()
+    }
+    assert found == {key: value for key, value in PERMISSIONS.items() if key[0] == name}
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_no_workflow_has_keys_and_none_leaves_its_token_in_the_folder(name: str) -> None:
+    assert "secrets" not in (FOLDER / name).read_text(encoding="utf-8")
+    for each in load(name)["jobs"].values():
+        for step in steps_of(each):
+            if uses(step, "actions/checkout"):
+                assert step["with"]["persist-credentials"] is False
+            # The token of a run is for GitHub's own command alone.
+            assert ("github.token" in str(step)) == ("gh " in step.get("run", "")), step
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_values_that_a_person_sets_reach_a_shell_as_variables_only(name: str) -> None:
+    for each in load(name)["jobs"].values():
+        assert [step["run"] for step in steps_of(each) if "${{" in step.get("run", "")] == []
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_each_workflow_takes_its_own_role(name: str) -> None:
+    taken = [
+        step["with"]
+        for each in load(name)["jobs"].values()
+        for step in steps_of(each)
+        if uses(step, "aws-actions/configure-aws-credentials")
+    ]
+    assert bool(taken) == (name in ROLES)
+    for given in taken:
+        assert given == {
+            "role-to-assume": f"${{{{ vars.{ROLES[name]} }}}}", "aws-region": "${{ vars.AWS_REGION }}"
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted({*WORKFLOWS} - {"test.yml"}))
+def test_scripts_of_a_workflow_stop_at_the_first_failure(name: str) -> None:
+    """GitHub's own default is without pipefail, which scripts/local/venv.sh needs."""
+    assert load(name)["defaults"] == {"run": {"shell": "bash"}}
+
+
+def test_main_is_tested_once() -> None:
+    assert load("test.yml")["on"] == {
+        "push": {"branches-ignore": ["main"]},
+        "pull_request": None,
+        "workflow_call": None,
+    }
+    assert load("deploy.yml")["on"]["push"] == {"branches": ["main"]}
+    assert job("deploy.yml", "test")["uses"] == "./.github/workflows/test.yml"
 
 
 def steps() -> list[Object]:
-    return [dict(step) for step in job()["steps"]]
+    """Of refresh."""
+    return steps_of(job("refresh.yml"))
 
 
 def commands(**variables: str) -> list[list[str]]:
@@ -91,13 +181,12 @@ def test_refresh_installs_as_scripts_serve_does() -> None:
     lines = install.splitlines()
     assert lines[:2] == [". scripts/local/venv.sh", "ensure_venv requirements.txt"]
     assert "ensure_venv requirements.txt" in (ROOT / "scripts" / "serve").read_text()
-    assert load(REFRESH)["defaults"] == {"run": {"shell": "bash"}}  # with pipefail, as scripts/serve
     # Before all other commands, or they would run without packages.
     assert next(step["run"] for step in steps() if "run" in step) == install
 
 
 def test_refresh_runs_once_a_week_after_the_snapshot_and_by_hand() -> None:
-    on = load(REFRESH)["on"]
+    on = load("refresh.yml")["on"]
     assert set(on) == {"schedule", "workflow_dispatch"}
     [schedule] = on["schedule"]
     minute, hour, day, month, weekday = schedule["cron"].split()
@@ -109,20 +198,9 @@ def test_refresh_runs_once_a_week_after_the_snapshot_and_by_hand() -> None:
     assert on["workflow_dispatch"]["inputs"]["force"]["default"] is False
 
 
-def test_refresh_may_read_the_code_and_prove_what_it_is_and_nothing_else() -> None:
-    found = load(REFRESH)
-    assert found["permissions"] == {"contents": "read", "id-token": "write"}
-    assert "permissions" not in job()
-    text = REFRESH.read_text(encoding="utf-8")
-    assert "secrets" not in text
-    assert "github.token" not in text
-    [checkout] = [step for step in steps() if step.get("uses", "").startswith("actions/checkout@")]
-    assert checkout["with"] == {"persist-credentials": False}
-
-
 def test_refresh_skips_where_it_is_not_set_up() -> None:
-    assert set(re.findall(r"vars\.(\w+) != ''", job()["if"])) == {"AWS_ROLE_ARN", "AWS_REGION"}
-    assert "||" not in job()["if"]
+    assert set(re.findall(r"vars\.(\w+) != ''", job("refresh.yml")["if"])) == {"AWS_ROLE_ARN", "AWS_REGION"}
+    assert "||" not in job("refresh.yml")["if"]
 
 
 def test_refresh_takes_a_role_before_it_reads_the_bucket_and_again_after_the_build() -> None:
@@ -139,34 +217,23 @@ def test_refresh_takes_a_role_before_it_reads_the_bucket_and_again_after_the_bui
 
 
 def test_refresh_publishes_to_the_stack_that_a_variable_names() -> None:
-    assert job()["env"] == {"STACK_NAME": "${{ vars.STACK_NAME }}"}
+    assert job("refresh.yml")["env"] == {"STACK_NAME": "${{ vars.STACK_NAME }}"}
 
 
 def test_refresh_runs_alone_and_is_not_stopped_by_another() -> None:
-    assert load(REFRESH)["concurrency"] == {"group": "refresh", "cancel-in-progress": False}
+    assert load("refresh.yml")["concurrency"] == {"group": "refresh", "cancel-in-progress": False}
     # GitHub's own limit is 360: https://docs.github.com/en/actions/reference/limits
-    assert 120 <= job()["timeout-minutes"] < 360
-
-
-def test_values_that_a_person_sets_reach_a_shell_as_variables_only() -> None:
-    for path in sorted(FOLDER.glob("*.yml")):
-        for each in load(path)["jobs"].values():
-            assert [step["run"] for step in each["steps"] if "${{" in step.get("run", "")] == []
+    assert 120 <= job("refresh.yml")["timeout-minutes"] < 360
 
 
 def test_the_page_names_the_variables_that_refresh_reads() -> None:
     _, _, section = text_of(STATES).partition("## Refresh from GitHub")
     named = set(re.findall(r"^\| `([A-Z_]+)` \|", section, re.MULTILINE))
-    assert named == set(re.findall(r"vars\.(\w+)", REFRESH.read_text(encoding="utf-8")))
-
-
-def policies() -> list[Object]:
-    _, _, section = text_of(STATES).partition("## Refresh from GitHub")
-    return [json.loads(block) for block in re.findall(r"```json\n(.*?)```", section, re.DOTALL)]
+    assert named == set(re.findall(r"vars\.(\w+)", (FOLDER / "refresh.yml").read_text(encoding="utf-8")))
 
 
 def test_the_role_trusts_one_branch_of_one_repository() -> None:
-    trust, _ = policies()
+    trust, _ = policies_of(STATES, "Refresh from GitHub")
     [statement] = trust["Statement"]
     assert statement["Action"] == "sts:AssumeRoleWithWebIdentity"
     issuer = "token.actions.githubusercontent.com"
@@ -180,17 +247,11 @@ def test_the_role_trusts_one_branch_of_one_repository() -> None:
 
 
 def test_the_role_may_look_at_the_stack_and_use_the_buckets_prefixes_and_nothing_else() -> None:
-    _, permissions = policies()
-    allowed: dict[str, set[str]] = {}
-    for statement in permissions["Statement"]:
-        assert statement["Effect"] == "Allow"
-        actions, resources = statement["Action"], statement["Resource"]
-        for action in [actions] if isinstance(actions, str) else actions:
-            allowed.setdefault(action, set()).update([resources] if isinstance(resources, str) else resources)
+    _, permissions = policies_of(STATES, "Refresh from GitHub")
     bucket = "arn:aws:s3:::BUCKET"
     written = {f"{bucket}/{key}" for key in (STATE_KEY, STORE_KEY, HOLD_KEY)}
     read = written | {f"{bucket}/{SERVED_KEY}", f"{bucket}/{DEPLOYED_PREFIX}*"}
-    assert allowed == {
+    assert allowed_by(permissions) == {
         "cloudformation:DescribeStacks": {"arn:aws:cloudformation:REGION:ACCOUNT:stack/AiidSimilarIncidents/*"},
         "s3:ListBucket": {bucket},
         "s3:ListBucketVersions": {bucket},

@@ -1,15 +1,16 @@
-"""The region and the name of the stack: from the environment, else from the file `.env` that deploys it."""
+"""Region, name and model of the stack: from the environment, else from the file `.env` that deploys it."""
 
 from __future__ import annotations
 
 import re
+from argparse import ArgumentTypeError
 from collections.abc import Mapping
 from pathlib import Path
 
 from dotenv import dotenv_values
 
 from similarity.errors import one_line
-from similarity.settings import DEFAULT_STACK_NAME, STACK_NAME
+from similarity.settings import DEFAULT_MODEL_URI, DEFAULT_STACK_NAME, STACK_NAME
 
 
 class SettingError(Exception):
@@ -34,6 +35,18 @@ def stack_name_of(environment: Mapping[str, str], env_file: Path) -> str:
     if not re.fullmatch(STACK_NAME, given, re.ASCII):
         raise SettingError(f"STACK_NAME must be letters, digits and hyphens, with a letter first, not {given!r}")
     return given
+
+
+def model_uri_of(environment: Mapping[str, str], env_file: Path) -> str:
+    """The HF_MODEL_URI of the environment, else that of the file `.env`, else the default. Raises SettingError."""
+    return _setting("HF_MODEL_URI", environment, env_file) or DEFAULT_MODEL_URI
+
+
+def require_stack_name(value: str) -> str:
+    """The value of an option that names a stack. Raises argparse's error for one that can't be a name."""
+    if not re.fullmatch(STACK_NAME, value, re.ASCII):
+        raise ArgumentTypeError(f"{value!r} isn't the name of a stack")
+    return value
 
 
 def _setting(name: str, environment: Mapping[str, str], env_file: Path, *others: str) -> str:

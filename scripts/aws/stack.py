@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import boto3
 from botocore.config import Config
@@ -11,7 +12,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from aws.remedies import explained
 
 _BUCKET, _API, _AUTH = "stateBucketName", "apiUrl", "apiAuth"
-_CONFIG = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "total_max_attempts": 5})
+# The status of a stack whose first deployment failed, or was only prepared. The next deployment replaces it.
+_NEVER_MADE = ("REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE")
+CONFIG = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "total_max_attempts": 5})
 
 
 class StackError(Exception):
@@ -20,31 +23,62 @@ class StackError(Exception):
 
 @dataclass(frozen=True)
 class Stack:
-    """What the outputs of a deployed stack say. takes_signed_only: whether its API refuses unsigned requests."""
+    """What the outputs of a deployed stack say.
+
+    takes_signed_only: whether its API refuses unsigned requests. dashboard_url: "" without alarms. domain_target: what
+    the record of the API's own domain must lead to; "" without one.
+    """
 
     bucket: str
     api_url: str
     takes_signed_only: bool
+    dashboard_url: str = ""
+    domain_target: str = ""
 
 
-def find_stack(name: str, region: str) -> Stack:
-    """Raises StackError."""
+class NoStackError(StackError):
+    """There is no such stack, or only what its first deployment left when it failed."""
+
+
+def described(name: str, region: str) -> dict[str, Any]:
+    """CloudFormation's description of a stack. Raises NoStackError or StackError."""
     try:
-        client = boto3.client("cloudformation", region_name=region, config=_CONFIG)
+        client = boto3.client("cloudformation", region_name=region, config=CONFIG)
         [found] = client.describe_stacks(StackName=name)["Stacks"]
     except (ClientError, BotoCoreError) as error:
         if isinstance(error, ClientError) and "does not exist" in str(error):
-            raise StackError(
+            raise NoStackError(
                 f"there is no stack {name} in {region}: name another with --stack, STACK_NAME or AWS_REGION, or "
                 "deploy it"
             ) from error
         raise StackError(f"the stack {name} in {region} can't be looked at: {explained(error)}") from error
+    return dict(found)
+
+
+def status_of(name: str, region: str) -> str:
+    """A stack's status, e.g. CREATE_COMPLETE; "" if there is no such stack. Raises StackError."""
+    try:
+        return str(described(name, region)["StackStatus"])
+    except NoStackError:
+        return ""
+
+
+def find_stack(name: str, region: str) -> Stack:
+    """Raises NoStackError or StackError."""
+    found = described(name, region)
     outputs = {each["OutputKey"]: each["OutputValue"] for each in found.get("Outputs", [])}
     for output in (_BUCKET, _API):
         if not outputs.get(output):
-            raise StackError(
+            kind = NoStackError if found["StackStatus"] in _NEVER_MADE else StackError
+            raise kind(
                 f"the stack {name} in {region} is {found['StackStatus']} and has no output {output}: deploy this "
-                "version of it (npx aws-cdk@2 deploy)"
+                "version of it (scripts/deploy)"
             )
     # Older stacks have no such output, and take any request.
-    return Stack(outputs[_BUCKET], outputs[_API], outputs.get(_AUTH) == "iam")
+    return Stack(
+        outputs[_BUCKET],
+        outputs[_API],
+        outputs.get(_AUTH) == "iam",
+        outputs.get("dashboardUrl", ""),
+        outputs.get("domainTarget", ""),
+    )

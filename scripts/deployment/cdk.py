@@ -1,6 +1,6 @@
 """The CDK's command line: its release, and how it is run.
 
-As a program: `python scripts/deployment/cdk.py ARGUMENTS`, in the project's folder.
+As a program: `python scripts/deployment/cdk.py ARGUMENTS`, in any folder.
 """
 
 from __future__ import annotations
@@ -22,18 +22,24 @@ def command(*arguments: str) -> list[str]:
 
 
 def run(arguments: Sequence[str], root: Path, environment: Mapping[str, str]) -> int:
-    """Runs a command of the CDK with this process's terminal. Returns its exit code.
+    """Runs a command of the CDK with this process's terminal, and returns its exit code.
 
-    Ctrl-C reaches the child too. This waits until the child has ended: it may still be cleaning up.
+    Ctrl-C reaches the child too, which may have something to clean up. So this waits until the child has ended, and
+    then raises KeyboardInterrupt.
     """
     # Else what this process has printed may come after what the child prints.
     sys.stdout.flush()
+    stopped: KeyboardInterrupt | None = None
     with subprocess.Popen(command(*arguments), cwd=root, env={**os.environ, **environment}) as child:
         while True:
             try:
-                return child.wait()
-            except KeyboardInterrupt:
-                continue
+                code = child.wait()
+                break
+            except KeyboardInterrupt as error:
+                stopped = error
+    if stopped:
+        raise stopped
+    return code
 
 
 if __name__ == "__main__":

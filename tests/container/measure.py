@@ -32,14 +32,13 @@ from container.engine import DockerError, Image, base_image, use_base, why_not  
 from container.instance import FULL_CPU_MIB, JOBS_USER, Function, Instance  # noqa: E402
 from container.runtime_api import RuntimeApiError  # noqa: E402
 from container.volume import Volume  # noqa: E402
+from costing.prices import LAMBDA_X86_64  # noqa: E402
 from models.export import export  # noqa: E402
 from tiny import SAMPLE_DIR, copy_inference  # noqa: E402
 
 MB = 1_000_000
 CONFIGURED_MIB = 8096
 STEP_MIB = 64
-# x86 in us-east-1, https://aws.amazon.com/lambda/pricing/
-PRICE_PER_GB_S = 0.0000166667
 SHORT, LONG = {"text": "word " * 38}, {"text": "word " * 4500}
 HANDLERS = ("similar", "text_to_embed", "embed_to_db_similar")
 SHELF = {"SHELF_DIR": "/mnt/hf_models_cache/shelf"}
@@ -169,7 +168,7 @@ def cpus(memory_mib: int) -> float:
 
 
 def price(memory_mib: int, seconds_each: float) -> str:
-    return f"{1000 * seconds_each * memory_mib / 1024 * PRICE_PER_GB_S:.4f}"
+    return f"{1000 * seconds_each * memory_mib / 1024 * LAMBDA_X86_64.usd:.4f}"
 
 
 def serves_with(function: Function, event: dict[str, object], memory_mib: int) -> bool:

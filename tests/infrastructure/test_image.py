@@ -22,6 +22,8 @@ def test_all_functions_share_one_image_built_from_the_handlers_folder(each: Synt
     assert len({json.dumps(function["Code"]["ImageUri"]) for function in functions}) == 1
     (destination,) = image["destinations"].values()
     assert f":{destination['imageTag']}" in json.dumps(functions[0]["Code"]["ImageUri"])
+    # scripts/destroy knows it by this tag, in a repository that all CDK apps share.
+    assert destination["imageTag"] == f"similar-incidents-{image['source']['directory'].removeprefix('asset.')}"
     built_from = each.outdir / image["source"]["directory"]
     assert {path.name for path in built_from.iterdir() if path.suffix == ".py"} == {f"{name}.py" for name in HANDLERS}
     assert (built_from / "similarity" / "service.py").is_file()

@@ -36,6 +36,11 @@ def test_the_stack_goes_to_the_account_and_region_that_were_set(each: Synthesise
     assert stack["environment"] == expected["other" if each.subnets("Private") else "default"]
 
 
+def test_its_description_is_that_of_earlier_stacks(each: Synthesised) -> None:
+    """scripts/destroy removes no stack with another one."""
+    assert each.template.to_json()["Description"] == "Finds the recorded AI incidents most like a text"
+
+
 def test_what_people_and_scripts_read_is_put_out(default: Synthesised, other: Synthesised) -> None:
     outputs = {"apiUrl", "apiAuth", "stateBucketName", "dashboardUrl"}
     assert set(default.template.to_json()["Outputs"]) == outputs

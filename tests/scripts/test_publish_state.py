@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fnmatch import fnmatch
@@ -17,6 +19,8 @@ import numpy as np
 import pytest
 from botocore.exceptions import ClientError, NoCredentialsError, SSOTokenLoadError
 from botocore.model import OperationModel
+from moto.cloudformation.models import cloudformation_backends
+from moto.core import DEFAULT_ACCOUNT_ID
 
 import publish_state
 from aws.remedies import explained
@@ -34,7 +38,8 @@ from similarity.inbox.notes import Deployed, Hold, Served
 from similarity.inbox.publications import keep_deployed
 from similarity.incidents.facts import StateFacts
 from similarity.refresh.vector_store import MadeWith, VectorStore
-from similarity.settings import DEFAULT_STACK_NAME
+from similarity.settings import DEFAULT_STACK_NAME, Settings
+from similarity.shelf.usable import FolderModel
 
 # Each test has a stand-in for AWS, and an API.
 pytestmark = pytest.mark.slow
@@ -683,7 +688,8 @@ def test_the_policy_of_the_page_is_enough_and_no_more(deployment: Deployment, mo
     store(deployment, "a")
     deployment.publish(1)
     deployment.publish(2)
-    for arguments in (["--rollback"], ["--rollback"], ["--fetch-vectors"], ["--list"]):
+    fetched_to = deployment.folder / "fetched.pt"
+    for arguments in (["--rollback"], ["--rollback"], ["--fetch-vectors"], ["--list"], ["--fetch-state", fetched_to]):
         assert run(*arguments)
 
     def listed(value: object) -> list[str]:
@@ -709,6 +715,158 @@ def test_the_policy_of_the_page_is_enough_and_no_more(deployment: Deployment, mo
     assert all(any(a == action and fnmatch(resource, pattern) for a, pattern in allowed) for action, resource in needed)
     # Without it, S3 answers 403 for a missing object.
     assert allowed - used == {("s3:ListBucket", "arn:aws:s3:::BUCKET")}
+
+
+# Fetching the state that is served.
+
+
+def fetched(path: Path) -> int:
+    """The exit code of the command."""
+    return main(["--fetch-state", str(path)])
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Path:
+    """A file in the place of the state. Its content must stay if nothing is fetched."""
+    path = tmp_path / "model" / "incident_cls.pt"
+    path.parent.mkdir()
+    path.write_bytes(b"before")
+    return path
+
+
+def require_untouched(path: Path, *others: str) -> None:
+    assert path.read_bytes() == b"before"
+    assert {each.name for each in path.parent.iterdir()} == {path.name, *others}
+
+
+def test_the_served_state_is_fetched_also_after_a_rollback(deployment: Deployment, there: Path, capsys: Output) -> None:
+    first = deployment.publish(1, date=EARLY)
+    for number, expected in ((2, deployment.publish(2, date=LATE)), (1, first)):
+        capsys.readouterr()
+        assert fetched(there) == 0
+        assert there.read_bytes() == (deployment.folder / f"{number}.pt").read_bytes()
+        assert capsys.readouterr().out == f"{there}: {expected.version}, 20 incidents, 20 reports, as it is served\n"
+        assert [each.name for each in there.parent.iterdir()] == [there.name]
+        assert there.stat().st_mode & 0o777 == 0o644
+        if number == 2:
+            assert run("--rollback")
+
+
+def test_a_state_that_came_with_the_deployment_is_fetched_too(deployment: Deployment, there: Path) -> None:
+    assert fetched(there) == 0
+    assert there.read_bytes() == (deployment.folder / "0.pt").read_bytes()
+
+
+def test_without_a_stack_or_a_served_state_the_code_is_3(
+    deployment: Deployment, there: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw_client().delete_object(Bucket=BUCKET, Key=SERVED_KEY)
+    assert fetched(there) == 3
+    assert error(capsys) == f"publish_state: nothing is served yet: s3://{BUCKET} has no served.json"
+    monkeypatch.setenv("STACK_NAME", "Another")
+    assert fetched(there) == 3
+    assert f"there is no stack Another in {REGION}" in error(capsys)
+    write_stack({}, "Another")
+    for status, code in (
+        ("ROLLBACK_COMPLETE", 3),
+        ("REVIEW_IN_PROGRESS", 3),
+        ("UPDATE_ROLLBACK_COMPLETE", 1),
+        ("CREATE_IN_PROGRESS", 1),
+        ("DELETE_FAILED", 1),
+    ):
+        for stack in cloudformation_backends[DEFAULT_ACCOUNT_ID][REGION].stacks.values():
+            stack.status = status
+        assert fetched(there) == code, status
+        assert f"is {status} and has no output stateBucketName" in error(capsys)
+    require_untouched(there)
+    # Other commands don't know this code.
+    assert not run("--list")
+
+
+def test_a_state_that_the_model_beside_it_can_not_use_is_left(
+    deployment: Deployment, there: Path, capsys: Output, tiny_model_dir: Path
+) -> None:
+    shutil.copytree(tiny_model_dir, there.parent, dirs_exist_ok=True)
+    names = [each.name for each in tiny_model_dir.iterdir()]
+    assert fetched(there) == 3
+    said = error(capsys)
+    assert f"the model in {there.parent} can't use {deployment.served}, which is served: the state has 4 dim" in said
+    require_untouched(there, *names)
+    model = FolderModel(Settings.from_environment({"MODEL_DIR": str(tiny_model_dir)}))
+    made = {"model": model.name, "model_fingerprint": model.fingerprint, "dimension": model.dimension}
+    deployment.service.deployed = replace(
+        DEPLOYED, model=model.name, fingerprint=model.fingerprint, dimension=model.dimension
+    )
+    deployment.deploy(3, LATER, **made)
+    assert fetched(there) == 0
+    assert there.read_bytes() == (deployment.folder / "3.pt").read_bytes()
+    # Nobody knows whether a model that can't be read could use it.
+    (there.parent / "config.json").write_text("{}")
+    there.write_bytes(b"before")
+    assert fetched(there) == 1
+    assert f"the model in {there.parent} can't be used: " in error(capsys)
+    require_untouched(there, *names)
+
+
+def test_the_name_of_the_model_is_that_of_the_settings(
+    deployment: Deployment, there: Path, capsys: Output, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Older states know their model by its name alone, and older folders of models don't tell it."""
+    shutil.copytree(tiny_model_dir, there.parent, dirs_exist_ok=True)
+    (there.parent / "provenance.json").unlink()
+    model = FolderModel(Settings.from_environment({"MODEL_DIR": str(tiny_model_dir)}))
+    deployment.service.deployed = replace(DEPLOYED, model="some/model", dimension=model.dimension)
+    deployment.deploy(3, LATER, model="some/model", model_fingerprint="", dimension=model.dimension)
+    assert fetched(there) == 3
+    assert "was made with the model some/model, but allenai/longformer-base-4096 is loaded" in error(capsys)
+    monkeypatch.setattr(publish_state, "ROOT", deployment.folder)
+    (deployment.folder / ".env").write_text("HF_MODEL_URI=some/model\n")
+    assert fetched(there) == 0
+
+
+def test_what_goes_wrong_is_never_taken_for_a_stack_without_a_state(
+    deployment: Deployment, there: Path, capsys: Output, refuse: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a pipeline would build a state, and deploy it over the one that is served."""
+    served = Served.read(deployment.bucket)
+    assert served
+
+    def fails(problem: str) -> None:
+        assert fetched(there) == 1
+        assert problem in error(capsys)
+        require_untouched(there)
+
+    for key in (SERVED_KEY, served.key):
+        refuse("GetObject", "AccessDenied", key)
+        fails("docs/publishing.md#permissions lists the permissions that you need")
+    monkeypatch.setattr(publish_state, "s3_client", our_client)
+    replace(served, key="").write(deployment.bucket)
+    fails(f"hasn't got {served.state.version}, which is served; the next run of the job shelve_state")
+    replace(served, key="deployed/gone.pt", version_id="").write(deployment.bucket)
+    fails(f"hasn't got {served.state.version}, which is served")
+    other = put_by_hand(b"no state")
+    replace(served, key=STATE_KEY, version_id=other).write(deployment.bucket)
+    fails(f"s3://{BUCKET}/{STATE_KEY} isn't {served.state.version}, as served.json says")
+    digest = hashlib.sha256(b"no state").hexdigest()[:16]
+    facts = replace(served.state, version=digest)
+    replace(served, state=facts, key=STATE_KEY, version_id=other).write(deployment.bucket)
+    fails(f"s3://{BUCKET}/{STATE_KEY} can't be used: ")
+    put_by_hand(b"[]", SERVED_KEY)
+    fails("served.json isn't a JSON object")
+    monkeypatch.setenv("AWS_REGION", "moon")
+    fails("AWS_REGION must be an AWS region")
+
+
+def test_a_fetch_that_is_stopped_leaves_the_file_as_it_was(
+    deployment: Deployment, there: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("publishing.fetching.tried", stop)
+    assert fetched(there) == 1
+    assert f"stopped; {there} is as it was." in capsys.readouterr().err
+    require_untouched(there)
 
 
 # AWS says no.
@@ -967,13 +1125,16 @@ def test_the_name_of_the_stack_is_that_of_the_environment_else_of_the_env_file_e
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        ([], "give one of FILE, --list, --rollback and --fetch-vectors"),
+        ([], "give one of FILE, --list, --rollback, --fetch-vectors and --fetch-state"),
         (["--rollback", "--list"], "give one of FILE"),
         (["a.pt", "--list"], "give one of FILE"),
         (["a.pt"], "there is no file a.pt"),
         (["--list", "--force"], "--force is for FILE"),
         (["--rollback", ""], "'' isn't a version"),
         (["--rollback", "a.pt"], "'a.pt' isn't a version such as 0123456789abcdef"),
+        (["--fetch-state", "a.pt", "--list"], "give one of FILE"),
+        (["--fetch-state", "no/folder/a.pt"], "no/folder/a.pt must be a file in a folder that exists"),
+        (["--fetch-state", "/"], "/ must be a file in a folder that exists"),
         (["--list", "--stack", "a b"], "'a b' isn't the name of a stack"),
     ],
 )

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Does the parts of a deployment that its arguments name: get_model, get_state, deploy. For workflows/deploy-to.yml.
+# It is a file so that an earlier commit is deployed as that commit says.
+# The stack is that of STACK_NAME, and the settings are those of .env.
+set -euo pipefail
+cd "$(dirname "$(readlink -f "$0")")/.."
+. scripts/local/venv.sh
+ensure_venv requirements.txt
+
+setting() { python -c 'import dotenv, sys; print(dotenv.dotenv_values(".env").get(sys.argv[1]) or "")' "$1"; }
+
+# MODEL_COMMAND: the script that gets the model, with its options.
+get_model() {
+    # shellcheck disable=SC2086  # splits the options
+    python scripts/${MODEL_COMMAND:-fetch_model.py}
+    if [ "$(setting ENCODER_PRECISION)" = int8 ]; then
+        python scripts/export_onnx.py inference/model --precision int8
+    fi
+}
+
+# The state that is served. It is built only if there is none that the model can use, never after another failure.
+# BUILD_OPTIONS: the options of scripts/build_state.py.
+get_state() {
+    local code=0
+    python scripts/publish_state.py --fetch-state inference/model/incident_cls.pt || code=$?
+    if [ "$code" = 3 ]; then
+        # shellcheck disable=SC2086  # splits the options
+        python scripts/build_state.py --latest ${BUILD_OPTIONS:---vectors published}
+    elif [ "$code" != 0 ]; then
+        return "$code"
+    fi
+}
+
+deploy() { scripts/deploy --yes; }
+
+for part; do "$part"; done

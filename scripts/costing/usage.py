@@ -1,0 +1,116 @@
+"""How long and how much: seconds, memory, sizes. Measured ones are those of docs/speed.md, docs/deploying.md.
+
+Seconds of a text are ranges: the first number is of a CPU with AVX-512, the second of an older one without. Nobody
+knows which one Lambda gives. Both were measured on two CPUs. Lambda gives as many at `TWO_CPUS_MIB`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+from costing.ranges import Range
+
+DAYS_A_MONTH, HOURS_A_DAY, DAYS_A_WEEK = 30, 24, 7
+MIB_A_GB = 1024
+
+# Tokens to seconds, of the two tables in docs/speed.md#how-long-a-text-takes. For `onnx` on the newer CPU, the two
+# ends are the answers of a handler in a container, from docs/speed.md#starts-in-containers.
+ENCODING_S: Mapping[str, Mapping[int, tuple[float, float]]] = {
+    "onnx": {
+        32: (0.0434, 0.0778),
+        128: (0.143, 0.203),
+        257: (0.28, 0.343),
+        512: (0.501, 0.838),
+        1024: (0.955, 1.58),
+        2048: (1.48, 2.53),
+        4096: (1.62, 2.95),
+    },
+    "torch": {
+        32: (0.0336, 0.0822),
+        128: (0.115, 0.231),
+        257: (0.236, 0.413),
+        512: (0.462, 0.924),
+        1024: (0.868, 1.6),
+        2048: (1.3, 2.34),
+        4096: (1.42, 2.55),
+    },
+}
+ANSWER_S = {"onnx": {40: 0.05, 4096: 1.67}}
+LONGEST_TOKENS = 4096
+SHORT_TOKENS = 40
+
+# 1,769 MB are one CPU: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
+TWO_CPUS_MIB = 2 * 1769
+# The smallest memory that was measured, with the share of a CPU that Lambda gives for it, and its seconds for the
+# longest text. Two CPUs that are shared out evenly would take 1.67 * 3538 / 768 = 7.7 s.
+SMALLEST_MIB, SMALLEST_S = 768, 9.9
+# So an answer with less than two CPUs takes as long as its share says, or longer by this factor.
+SLOWER_WITH_LITTLE = SMALLEST_S / (ANSWER_S["onnx"][LONGEST_TOKENS] * TWO_CPUS_MIB / SMALLEST_MIB)
+
+# A handler that runs no model: measured at 128 MB, and never counted as less than a hundredth.
+LIGHT_MIB, LIGHT_S, LEAST_LIGHT_S = 128, 0.04, 0.01
+# A call that keeps a handler warm encodes a word.
+WARM_S = 0.05
+
+# From the start of a Lambda to its first answer, without the answer: measured in a container, with files from disk;
+# the second number is an estimate for Lambda, which fetches the image over the network. `torch` takes longer to import.
+START_S = {"onnx": Range(0.57, 3.0), "torch": Range(2.1, 4.5)}
+LIGHT_START_S = Range(0.3, 3.0)
+
+# Estimates for the jobs; the limits of a run with a newer snapshot are docs/refresh.md's.
+SHELVING_S = REFRESH_LOOK_S = 5.0
+REFRESH_RUN_S = Range(60.0, 900.0)
+
+# Compressed, as ECR stores them. The packages were compressed with zlib: 208 MB became 75, torch became 173. The base
+# was not; it is assumed to become a third. Float32 weights become 93 %.
+BASE_MB, PACKAGES_MB, TORCH_MB, COMPRESSED_MODEL = 50, 75, 173, 0.93
+# Longformer-base, 1,400 incidents, and the vectors of 7,000 reports: docs/deploying.md#the-image, docs/scale.md.
+MODEL_MB, STATE_MB, STORE_MB = 595.0, 5.0, 22.0
+KEPT_STATES = 3
+# The bucket deletes an old version 90 days after a newer one has replaced it.
+KEPT_DAYS = 90
+BUCKET_REQUESTS_A_DAY = 10
+
+# Bytes of the log: Lambda's lines about a call, ours, those with metrics, API Gateway's, and 26 bytes for each line,
+# which AWS adds. Of an answer, of a call that keeps a handler warm, and of a request that API Gateway refuses.
+REQUEST_LOG_BYTES, WARM_LOG_BYTES, REFUSED_LOG_BYTES = 1800, 700, 280
+# Hours of a day in which a metric gets a number although nobody calls: cold starts, and the age of the state.
+METRIC_HOURS_AT_REST = 3
+
+
+def answer_s(tokens: int, engine: str) -> Range:
+    """Seconds of an answer to a text of `tokens`, 1 to LONGEST_TOKENS, on two CPUs.
+
+    Between two lengths that were measured, it is on the line between them. A shorter text takes no longer than one of
+    SHORT_TOKENS.
+    """
+    measured = ENCODING_S[engine]
+    newer = {count: seconds for count, (seconds, _) in measured.items()}
+    newer |= ANSWER_S.get(engine, {})
+    older = {count: seconds for count, (_, seconds) in measured.items()}
+    count = max(tokens, SHORT_TOKENS)
+    return Range(_on_the_line(newer, count), _on_the_line(older, count))
+
+
+def is_known(memory_mib: int) -> bool:
+    """Whether an answer with this memory follows from measurements."""
+    return memory_mib >= SMALLEST_MIB
+
+
+def slowdown(memory_mib: int) -> Range:
+    """By which factor an answer takes longer than on two CPUs. More CPUs may be faster: nobody has measured them."""
+    evenly = TWO_CPUS_MIB / memory_mib
+    return Range(evenly, evenly * SLOWER_WITH_LITTLE) if evenly > 1 else Range.of(1.0)
+
+
+def light_s(memory_mib: int) -> float:
+    """Seconds of an answer that runs no model."""
+    return max(LEAST_LIGHT_S, LIGHT_S * LIGHT_MIB / memory_mib)
+
+
+def _on_the_line(measured: Mapping[int, float], count: int) -> float:
+    for (left, before), (right, after) in pairwise(sorted(measured.items())):
+        if left <= count <= right:
+            return before + (after - before) * (count - left) / (right - left)
+    raise ValueError(f"{count} tokens were not measured")

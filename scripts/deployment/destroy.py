@@ -1,0 +1,288 @@
+#!/usr/bin/env python3
+"""Remove a deployed stack, and the images that only it has used. It says first what goes, and asks.
+
+All published states go with the stack. Before the question stands the command that keeps the newest one.
+
+A stack may be protected from removal (TERMINATION_PROTECTION=true). At a terminal, the command asks whether to lift the
+protection. With --yes it needs --unprotect. If the removal doesn't begin, the stack is protected again.
+
+The images lie in a repository that all CDK apps of the account and region share. Only images of this project are
+deleted, and only those that no Lambda and no other stack of this account and region uses.
+
+The exit code is 0 if the stack isn't there any more, also if it wasn't there before, and the images that should go are
+gone. It is 1 if anything failed or was refused, and 2 for wrong arguments. After a failure, give the same command
+again.
+
+Examples:
+    scripts/destroy
+    scripts/destroy --stack Staging --yes
+    scripts/destroy --yes --unprotect --keep-images
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a script: its own folder stands where scripts/ has to be
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from shared import command
+from shared.command import argument_parser
+
+import argparse
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
+from aws.remedies import explained
+from aws.settings import require_stack_name
+from aws.stack import CONFIG, NoStackError, StackError, described, status_of
+from deployment import cdk
+from deployment.contents import Contents, plural, stacks_of_project
+from deployment.failures import failures, newest_event
+from deployment.given import Given
+from deployment.images import Images, report
+from deployment.remains import remaining
+from deployment.repository import Image, ImagesError
+from infrastructure.config import Config
+
+GONE = ("", "DELETE_COMPLETE")
+
+
+class DestroyError(Exception):
+    """The stack isn't removed, or images are still there. The message is one sentence, or several lines."""
+
+
+def say(message: str) -> None:
+    print(f"destroy: {message}", file=sys.stderr, flush=True)
+
+
+def asked(question: str) -> bool:
+    """Asks at the terminal. Anything but yes is a no."""
+    try:
+        return input(f"\n{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
+def require_own_account(config: Config) -> None:
+    """Raises DestroyError if the credentials are of another account, or of none."""
+    try:
+        client = boto3.client("sts", region_name=config.region, config=CONFIG)
+        account = client.get_caller_identity()["Account"]
+    except (ClientError, BotoCoreError) as error:
+        raise DestroyError(f"AWS doesn't tell whose credentials these are: {explained(error)}") from error
+    if account != config.account:
+        raise DestroyError(
+            f"the credentials are of account {account}, but AWS_ACCOUNT_ID is {config.account}: log in to that one, or "
+            "set AWS_PROFILE"
+        )
+
+
+def require_removable(stack: Contents) -> None:
+    """Raises DestroyError for a stack that isn't this project's, and for one that somebody deploys."""
+    where = f"the stack {stack.name} in {stack.region}"
+    if stack.status == "REVIEW_IN_PROGRESS":
+        raise DestroyError(
+            f"{where} has only been prepared: a deployment is about to begin, or was stopped. It holds nothing. If "
+            f"nobody deploys: aws cloudformation delete-stack --region {stack.region} --stack-name {stack.name}"
+        )
+    if not stack.is_ours:
+        raise DestroyError(f"{where} isn't one of this project, by its description; name another with --stack")
+    if stack.status.endswith("_IN_PROGRESS") and not is_going(stack.status):
+        raise DestroyError(f"{where} is {stack.status}: wait until that has ended, and give the same command again")
+
+
+def is_going(status: str) -> bool:
+    return status == "DELETE_IN_PROGRESS"
+
+
+def protect(stack: Contents, on: bool) -> None:
+    """Raises ClientError or BotoCoreError."""
+    client = boto3.client("cloudformation", region_name=stack.region, config=CONFIG)
+    client.update_termination_protection(StackName=stack.id, EnableTerminationProtection=on)
+
+
+@contextmanager
+def unprotected(stack: Contents) -> Iterator[None]:
+    """Lifts a stack's protection. At the end, a stack whose removal hasn't begun is protected again."""
+    if not stack.is_protected:
+        yield
+        return
+    try:
+        try:
+            protect(stack, on=False)
+        except (ClientError, BotoCoreError) as error:
+            raise DestroyError(f"the protection can't be lifted: {explained(error)}") from error
+        yield
+    finally:
+        protect_again(stack)
+
+
+def protect_again(stack: Contents) -> None:
+    try:
+        found = described(stack.id, stack.region)
+        if not found["StackStatus"].startswith("DELETE_") and not found["EnableTerminationProtection"]:
+            protect(stack, on=True)
+            say("the stack is protected again")
+    except NoStackError:
+        return
+    except (ClientError, BotoCoreError, StackError) as error:
+        say(
+            f"the stack may be without its protection: {explained(error)}. This puts it back: aws cloudformation "
+            f"update-termination-protection --region {stack.region} --stack-name {stack.name} "
+            "--enable-termination-protection"
+        )
+
+
+def destroy(given: Given, stack: Contents) -> None:
+    """Removes the stack with the CDK. Raises DestroyError with the reasons if it is still there then."""
+    before = newest_event(stack.id, stack.region)
+    print(
+        "\nThis can take 40 minutes: AWS is slow to release the network interfaces of Lambdas.\n\n== cdk destroy",
+        flush=True,
+    )
+    stopped: KeyboardInterrupt | None = None
+    with unprotected(stack):
+        try:
+            cdk.run(["destroy", stack.name, "--force"], given.root, {"STACK_NAME": stack.name})
+        except KeyboardInterrupt as error:
+            stopped = error
+    status = status_of(stack.id, stack.region)
+    if status in GONE and not stopped:
+        return
+    again = "give the same command again"
+    if status in GONE:
+        raise DestroyError(f"stopped; the stack is removed. For its images, {again}") from stopped
+    if is_going(status):
+        raise DestroyError(
+            f"{'stopped' if stopped else 'the CDK has ended'}; CloudFormation goes on removing the stack. This tells "
+            f"how far it is: aws cloudformation describe-stacks --region {stack.region} --stack-name {stack.id} "
+            f"--query 'Stacks[].StackStatus'\nTo wait for its end, and to delete the images then, {again}"
+        ) from stopped
+    if status == "DELETE_FAILED":
+        causes = "".join(f"\n  {cause}" for cause in failures(stack.id, stack.region, before))
+        raise DestroyError(f"CloudFormation couldn't remove all of the stack; {again} to go on{causes}") from stopped
+    raise DestroyError(f"{'stopped' if stopped else 'the CDK failed, see above'}; nothing was removed") from stopped
+
+
+def look(config: Config) -> Contents | None:
+    """The stack, after a table of what goes with it. None if it isn't there. Raises DestroyError or StackError."""
+    name, region = config.stack_name, config.region
+    try:
+        stack = Contents.read(name, region)
+    except NoStackError:
+        print(f"There is no stack {name} in {region} of account {config.account}.", flush=True)
+        if others := stacks_of_project(region):
+            print(f"Stacks of this project there: {', '.join(others)}", flush=True)
+        return None
+    require_removable(stack)
+    print(f"The stack {name} in {region} of account {config.account} ({stack.status}):", flush=True)
+    print(stack.table(), flush=True)
+    if is_going(stack.status):
+        print("Its removal has begun already. This waits for the end.", flush=True)
+    return stack
+
+
+def agreed(stack: Contents, args: argparse.Namespace) -> bool:
+    """Whether the stack shall go. Raises DestroyError for a protected one with --yes alone."""
+    if is_going(stack.status):
+        return True
+    if stack.is_protected and not args.unprotect:
+        if args.yes:
+            raise DestroyError("the stack is protected (TERMINATION_PROTECTION=true): give --unprotect too")
+        return asked("The stack is protected from removal. Lift the protection, and remove all this?")
+    return args.yes or asked("Remove all this?")
+
+
+@dataclass
+class Run:
+    """A run of this command. if_stopped: how far it is, for Ctrl-C."""
+
+    given: Given
+    args: argparse.Namespace
+    if_stopped: str = "nothing was removed"
+
+    def remove(self) -> int:
+        """The exit code. Raises DestroyError or StackError if the stack is still there."""
+        config, args = self.given.config, self.args
+        require_own_account(config)
+        stack = look(config)
+        images = Images(config, stack)
+        going, known = ([], True) if args.keep_images else unused(images)
+        if stack and not agreed(stack, args):
+            say(self.if_stopped)
+            return 1
+        if going and not args.yes and not asked(f"Delete {plural(len(going), 'unused image')} too?"):
+            going = []
+        if stack:
+            destroy(self.given, stack)
+        self.if_stopped = "give the same command again to go on with the images"
+        done = known
+        if going:
+            try:
+                images.delete(going)
+            except ImagesError as error:
+                say(str(error))
+                done = False
+        if left := remaining(config):
+            print(f"\nThis remains:\n{left}", flush=True)
+        return 0 if done else 1
+
+
+def unused(images: Images) -> tuple[list[Image], bool]:
+    """The images that nobody needs, after a report of them, and whether AWS has told all that decides it."""
+    try:
+        found = images.look()
+    except ImagesError as error:
+        say(f"no image will be deleted: {error}. --keep-images doesn't look at them")
+        return [], False
+    if lines := report(found):
+        print(f"Images of this project:\n{lines}", flush=True)
+    return found.unused, True
+
+
+def say_all(problems: Iterable[str]) -> None:
+    say("the CDK needs all settings, so nothing was removed:")
+    for problem in problems:
+        print(f"  {problem}", file=sys.stderr)
+
+
+def _parsed(argv: list[str] | None) -> argparse.Namespace:
+    """Exits with 2 if the arguments can't be used."""
+    parser = argument_parser(__doc__, prog="destroy")
+    parser.add_argument(
+        "--stack", type=require_stack_name, metavar="NAME", help="name of the stack; it wins over STACK_NAME"
+    )
+    parser.add_argument("--yes", action="store_true", help="remove the stack and its images without asking")
+    parser.add_argument("--unprotect", action="store_true", help="remove a protected stack too")
+    parser.add_argument("--keep-images", action="store_true", help="delete no images")
+    args = parser.parse_args(argv)
+    if not (args.yes or (sys.stdin and sys.stdin.isatty())):
+        parser.error("there is no terminal at which to ask: give --yes to remove the stack without being asked")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _parsed(argv)
+    given = Given.read(os.environ, stack_name=args.stack)
+    if given.problems:
+        say_all(given.problems)
+        return 1
+    run = Run(given, args)
+    try:
+        return run.remove()
+    except (DestroyError, StackError) as error:
+        say(str(error))
+    except KeyboardInterrupt:
+        say(f"stopped; {run.if_stopped}")
+    return 1
+
+
+if __name__ == "__main__":
+    command.run(main)

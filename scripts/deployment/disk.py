@@ -1,0 +1,97 @@
+"""Free disk: for the CDK's copy of `inference/`, and for Docker's image."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from deployment.docker import NO_ANSWER, Engine, program
+from deployment.findings import Finding, not_checked, ok, problem
+from deployment.given import Given
+from infrastructure.build_context import require_no_link_around
+from infrastructure.config import ConfigError
+
+# Templates, the code of two small Lambdas, and room.
+_SPARE_BYTES = 500_000_000
+# The default model's, where there is none yet.
+_MODEL_BYTES = 600_000_000
+# While Docker builds, it has inference/ four times: as it was sent, in the Dockerfile's stage `files`, there once more
+# because a change of modes stores a file again, and in the image.
+_COPIES = 4
+# Base and dependencies, by engine: docs/deploying.md#the-image.
+_IMAGE_BYTES = {"onnx": 400_000_000, "torch": 1_300_000_000}
+
+
+def disk_findings(given: Given, engine: Engine | None) -> Iterator[Finding]:
+    """Of the project's drive and of Docker's, which may be the same one."""
+    name, of_docker = "Disk", "Docker's disk"
+    inference = given.root / "inference"
+    try:
+        require_no_link_around(inference)
+    except ConfigError:
+        yield not_checked(name, "a link in inference/model leads around it, so its size isn't known")
+        return
+    size = size_of(inference) + (0 if given.model_dir.exists() else _MODEL_BYTES)
+    # Where the CDK's command line writes. It may be a link to another drive.
+    cdk_out = given.root / "cdk.out"
+    project = cdk_out if cdk_out.is_dir() else given.root
+    for_project = size + _SPARE_BYTES
+    for_docker = _COPIES * size + _IMAGE_BYTES[given.config.encoder_engine]
+    prune = f"{program()} system prune"
+    clear = "rm -r cdk.out, or free space otherwise" if project == cdk_out else "free space"
+    if unknown := _why_unknown(engine):
+        yield _finding(name, project, {"cdk.out": for_project}, clear)
+        yield not_checked(of_docker, unknown)
+        return
+    assert engine
+    root = Path(engine.root)
+    if root.stat().st_dev == project.stat().st_dev:
+        yield _finding(name, project, {"cdk.out": for_project, "Docker": for_docker}, f"{prune}, or {clear}")
+    else:
+        yield _finding(name, project, {"cdk.out": for_project}, clear)
+        yield _finding(of_docker, root, {"Docker": for_docker}, f"{prune}, or free space")
+
+
+def _finding(name: str, path: Path, needs: dict[str, int], remedy: str) -> Finding:
+    free, needed = shutil.disk_usage(path).free, sum(needs.values())
+    each = " and ".join(f"about {_gigabytes(need)} for {user}" for user, need in needs.items())
+    detail = f"{_gigabytes(free)} are free where {path} is, and a deployment needs {each}"
+    return ok(name, detail) if free >= needed else problem(name, detail, remedy)
+
+
+def _why_unknown(engine: Engine | None) -> str:
+    """Why Docker's free disk isn't known, "" if it is."""
+    if engine is None:
+        return NO_ANSWER
+    if not engine.is_here:
+        return f"Docker keeps its images on {engine.where}, and doesn't tell how much is free there"
+    try:
+        if engine.root and Path(engine.root).is_dir():
+            return ""
+    except OSError:
+        pass
+    return "Docker doesn't tell where on this machine it keeps its images"
+
+
+def size_of(folder: Path) -> int:
+    """The bytes of a folder's files. Links are followed, hidden files left out: no copy for an image has them."""
+    total, seen = 0, set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith("."):
+                with suppress(OSError):
+                    total += Path(parent, name).stat().st_size
+    return total
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"

@@ -1,0 +1,245 @@
+"""Docker: whether it answers, where it runs, and whether it can build for the Lambdas' processor."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deployment.findings import Finding, not_checked, note, ok, problem
+from deployment.programs import Said, ask
+from infrastructure.config import ARCHITECTURES
+from similarity.errors import one_line
+
+# A Docker that is starting, or far away, may take seconds.
+TIMEOUT_S = 20.0
+NO_ANSWER = "Docker doesn't answer"
+DESKTOP = "Docker Desktop"
+
+# As the kernel calls processors, and as Docker does, to LAMBDA_ARCHITECTURE.
+_ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
+_PLATFORMS = {"x86_64": "amd64", "arm64": "arm64"}
+# Where Linux keeps the interpreters of programs for other processors:
+# https://docs.kernel.org/admin-guide/binfmt-misc.html
+BINFMT_DIR = Path("/proc/sys/fs/binfmt_misc")
+# e_machine in a program's header: https://refspecs.linuxfoundation.org/elf/gabi4+/ch4.eheader.html
+_MACHINES = {"x86_64": 0x3E, "arm64": 0xB7}
+_SYSTEMD = Path("/run/systemd/system")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What Docker's daemon says of itself; "" where it doesn't.
+
+    architecture: as in LAMBDA_ARCHITECTURE, or Docker's own word for another one. system: the operating system.
+    root: the folder of its images. host, kernel: name and kernel of the machine that it runs on.
+    """
+
+    version: str
+    architecture: str
+    system: str
+    root: str
+    host: str
+    kernel: str
+
+    @classmethod
+    def from_info(cls, info: dict[str, Any]) -> Engine:
+        """info: as `docker info --format '{{json .}}'` prints it. Docker-like programs may print something else."""
+
+        def text(name: str) -> str:
+            value = info.get(name)
+            return one_line(value) if isinstance(value, str) else ""
+
+        architecture = text("Architecture")
+        return cls(
+            version=text("ServerVersion"),
+            architecture=_ARCHITECTURES.get(architecture, architecture),
+            system=text("OperatingSystem"),
+            root=text("DockerRootDir"),
+            host=text("Name"),
+            kernel=text("KernelVersion"),
+        )
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the daemon runs on this machine itself: neither on another one nor in a virtual one."""
+        return self.system != DESKTOP and (self.host, self.kernel) == (platform.node(), platform.release())
+
+    @property
+    def where(self) -> str:
+        """The machine that it runs on, if that isn't this one."""
+        return self.system if self.system == DESKTOP else f"another machine ({self.host or 'of an unknown name'})"
+
+
+def program() -> str:
+    """The one that the CDK's command line calls. It doesn't take an empty variable for one that isn't set."""
+    return os.environ.get("CDK_DOCKER", "docker")
+
+
+def find_engine() -> tuple[Engine | None, Finding]:
+    """The engine, None if it doesn't answer, and what was found."""
+    name = "Docker"
+    called = program()
+    if not shutil.which(called):
+        return None, problem(
+            name,
+            f'there is no program "{called}" in PATH'
+            + (", which CDK_DOCKER names" if "CDK_DOCKER" in os.environ else ""),
+            "unset CDK_DOCKER, or correct it"
+            if "CDK_DOCKER" in os.environ
+            else "install Docker: https://docs.docker.com/get-started/get-docker/",
+        )
+    try:
+        said = ask([called, "info", "--format", "{{json .}}"], TIMEOUT_S)
+    except OSError as error:
+        return None, problem(name, f"{called} can't be started: {error.strerror}", "install Docker again")
+    if said.code is None:
+        return None, problem(name, f"`{called} info` hasn't answered within {TIMEOUT_S:g} s", "restart Docker")
+    info = _info(said)
+    if trouble := _trouble(said, info):
+        remedy = _remedy(trouble)
+        return None, problem(name, trouble, remedy) if remedy else not_checked(
+            name, f"`{called} info` fails: {trouble}"
+        )
+    engine = Engine.from_info(info)
+    if _lacks_buildx(info):
+        return engine, problem(
+            name,
+            f"DOCKER_BUILDKIT={os.environ['DOCKER_BUILDKIT']} asks for Docker's part buildx, which isn't installed",
+            "unset DOCKER_BUILDKIT, or install buildx: https://docs.docker.com/go/buildx/",
+        )
+    version = f" {engine.version}" if engine.version else ""
+    system = f" on {engine.system}" if engine.system else ""
+    return engine, ok(name, f"{called}{version} answers{system}")
+
+
+def platform_finding(engine: Engine | None, wanted: str) -> Finding:
+    """Whether the engine can build an image for `wanted`, the LAMBDA_ARCHITECTURE."""
+    name = "Platform"
+    if engine is None:
+        return not_checked(name, NO_ANSWER)
+    if engine.architecture == wanted:
+        return ok(name, f"Docker runs on {wanted}, for which the image is built")
+    if not engine.architecture:
+        return not_checked(name, f"`{program()} info` doesn't say for which processor it builds without emulation")
+    found = f"the image is for {wanted}, but Docker runs on {engine.architecture}"
+    setting = f"LAMBDA_ARCHITECTURE={engine.architecture}" if engine.architecture in ARCHITECTURES else ""
+    if engine.system == DESKTOP:
+        return note(name, f"{found}: {DESKTOP} emulates {wanted}, which takes longer", setting)
+    if not engine.is_here:
+        return not_checked(name, f"{found}, and it doesn't tell whether it can emulate {wanted}")
+    try:
+        emulates = emulator(wanted)
+    except OSError:
+        return not_checked(name, f"{found}, and {BINFMT_DIR}, which lists emulators, can't be read")
+    if emulates:
+        return note(name, f"{found}: {emulates} emulates {wanted}, which takes longer", setting)
+    install = f"{program()} run --privileged --rm tonistiigi/binfmt --install {_PLATFORMS[wanted]}"
+    return problem(
+        name,
+        f"{found}, which can't emulate {wanted}",
+        f"{install} (again after each restart of the machine){f', or {setting}' if setting else ''}",
+    )
+
+
+def emulator(wanted: str) -> str:
+    """The name under which this machine has an emulator of a processor that also works in containers, "" without one.
+
+    Raises OSError if that can't be known.
+    """
+    if not BINFMT_DIR.is_dir():
+        return ""  # the kernel has no such list
+    # Where the list isn't mounted, the folder is empty, although the kernel may have emulators.
+    if (BINFMT_DIR / "status").read_text().strip() != "enabled":
+        return ""
+    for path in sorted(BINFMT_DIR.iterdir()):
+        if path.name not in ("status", "register"):
+            with suppress(ValueError):
+                if _runs(path.read_text(), wanted):
+                    return path.name
+    return ""
+
+
+def _runs(entry: str, wanted: str) -> bool:
+    """Whether an entry of binfmt_misc is for programs of a processor. Raises ValueError for an unreadable one."""
+    lines = [line.partition(" ") for line in entry.splitlines()]
+    values = {word.rstrip(":"): rest.strip() for word, _, rest in lines}
+    # F: the emulator was opened when it was registered. Else it would be looked for among a container's own files.
+    if "enabled" not in values or "F" not in values.get("flags", "") or values.get("offset") != "0":
+        return False
+    magic = bytes.fromhex(values.get("magic", ""))
+    mask = bytes.fromhex(values["mask"]) if "mask" in values else b"\xff" * len(magic)
+    # A program of 64 bits, little-endian, for any system; then its type and its machine.
+    header = b"\x7fELF\x02\x01\x01" + bytes(9) + (2).to_bytes(2, "little") + _MACHINES[wanted].to_bytes(2, "little")
+    return len(magic) >= len(header) and all(
+        (byte & bits) == (of_magic & bits) for byte, of_magic, bits in zip(header, magic, mask, strict=False)
+    )
+
+
+def _info(said: Said) -> dict[str, Any]:
+    with suppress(ValueError):
+        info = json.loads(said.stdout)
+        if isinstance(info, dict):
+            return info
+    return {}
+
+
+def _trouble(said: Said, info: dict[str, Any]) -> str:
+    """Why there is no answer, on one line, "" if there is one. Older releases of Docker exit with 0 in either case."""
+    errors = info.get("ServerErrors")
+    if isinstance(errors, list) and errors:
+        return _in_one_line(" ".join(map(str, errors)))
+    if said.code:
+        return _in_one_line(said.stderr) or _in_one_line(said.stdout) or f"it ended with {said.code}"
+    return "" if info else "it printed no JSON"
+
+
+def _in_one_line(text: str) -> str:
+    return one_line(" ".join(text.split())).rstrip(".")
+
+
+def _remedy(trouble: str) -> str:
+    """ "" for trouble that we don't know."""
+    known = re.search(r"connect to the docker (daemon|api)|error during connect", trouble, re.IGNORECASE)
+    if "could not be found in this WSL" in trouble:
+        return "start Docker Desktop in Windows, and switch on this distribution in its settings under WSL integration"
+    if not known:
+        return ""
+    if os.environ.get("DOCKER_HOST"):
+        return "unset DOCKER_HOST, or correct it, or start the Docker that it names"
+    if "unix://" not in trouble:
+        return f"choose another Docker with `{program()} context use NAME` (`{program()} context ls` lists them)"
+    if platform.system() == "Darwin":
+        return "open -a Docker"
+    if "permission denied" in trouble.lower():
+        return "sudo usermod -aG docker $USER, then log out and in again"
+    return _start_command(trouble)
+
+
+def _start_command(trouble: str) -> str:
+    """Of the daemon on Linux whose socket an error names."""
+    if not _SYSTEMD.is_dir():
+        return "sudo service docker start"
+    if "docker/desktop" in trouble:
+        return "systemctl --user start docker-desktop"
+    if "/run/user/" in trouble:
+        return "systemctl --user start docker"
+    return "sudo systemctl start docker"
+
+
+def _lacks_buildx(info: dict[str, Any]) -> bool:
+    """Whether a build would fail because the environment insists on buildx. Else Docker takes its older builder."""
+    if os.environ.get("DOCKER_BUILDKIT", "").lower() not in ("1", "t", "true"):
+        return False
+    client = info.get("ClientInfo")
+    plugins = client.get("Plugins") if isinstance(client, dict) else None
+    # Docker-like programs have no such list.
+    return isinstance(plugins, list) and "buildx" not in [
+        each.get("Name") for each in plugins if isinstance(each, dict)
+    ]

@@ -1,0 +1,184 @@
+"""What this machine must have before a deployment. Nothing here asks AWS.
+
+`model_checks`, `docker` and `disk` have the checks of these. This module has the others, and the order of all.
+"""
+
+from __future__ import annotations
+
+import difflib
+import platform
+import re
+import sys
+from collections.abc import Iterator, Mapping
+
+from deployment import cdk
+from deployment.disk import disk_findings
+from deployment.docker import find_engine, platform_finding
+from deployment.findings import Finding, note, ok, problem
+from deployment.given import Given
+from deployment.model_checks import model_findings
+from deployment.programs import Said, ask
+from infrastructure.build_context import find_jobs, require_no_link_around
+from infrastructure.config import Config, ConfigError, env_file
+from similarity.api.routes import HandlerFileError, find_handlers
+from similarity.errors import one_line
+
+# scripts/local/venv.sh names the same.
+PYTHONS = ((3, 11), (3, 14))
+NODE_TIMEOUT_S = 30.0
+# The first run fetches the CDK's command line from npm's registry.
+CDK_TIMEOUT_S = 120.0
+# By default npm tries three times, for more than a minute, also if there is no network. And it asks whether the pinned
+# release has changed, which it can't have.
+_NPM = {
+    "npm_config_fetch_retries": "1",
+    "npm_config_fetch_retry_mintimeout": "1000",
+    "npm_config_prefer_offline": "true",
+}
+
+
+def local_findings(given: Given) -> Iterator[Finding]:
+    """All of them, in the order in which they are worth reading. Takes seconds; minutes if Docker or npm hang."""
+    yield python_finding(sys.version_info[:2])
+    yield from settings_findings(given)
+    yield from handlers_findings(given)
+    yield from model_findings(given)
+    engine, found = find_engine()
+    yield found
+    yield platform_finding(engine, given.config.architecture)
+    yield from disk_findings(given, engine)
+    yield from cdk_findings(given)
+
+
+def python_finding(version: tuple[int, int]) -> Finding:
+    oldest, newest = PYTHONS
+    if oldest <= version <= newest:
+        return ok("Python", platform.python_version())
+    supported = " to ".join(".".join(map(str, each)) for each in PYTHONS)
+    return problem("Python", f"{'.'.join(map(str, version))} isn't supported", f"install Python {supported}")
+
+
+def settings_findings(given: Given) -> Iterator[Finding]:
+    name = "Settings"
+    known = known_settings()
+    try:
+        in_file = env_file(given.root / ".env")
+    except ConfigError:  # given.problems has it
+        in_file = {}
+    for sentence in given.problems:
+        yield problem(name, one_line(sentence.removesuffix(".")), _remedy(sentence, given, in_file, known))
+    for variable in in_file:
+        if variable not in known and not variable.startswith("AWS_"):
+            nearest = difflib.get_close_matches(variable.upper(), known, n=1)
+            meant = f"; did you mean {nearest[0]}?" if nearest else ""
+            yield note(name, f"{one_line(variable)} in .env isn't a setting{meant}")
+    if not given.problems:
+        config = given.config
+        yield ok(name, f"account {config.account}, region {config.region}, stack {config.stack_name}")
+
+
+class _Asked(Mapping[str, str | None]):
+    """An environment without variables that keeps the names it is asked for."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def __getitem__(self, name: str) -> str | None:
+        self.names.append(name)
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+def known_settings() -> list[str]:
+    """The variables that a Config is made of."""
+    asked = _Asked()
+    Config.with_problems(asked)
+    return sorted(set(asked.names))
+
+
+def _remedy(sentence: str, given: Given, in_file: Mapping[str, str | None], known: list[str]) -> str:
+    """What to do about a problem of the settings."""
+    # Behind the first quotation mark comes a value, which may be any text.
+    variable = next((word for word in re.findall(r"\w+", sentence.partition('"')[0]) if word in known), "")
+    if not variable:
+        return "save .env as a text in UTF-8 that you may read"
+    if " is not set" in sentence:
+        if not (given.root / ".env").exists():
+            return "cp .env.example .env, and fill in its first two lines: AWS_ACCOUNT_ID and AWS_REGION"
+        example = {"AWS_ACCOUNT_ID": "123456789012", "AWS_REGION": "us-east-1"}.get(variable, "…")
+        return f"put a line like {variable}={example} into .env"
+    value = (given.environment.get(variable) or "").strip()
+    if value == (in_file.get(variable) or "").strip():
+        return f"correct {variable} in .env"
+    option = " or --stack" if variable == "STACK_NAME" else ""
+    return f"correct {variable} in the environment{option}, which wins over .env"
+
+
+def handlers_findings(given: Given) -> Iterator[Finding]:
+    name, folder = "Handlers", given.root / "inference"
+    found = []
+    for kind, find in (("handlers", find_handlers), ("jobs", find_jobs)):
+        try:
+            files = find(folder)
+            found.append(f"{len(files)} {kind}: {', '.join(file.module for file in files)}")
+        except (HandlerFileError, OSError) as error:
+            yield problem(name, one_line(str(error)).removesuffix("."), "correct that file in inference/")
+    try:
+        require_no_link_around(folder)
+    except ConfigError as error:
+        link, _, _ = str(error).partition(" is a symbolic link")
+        found_there, _, _ = str(error).rpartition(": ")
+        yield problem("Links", found_there, f"rm {link}, or let it lead to the model's folder")
+    if len(found) == 2:
+        yield ok(name, "; ".join(found))
+
+
+def cdk_findings(given: Given) -> Iterator[Finding]:
+    """Node, and the CDK's pinned command line, which runs on it."""
+    activate = "source .venv/bin/activate (scripts/deploy does so)"
+    try:
+        said = ask(["node", "--version"], NODE_TIMEOUT_S)
+    except OSError as error:
+        yield problem("Node", f"node can't be started: {error.strerror}", activate)
+    else:
+        version = said.stdout.strip().removeprefix("v")
+        if said.code == 0:
+            yield ok("Node", version)
+        else:
+            yield problem("Node", f"`node --version` fails: {_last_line(said)}", activate)
+    try:
+        said = ask(cdk.command("--version"), CDK_TIMEOUT_S, folder=given.root, more=_NPM)
+    except OSError as error:
+        yield problem("CDK", f"npx can't be started: {error.strerror}", activate)
+        return
+    if said.code == 0:
+        yield ok("CDK", f"command line {one_line(said.stdout.strip())}")
+    elif said.code is None:
+        yield problem(
+            "CDK",
+            f"{cdk.CDK} hasn't come from npm's registry within {CDK_TIMEOUT_S:g} s",
+            f"try it alone: {' '.join(cdk.command('--version'))}",
+        )
+    else:
+        yield problem(
+            "CDK",
+            f"{cdk.CDK} can't be fetched or started: {_npm_error(said)}",
+            "check the network, and npm's registry and proxy: npm config list",
+        )
+
+
+def _npm_error(said: Said) -> str:
+    """npm's sentence. Before it npm prints codes, and after it advice, and where its log is."""
+    lines = re.findall(r"^npm error +(.+)", said.stderr, re.MULTILINE)
+    sentences = [line for line in lines if not re.match(r"(code|errno|syscall|path|dest|file) \S", line)]
+    return one_line(sentences[0]).removesuffix(".") if sentences else _last_line(said)
+
+
+def _last_line(said: Said) -> str:
+    lines = (said.stderr.strip() or said.stdout.strip()).splitlines()
+    return one_line(lines[-1]).removesuffix(".") if lines else f"it ended with {said.code}"

@@ -1,0 +1,187 @@
+"""Model, graph and state: whether they are there, are the files that were installed, and fit each other.
+
+The build of the image checks hashes, and a deployment's first calls the rest, both after minutes. This takes a second.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from deployment.findings import Finding, not_checked, note, ok, problem
+from deployment.given import Given
+from similarity.encoder.model_folder import GRAPH_FILENAMES, INSTALLING_DIRNAME
+from similarity.encoder.text_encoder import open_folder
+from similarity.errors import ModelError, StateError, one_line
+from similarity.inbox.notes import snapshot_date_of
+from similarity.incidents.facts import StateFacts
+from similarity.incidents.state import IncidentState
+from similarity.settings import DEFAULT_MODEL_URI, DEFAULT_PRECISION, Settings
+from similarity.shelf.usable import FolderModel, tried
+
+QUICK_START_NAME = "sentence-transformers/all-MiniLM-L6-v2 as Longformer"
+FETCH = "python scripts/fetch_model.py"
+QUICK_START = "python scripts/convert_encoder.py --quick-start --out inference/model"
+BUILD = "python scripts/build_state.py --latest"
+BUILD_SAMPLE = "python scripts/build_state.py scripts/sample"
+
+
+def model_findings(given: Given) -> Iterator[Finding]:
+    """Of the model, of its graph, and of the state."""
+    config = given.config
+    settings = Settings.from_environment(
+        {
+            "MODEL_DIR": str(given.model_dir),
+            "HF_MODEL_URI": config.hf_model_uri,
+            "ENCODER_ENGINE": config.encoder_engine,
+            "ENCODER_PRECISION": config.encoder_precision,
+        }
+    )
+    model = FolderModel(settings)
+    found = model_finding(given, model)
+    yield found
+    usable = not found.is_problem
+    yield graph_finding(given, model, usable)
+    yield from state_findings(given, model, settings.state_path, usable)
+
+
+def model_finding(given: Given, model: FolderModel) -> Finding:
+    name, folder = "Model", given.model_dir
+    for path in (folder, *model.files.paths):
+        if leads_nowhere(path):
+            return problem(name, _dangling(path, given), f"rm {_relative(path, given)}, then {_install_command(model)}")
+    if (folder / INSTALLING_DIRNAME).is_dir():
+        # Whatever writes to the folder finishes the installation first. This downloads nothing.
+        return problem(
+            name, f"an installation in {_relative(folder, given)} was stopped halfway", _export_command(given)
+        )
+    if not model.is_there():
+        return problem(
+            name,
+            f"there is no model in {_relative(folder, given)}",
+            f"{FETCH}, or, for the small quick-start model, {QUICK_START}",
+        )
+    try:
+        open_folder(folder, model.files.weights_filename)
+        model.files.require_weights_unchanged()
+        size = sum(path.stat().st_size for path in model.files.paths)
+        return ok(name, f"{model.name}, {size / 1e6:.0f} MB")
+    except ModelError as error:
+        return problem(name, _detail(error, given), _install_command(model))
+    except OSError as error:
+        return problem(name, f"{_relative(folder, given)} can't be read: {error.strerror}", _install_command(model))
+
+
+def graph_finding(given: Given, model: FolderModel, usable: bool) -> Finding:
+    """usable: whether the model is."""
+    name, config, files = "Graph", given.config, model.files
+    for path in files.graph_paths:
+        if leads_nowhere(path):
+            return problem(name, _dangling(path, given), f"rm {_relative(path, given)}, then {_export_command(given)}")
+    if not usable:
+        return not_checked(name, "it needs a usable model")
+    try:
+        # The build of the image checks all that are there.
+        for path in files.graph_paths:
+            if path.exists():
+                files.require_graph_unchanged(path.name)
+        model.require_loadable(config.encoder_engine, config.encoder_precision)
+    except ModelError as error:
+        return problem(name, _detail(error, given), _export_command(given))
+    if config.encoder_engine == "onnx":
+        return ok(name, f"{GRAPH_FILENAMES[config.encoder_precision]} fits the model")
+    return ok(name, f"ENCODER_ENGINE={config.encoder_engine} needs none")
+
+
+def state_findings(given: Given, model: FolderModel, path: Path, usable: bool) -> Iterator[Finding]:
+    """usable: whether the model is."""
+    name, build = "State", _build_command(model)
+    if leads_nowhere(path):
+        yield problem(name, _dangling(path, given), f"rm {_relative(path, given)}, then {build}")
+        return
+    if not path.exists():
+        yield problem(name, f"there is no state {_relative(path, given)}", build)
+        return
+    try:
+        state = IncidentState.load(path)
+        tried(state)
+        if usable:
+            model.require_usable(state)
+    except (StateError, ModelError) as error:
+        yield problem(name, _detail(error, given), build)
+        return
+    facts = state.facts()
+    described = f"{facts.incidents:,} incidents {_origin(facts)}, built at {facts.built_at or 'an unknown time'}"
+    yield ok(name, described) if usable else not_checked(name, f"{described}; whether it fits needs a usable model")
+    yield from _age_findings(given, facts)
+
+
+def _age_findings(given: Given, facts: StateFacts) -> Iterator[Finding]:
+    config = given.config
+    with suppress(ValueError):  # of "": the state isn't made of a snapshot, or its date isn't known
+        date = datetime.fromisoformat(snapshot_date_of(facts)).replace(tzinfo=UTC)
+        days = (datetime.now(UTC) - date).total_seconds() / 86400
+        if days > config.max_state_age_days:
+            rings = "; an alarm rings unless the refresh replaces the state" if _rings(given) else ""
+            yield note(
+                "State",
+                f"its snapshot is {days:.0f} days old, more than MAX_STATE_AGE_DAYS={config.max_state_age_days}{rings}",
+                BUILD,
+            )
+
+
+def _rings(given: Given) -> bool:
+    """Whether the stack has the alarm about old states."""
+    return given.config.alarms and given.config.refresh_hours > 0
+
+
+def _origin(facts: StateFacts) -> str:
+    if date := snapshot_date_of(facts):
+        return f"of the snapshot of {date.partition('T')[0]}"
+    source = one_line(facts.source.get("name", ""))
+    return f"of {source}" if source else "of unknown data"
+
+
+def leads_nowhere(path: Path) -> bool:
+    """Whether it is a symbolic link to something that isn't there."""
+    return path.is_symlink() and not path.exists()
+
+
+def _dangling(path: Path, given: Given) -> str:
+    return f"{_relative(path, given)} is a symbolic link to {one_line(str(path.readlink()))}, which isn't there"
+
+
+def _relative(path: Path, given: Given) -> str:
+    return str(path.relative_to(given.root))
+
+
+def _detail(error: ModelError | StateError, given: Given) -> str:
+    return error.detail.replace(f"{given.root}{os.sep}", "").rstrip(".")
+
+
+def _export_command(given: Given) -> str:
+    precision = given.config.encoder_precision
+    option = f" --precision {precision}" if precision in GRAPH_FILENAMES and precision != DEFAULT_PRECISION else ""
+    return f"python scripts/export_onnx.py inference/model{option}"
+
+
+def _name(model: FolderModel) -> str:
+    """The name that the model's folder says, "" if it can't be read."""
+    try:
+        return model.name
+    except ModelError:
+        return ""
+
+
+def _install_command(model: FolderModel) -> str:
+    name = _name(model)
+    if name == QUICK_START_NAME:
+        return QUICK_START
+    return FETCH if name in ("", DEFAULT_MODEL_URI) else f"install {name} again (docs/models.md), or {FETCH}"
+
+
+def _build_command(model: FolderModel) -> str:
+    return BUILD_SAMPLE if _name(model) == QUICK_START_NAME else BUILD

@@ -1,0 +1,231 @@
+"""`scripts/deploy`, in its own part: the order of the steps, what stops it, and what it says at the end.
+
+What is played: the checks, the CDK's command line and the smoke test, which have tests of their own. CloudFormation is
+moto's. `tests/deploy` rehearses the whole command.
+"""
+
+from __future__ import annotations
+
+from shared.command import INFERENCE_DIR
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from costing.rows import at_rest
+
+from buckets import REGION, raw_client, stand_in_for_aws
+from deployment import deploy
+from deployment.findings import Finding, not_checked, note, ok, problem
+from deployment.given import Given
+from infrastructure.config import Config
+
+ACCOUNT = "123456789012"
+API = "https://abcdef1234.execute-api.eu-west-1.amazonaws.com"
+TOPIC = {"Type": "AWS::SNS::Topic", "Properties": {"TopicName": "a-topic"}}
+FINE = [ok("Docker", "28.1 answers"), note("Disk", "a little"), not_checked("Memory", "Service Quotas doesn't tell")]
+
+
+def put_out(**more: str) -> str:
+    outputs = {"apiUrl": API, "stateBucketName": "a-bucket", **more}
+    return json.dumps(
+        {"Resources": {"A": TOPIC}, "Outputs": {name: {"Value": value} for name, value in outputs.items()}}
+    )
+
+
+@dataclass
+class Stage:
+    """What is played. cdk_ends: what a command of the CDK does; it returns its exit code."""
+
+    findings: list[Finding] = field(default_factory=lambda: list(FINE))
+    outputs: dict[str, str] = field(default_factory=dict)
+    cdk_ends: dict[str, Callable[[], int]] = field(default_factory=dict)
+    smoke_code: int = 0
+    commands: list[list[str]] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+    smoke: list[list[str]] = field(default_factory=list)
+
+    def cdk(self, arguments: list[str], root: Path, environment: dict[str, str]) -> int:
+        self.commands.append(arguments)
+        self.names.add(environment["STACK_NAME"])
+        return self.cdk_ends.get(arguments[0], lambda: 0)()
+
+    def make_stack(self) -> int:
+        [name] = self.names
+        raw_client("cloudformation").create_stack(StackName=name, TemplateBody=put_out(**self.outputs))
+        return 0
+
+    def smoke_test(self, arguments: list[str]) -> int:
+        self.smoke.append(arguments)
+        return self.smoke_code
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Stage]:
+    found = Stage()
+    found.cdk_ends["deploy"] = found.make_stack
+    read = Given.read
+    monkeypatch.setattr(Given, "read", lambda environment, stack_name: read(environment, tmp_path, stack_name))
+    monkeypatch.setattr("deployment.deploy.local_findings", lambda given: iter(found.findings))
+    monkeypatch.setattr("deployment.deploy.aws_findings", lambda given: iter([]))
+    monkeypatch.setattr("deployment.cdk.run", found.cdk)
+    monkeypatch.setattr("smoke_test.main", found.smoke_test)
+    with stand_in_for_aws(monkeypatch):
+        monkeypatch.setenv("AWS_ACCOUNT_ID", ACCOUNT)
+        yield found
+
+
+def test_it_deploys_what_it_shows_and_tests_it(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    assert deploy.main(["--yes"]) == 0
+    assert stage.commands == [
+        ["synth", "--quiet", "--output", "cdk.out"],
+        ["diff", "--app", "cdk.out"],
+        ["deploy", "AiidSimilarIncidents", "--app", "cdk.out", "--require-approval", "never"],
+    ]
+    assert stage.names == {"AiidSimilarIncidents"}
+    assert stage.smoke == [[API, "--origin", "http://localhost:3000"]]
+    out = capsys.readouterr().out
+    assert "1 ok, 1 note, 1 not checked." in out
+    rows = dict(line.split(None, 1) for line in out.splitlines()[-4:])
+    assert rows["API"] == API
+    assert f"At rest: {at_rest(Config(account=ACCOUNT, region=REGION), INFERENCE_DIR).text}" in out
+    assert out.splitlines()[-1].split(None, 2) == ["remove", "it", "scripts/destroy"]
+
+
+def test_the_name_of_the_stack_reaches_the_app_and_is_in_the_command_that_removes_it(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert deploy.main(["--yes", "--stack", "Staging"]) == 0
+    assert stage.names == {"Staging"}
+    assert stage.commands[-1][1] == "Staging"
+    assert capsys.readouterr().out.rstrip().endswith("scripts/destroy --stack Staging")
+
+
+def test_settings_of_the_stack_are_those_of_the_smoke_test_and_of_the_last_lines(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ALLOWED_ORIGINS", "https://example.org,https://example.com")
+    monkeypatch.setenv("DOMAIN_NAME", "similar.example.org")
+    monkeypatch.setenv("CERTIFICATE_ARN", f"arn:aws:acm:{REGION}:{ACCOUNT}:certificate/0123")
+    monkeypatch.setenv("ALARM_EMAIL", "me@example.org")
+    stage.outputs = {"apiAuth": "iam", "domainTarget": "d-0123.example.com", "dashboardUrl": "https://a.dashboard"}
+    assert deploy.main(["--yes"]) == 0
+    assert stage.smoke == [[API, "--origin", "https://example.org", "--sign"]]
+    out = capsys.readouterr().out
+    assert f"try it      python scripts/smoke_test.py {API} --sign" in out
+    assert "make a CNAME record of similar.example.org that leads to d-0123.example.com" in out
+    assert "dashboard   https://a.dashboard" in out
+    assert "AWS has sent me@example.org a mail" in out
+
+
+def test_with_a_problem_nothing_is_deployed(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    stage.findings += [problem("Bootstrap", "it isn't there", "npx aws-cdk@2 bootstrap")] * 2
+    assert deploy.main(["--yes"]) == 1
+    assert stage.commands == []
+    printed = capsys.readouterr()
+    assert printed.out.count("-> npx aws-cdk@2 bootstrap") == 2
+    assert printed.err == ("deploy: nothing was deployed: mend the 2 problems above, and give the same command again\n")
+
+
+@pytest.mark.parametrize(("more", "code"), [([], 0), ([problem("a", "b", "c")], 1)])
+def test_checking_only_checks(more: list[Finding], code: int, stage: Stage) -> None:
+    stage.findings += more
+    assert deploy.main(["--check"]) == code
+    assert stage.commands == []
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y", 0), ("YES", 0), ("n", 1), ("", 1), (None, 1)])
+def test_it_asks(answer: str | None, code: int, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def reply(question: str) -> str:
+        asked.append(question)
+        if answer is None:
+            raise EOFError
+        return answer
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", reply)
+    assert deploy.main([]) == code
+    [question] = asked
+    assert f"account {ACCOUNT} in {REGION}, as AiidSimilarIncidents?" in question
+    assert ("deploy" in [command[0] for command in stage.commands]) == (code == 0)
+
+
+def test_without_a_terminal_it_does_not_begin(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        deploy.main([])
+    assert "there is no terminal at which to ask" in capsys.readouterr().err
+    assert stage.commands == []
+
+
+@pytest.mark.parametrize("failing", ["synth", "diff"])
+def test_what_cannot_be_shown_is_not_deployed(failing: str, stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    stage.cdk_ends[failing] = lambda: 1
+    assert deploy.main(["--yes"]) == 1
+    assert stage.commands[-1][0] == failing
+    assert f"`cdk {failing}` failed, see above; nothing was deployed" in capsys.readouterr().err
+
+
+def test_a_deployment_that_fails_before_cloudformation_is_told_from_one_that_is_rolled_back(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage.cdk_ends["deploy"] = lambda: 1
+    assert deploy.main(["--yes"]) == 1
+    assert "The stack wasn't touched." in capsys.readouterr().err
+    assert stage.smoke == []
+
+    def fail() -> int:
+        stage.make_stack()
+        return 1
+
+    stage.cdk_ends["deploy"] = fail
+    assert deploy.main(["--yes"]) == 1
+    assert "The stack is CREATE_COMPLETE: see docs/operations.md#undo-the-last-deployment." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("status", "meaning"),
+    [
+        ("ROLLBACK_COMPLETE", "Nothing of it is left but its name."),
+        ("UPDATE_ROLLBACK_COMPLETE", "The stack is as it was before."),
+        ("UPDATE_ROLLBACK_FAILED", "The stack is UPDATE_ROLLBACK_FAILED: see docs/operations.md"),
+    ],
+)
+def test_how_a_failed_deployment_has_left_the_stack(
+    status: str, meaning: str, stage: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = iter(["before", "after"])
+    monkeypatch.setattr("deployment.deploy.newest_event", lambda name, region: next(events))
+    monkeypatch.setattr("deployment.deploy.failures", lambda name, region, after: [f"Api: failed after {after}"])
+    monkeypatch.setattr("deployment.deploy.status_of", lambda name, region: status)
+    stage.cdk_ends["deploy"] = lambda: 1
+    assert deploy.main(["--yes"]) == 1
+    err = capsys.readouterr().err
+    assert meaning in err
+    assert err.splitlines()[-1] == "  Api: failed after before"
+
+
+def test_an_api_that_fails_the_smoke_test_is_a_failure_although_it_is_deployed(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage.smoke_code = 1
+    assert deploy.main(["--yes"]) == 1
+    printed = capsys.readouterr()
+    assert "scripts/destroy" in printed.out
+    assert "the stack is deployed, but it didn't pass the smoke test" in printed.err
+
+
+def interrupt() -> int:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("during", "said"), [("diff", "stopped; nothing was deployed"), ("deploy", "CloudFormation goes on")]
+)
+def test_ctrl_c_says_how_far_it_was(during: str, said: str, stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    stage.cdk_ends[during] = interrupt
+    assert deploy.main(["--yes"]) == 1
+    assert said in capsys.readouterr().err
