@@ -32,11 +32,10 @@ import argparse
 import os
 from collections.abc import Iterable
 
-from costing.rows import at_rest
-
 import smoke_test
 from aws.settings import require_stack_name
 from aws.stack import Stack, StackError, find_stack, status_of
+from costing.rows import at_rest
 from deployment import cdk
 from deployment.aws_checks import aws_findings
 from deployment.failures import failures, newest_event

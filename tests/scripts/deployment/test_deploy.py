@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from costing.rows import at_rest
 
 from buckets import REGION, raw_client, stand_in_for_aws
+from costing.rows import at_rest
 from deployment import deploy
 from deployment.findings import Finding, not_checked, note, ok, problem
 from deployment.given import Given
