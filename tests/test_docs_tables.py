@@ -16,6 +16,7 @@ import aws_cdk as cdk
 import pytest
 
 import publishing.api
+from deployment import aws_checks
 from example_project import copy_inference_with_examples
 from infrastructure.config import Config, ConfigError, env_file
 from infrastructure.stack import build_app
@@ -312,6 +313,17 @@ def test_the_fields_of_an_answer_are_those_of_the_table(deployed: Deployed, capl
 def test_the_code_has_the_numbers_that_are_written(page: Path, sentence: str, real: object, written: object) -> None:
     assert sentence in " ".join(text_of(page).split())
     assert real == written
+
+
+def test_the_checks_are_those_of_the_table() -> None:
+    """Those whose names stand in the code as words."""
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "scripts" / "deployment").glob("*.py"))
+    literal_names = r'\b(?:ok|note|problem|not_checked)\(\s*"([^"]+)"'
+    named = r'^    name(?:, \w+)* = "([^"]+)"(?:, "([^"]+)")?'
+    found = re.findall(f"{literal_names}|{named}", code, re.MULTILINE)
+    names = {name for each in found for name in each if name} | set(aws_checks.CHECKS)
+    rows = table(DEPLOYING, "| check | what must be so |")
+    assert names == {name for cell, _ in rows for name in spans(cell)}
 
 
 def test_readme_is_short_and_names_both_commands() -> None:

@@ -16,9 +16,9 @@ from deployment.given import Given
 from similarity.api.routes import HandlerFileError
 from similarity.errors import reason_of
 
-__all__ = ["ACTIONS", "aws_findings"]
+__all__ = ["ACTIONS", "CHECKS", "aws_findings"]
 
-_CHECKS: dict[str, Callable[[Target], Iterator[Finding]]] = {
+CHECKS: dict[str, Callable[[Target], Iterator[Finding]]] = {
     "Credentials": credentials,
     "Region": region,
     "Bootstrap": bootstrap,
@@ -37,7 +37,7 @@ def aws_findings(given: Given) -> Iterator[Finding]:
     """
     target = Target(given, Aws(given.config.region))
     why = ""
-    for name, check in _CHECKS.items():
+    for name, check in CHECKS.items():
         if name == "Certificate" and not given.config.domain_name:
             continue
         if why:
