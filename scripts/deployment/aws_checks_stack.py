@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from deployment.aws_checks_asking import Target
 from deployment.findings import Finding, note, ok, problem
-from infrastructure import DESCRIPTION
 
 _WHY_IT_FAILED = "docs/operations.md#undo-the-last-deployment says how to see why"
 
