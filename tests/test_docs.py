@@ -83,7 +83,7 @@ def _rule(words: list[str]) -> Rule:
             return "parsed"
         case ["npx" | "pip" | ".venv/bin/pip" | "sudo" | "source" | "scripts/test", *_] | ["python3", "-m", "venv", *_]:
             return "left out"
-        case ["mongoimport" | "ray" | "aws" | "hf" | "git", *_]:
+        case ["mongoimport" | "ray" | "aws" | "hf" | "git" | "docker", *_]:
             return "left out"
     raise AssertionError(f"no rule says what to do with: {' '.join(words)}")
 
