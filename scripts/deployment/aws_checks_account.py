@@ -36,7 +36,7 @@ def credentials(target: Target) -> Iterator[Finding]:
             problem(
                 name,
                 f"they are of the account {account} ({arn}), but AWS_ACCOUNT_ID is {wanted}",
-                f"set AWS_PROFILE to a profile of {wanted}, or AWS_ACCOUNT_ID={account} in .env",
+                f"set AWS_PROFILE to a profile of {wanted}\nor AWS_ACCOUNT_ID={account} in .env",
             ),
             f"the credentials are of another account than {wanted}",
         )
@@ -66,7 +66,7 @@ def region(target: Target) -> Iterator[Finding]:
             problem(
                 name,
                 f"AWS knows no region {wanted}{told}",
-                f"AWS_REGION={nearest[0] if nearest else target.aws.home}, or another name of "
+                f"AWS_REGION={nearest[0] if nearest else target.aws.home} in .env\nor another name of "
                 "https://docs.aws.amazon.com/global-infrastructure/latest/regions/aws-regions.html",
             ),
             f"there is no region {wanted}",
@@ -76,7 +76,7 @@ def region(target: Target) -> Iterator[Finding]:
             problem(
                 name,
                 f"{wanted} is switched off in the account {target.account}",
-                f"aws account enable-region --region-name {wanted}, which takes minutes or hours",
+                f"aws account enable-region --region-name {wanted}\nthis takes minutes or hours",
             ),
             f"the region {wanted} is switched off",
         )
@@ -118,7 +118,7 @@ def bootstrap(target: Target) -> Iterator[Finding]:
         yield problem(name, f"version {version} is there, but {REQUIRED_BOOTSTRAP} is needed", remedy)
     elif _is_broken(status):
         # The CDK itself removes a stack that was never completed.
-        delete = f"aws cloudformation delete-stack --stack-name {_BOOTSTRAP_STACK} --region {region}; then "
+        delete = f"aws cloudformation delete-stack --stack-name {_BOOTSTRAP_STACK} --region {region}\nthen "
         yield problem(
             name,
             f"the stack {_BOOTSTRAP_STACK} is {status}",

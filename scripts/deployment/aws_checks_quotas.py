@@ -36,7 +36,7 @@ def lambda_memory(target: Target) -> Iterator[Finding]:
         quota, why = None, str(error)
     if quota and wanted > quota:
         detail = f"the stack asks for {wanted:,} MB, but Service Quotas allows {quota:,}"
-        yield problem(name, detail, f"LAMBDA_MEMORY_MIB={quota}")
+        yield problem(name, detail, f"LAMBDA_MEMORY_MIB={quota} in .env")
     elif quota:
         yield ok(name, f"the stack asks for {wanted:,} MB, and Service Quotas allows {quota:,}")
     elif any(each.get("MemorySize", 0) >= wanted for each in target.aws.all_of("lambda:ListFunctions", "Functions")):
@@ -44,8 +44,8 @@ def lambda_memory(target: Target) -> Iterator[Finding]:
     else:
         yield not_checked(
             name,
-            f"the stack asks for {wanted:,} MB, and {why}; a new account may be limited to {_NEW_ACCOUNTS_MIB:,} MB "
-            f"(LAMBDA_MEMORY_MIB={_NEW_ACCOUNTS_MIB})",
+            f"the stack asks for {wanted:,} MB, and {why}; a new account may be limited to {_NEW_ACCOUNTS_MIB:,} MB",
+            f"if the account is new: LAMBDA_MEMORY_MIB={_NEW_ACCOUNTS_MIB} in .env",
         )
 
 
@@ -84,7 +84,7 @@ def concurrency(target: Target) -> Iterator[Finding]:
             name,
             f"MAX_CONCURRENCY={each} reserves {wanted:,} Lambdas for {handlers} handlers, but of the account's "
             f"{quota:,} only {most:,} can be reserved",
-            f"MAX_CONCURRENCY={most // handlers}, or {more}",
+            f"MAX_CONCURRENCY={most // handlers} in .env\nor {more}",
         )
     else:
         yield ok(name, f"{wanted:,} Lambdas can be reserved for {handlers} handlers")
@@ -127,7 +127,7 @@ def _room(target: Target, things: str, used: int, quota_of: tuple[str, str, int]
         yield problem(
             "Network",
             f"{things}: {used} of {quota} in use, and the stack needs one more",
-            f"remove one that nobody needs, or {_raise(service, code, used + 1, target.config.region)}",
+            f"remove one that nobody needs\nor {_raise(service, code, used + 1, target.config.region)}",
         )
 
 

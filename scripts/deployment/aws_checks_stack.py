@@ -19,7 +19,9 @@ def stack(target: Target) -> Iterator[Finding]:
     elif there.has_resources and not there.is_ours:
         description = there.found.get("Description") or "none"
         yield problem(
-            "Stack", f"{place} is another application's (its description: {description})", "choose another STACK_NAME"
+            "Stack",
+            f"{place} is another application's (its description: {description})",
+            "choose another STACK_NAME in .env",
         )
     elif status.endswith("_IN_PROGRESS"):
         yield problem("Stack", f"{place} is {status}: somebody deploys or removes it", "wait until that is done")
@@ -30,7 +32,7 @@ def stack(target: Target) -> Iterator[Finding]:
             yield note("Stack", f"{place} is {status}: its first deployment failed, and the CDK removes it first")
     elif status.endswith("_FAILED"):
         yield problem(
-            "Stack", f"{place} is {status}, so it can't be updated", f"{_way_out(target, status)}; {_WHY_IT_FAILED}"
+            "Stack", f"{place} is {status}, so it can't be updated", f"{_way_out(target, status)}\n{_WHY_IT_FAILED}"
         )
     else:
         yield ok("Stack", f"{place} is {status}, and will be updated")
@@ -45,7 +47,7 @@ def _way_out(target: Target, status: str) -> str:
     if status in ("CREATE_FAILED", "UPDATE_FAILED"):
         return f"aws cloudformation rollback-stack {where}"
     if status in ("ROLLBACK_FAILED", "DELETE_FAILED"):
-        return "scripts/destroy, then deploy again"
+        return "scripts/destroy\nthen deploy again"
     return "mend it in CloudFormation's console"
 
 
@@ -57,7 +59,7 @@ def _nat_gateway(target: Target) -> Iterator[Finding]:
             "Stack",
             f"it was deployed with NAT_GATEWAY={deployed}, and can't be changed to {wanted} "
             "(docs/deploying.md#internet-access-for-handlers says why)",
-            f"NAT_GATEWAY={deployed}, another STACK_NAME, or scripts/destroy first",
+            f"NAT_GATEWAY={deployed} in .env\nor another stack: scripts/deploy --stack NAME\nor scripts/destroy first",
         )
 
 
@@ -70,7 +72,7 @@ def certificate(target: Target) -> Iterator[Finding]:
         return
     answer = target.aws.ask_if_there("acm:DescribeCertificate", "ResourceNotFoundException", CertificateArn=arn)
     if not answer:
-        yield problem(name, f"there is no certificate {arn}", f"give the CERTIFICATE_ARN of one of {console}")
+        yield problem(name, f"there is no certificate {arn}", f"choose one at {console}, and set CERTIFICATE_ARN")
         return
     found = answer["Certificate"]
     names = [found["DomainName"], *found.get("SubjectAlternativeNames", [])]
@@ -95,7 +97,7 @@ def certificate(target: Target) -> Iterator[Finding]:
         yield problem(
             name,
             f"{domain} is a domain of another API of this account and region",
-            f"choose another DOMAIN_NAME, or aws apigatewayv2 delete-domain-name --region {target.config.region} "
+            f"choose another DOMAIN_NAME\nor aws apigatewayv2 delete-domain-name --region {target.config.region} "
             f"--domain-name {domain}",
         )
 

@@ -41,7 +41,7 @@ def disk_findings(given: Given, engine: Engine | None) -> Iterator[Finding]:
     for_project = size + _SPARE_BYTES
     for_docker = _COPIES * size + _IMAGE_BYTES[given.config.encoder_engine]
     prune = f"{program()} system prune"
-    clear = "rm -r cdk.out, or free space otherwise" if project == cdk_out else "free space"
+    clear = "rm -r cdk.out\nor free space otherwise" if project == cdk_out else "free space"
     if unknown := _why_unknown(engine):
         yield _finding(name, project, {"cdk.out": for_project}, clear)
         yield not_checked(of_docker, unknown)
@@ -49,10 +49,10 @@ def disk_findings(given: Given, engine: Engine | None) -> Iterator[Finding]:
     assert engine
     root = Path(engine.root)
     if root.stat().st_dev == project.stat().st_dev:
-        yield _finding(name, project, {"cdk.out": for_project, "Docker": for_docker}, f"{prune}, or {clear}")
+        yield _finding(name, project, {"cdk.out": for_project, "Docker": for_docker}, f"{prune}\nor {clear}")
     else:
         yield _finding(name, project, {"cdk.out": for_project}, clear)
-        yield _finding(of_docker, root, {"Docker": for_docker}, f"{prune}, or free space")
+        yield _finding(of_docker, root, {"Docker": for_docker}, f"{prune}\nor free space")
 
 
 def _finding(name: str, path: Path, needs: dict[str, int], remedy: str) -> Finding:

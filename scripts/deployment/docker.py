@@ -129,7 +129,7 @@ def platform_finding(engine: Engine | None, wanted: str) -> Finding:
     if not engine.architecture:
         return not_checked(name, f"`{program()} info` doesn't say for which processor it builds without emulation")
     found = f"the image is for {wanted}, but Docker runs on {engine.architecture}"
-    setting = f"LAMBDA_ARCHITECTURE={engine.architecture}" if engine.architecture in ARCHITECTURES else ""
+    setting = f"LAMBDA_ARCHITECTURE={engine.architecture} in .env" if engine.architecture in ARCHITECTURES else ""
     if engine.system == DESKTOP:
         return note(name, f"{found}: {DESKTOP} emulates {wanted}, which takes longer", setting)
     if not engine.is_here:
@@ -144,7 +144,7 @@ def platform_finding(engine: Engine | None, wanted: str) -> Finding:
     return problem(
         name,
         f"{found}, which can't emulate {wanted}",
-        f"{install} (again after each restart of the machine){f', or {setting}' if setting else ''}",
+        "\n".join([install, "and again after each restart of the machine", *([f"or {setting}"] if setting else [])]),
     )
 
 
@@ -218,7 +218,7 @@ def _remedy(trouble: str) -> str:
     if platform.system() == "Darwin":
         return "open -a Docker"
     if "permission denied" in trouble.lower():
-        return "sudo usermod -aG docker $USER, then log out and in again"
+        return "sudo usermod -aG docker $USER\nthen log out and in again"
     return _start_command(trouble)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
 _WIDTH = 120
+# A narrower terminal would break every line anew.
+_NARROWEST = 60
 _INDENT = 26
 
 
@@ -24,7 +27,8 @@ class Outcome(Enum):
 class Finding:
     """What a check found.
 
-    name: one or two words. detail: a sentence without its full stop. remedy: a command or a setting; "" without one.
+    name: one or two words. detail: a sentence without its full stop. remedy: commands or settings, one a line; ""
+    without one.
     """
 
     name: str
@@ -37,20 +41,21 @@ class Finding:
         return self.outcome is Outcome.PROBLEM
 
     def __str__(self) -> str:
-        """Lines for a terminal. A word that is longer than a line isn't broken, so that it can be copied."""
+        """Lines for a terminal. A line of a remedy isn't broken, so that a command can be copied."""
         head = f"{self.outcome.value:<12}{self.name:<{_INDENT - 12}}"
         lines = _wrapped(head, self.detail)
-        if self.remedy:
-            lines += _wrapped(f"{'':<{_INDENT}}-> ", self.remedy)
+        lines += [
+            f"{'':<{_INDENT}}{'   ' if number else '-> '}{line}" for number, line in enumerate(self.remedy.splitlines())
+        ]
         return "\n".join(lines)
 
 
 def _wrapped(head: str, text: str) -> list[str]:
     return textwrap.wrap(
         text,
-        _WIDTH,
+        max(_NARROWEST, min(_WIDTH, shutil.get_terminal_size((_WIDTH, 0)).columns)),
         initial_indent=head,
-        subsequent_indent=" " * max(len(head), _INDENT),
+        subsequent_indent=" " * len(head),
         break_long_words=False,
         break_on_hyphens=False,
     )
@@ -64,8 +69,8 @@ def note(name: str, detail: str, remedy: str = "") -> Finding:
     return Finding(name, Outcome.NOTE, detail, remedy)
 
 
-def not_checked(name: str, why: str) -> Finding:
-    return Finding(name, Outcome.NOT_CHECKED, why)
+def not_checked(name: str, why: str, remedy: str = "") -> Finding:
+    return Finding(name, Outcome.NOT_CHECKED, why, remedy)
 
 
 def problem(name: str, detail: str, remedy: str) -> Finding:

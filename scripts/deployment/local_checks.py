@@ -65,8 +65,14 @@ def settings_findings(given: Given) -> Iterator[Finding]:
         in_file = env_file(given.root / ".env")
     except ConfigError:  # given.problems has it
         in_file = {}
+    copy = "" if (given.root / ".env").exists() else "cp .env.example .env\nthen "
     for sentence in given.problems:
-        yield problem(name, one_line(sentence.removesuffix(".")), _remedy(sentence, given, in_file, known))
+        if variable := _unset(sentence):
+            example = {"AWS_ACCOUNT_ID": "123456789012", "AWS_REGION": "us-east-1"}.get(variable, "…")
+            yield problem(name, f"{variable} is not set", f"{copy}put a line like {variable}={example} into .env")
+            copy = ""
+        else:
+            yield problem(name, one_line(sentence.removesuffix(".")), _remedy(sentence, given, in_file, known))
     for variable in in_file:
         if variable not in known and not variable.startswith("AWS_"):
             nearest = difflib.get_close_matches(variable.upper(), known, n=1)
@@ -101,17 +107,18 @@ def known_settings() -> list[str]:
     return sorted(set(asked.names))
 
 
+def _unset(sentence: str) -> str:
+    """The variable of a problem of the settings that is about a missing one, "" for another problem."""
+    found = re.match(r"(\w+) is not set:", sentence)
+    return found[1] if found else ""
+
+
 def _remedy(sentence: str, given: Given, in_file: Mapping[str, str | None], known: list[str]) -> str:
-    """What to do about a problem of the settings."""
+    """What to do about a wrong value."""
     # Behind the first quotation mark comes a value, which may be any text.
     variable = next((word for word in re.findall(r"\w+", sentence.partition('"')[0]) if word in known), "")
     if not variable:
         return "save .env as a text in UTF-8 that you may read"
-    if " is not set" in sentence:
-        if not (given.root / ".env").exists():
-            return "cp .env.example .env, and fill in its first two lines: AWS_ACCOUNT_ID and AWS_REGION"
-        example = {"AWS_ACCOUNT_ID": "123456789012", "AWS_REGION": "us-east-1"}.get(variable, "…")
-        return f"put a line like {variable}={example} into .env"
     value = (given.environment.get(variable) or "").strip()
     if value == (in_file.get(variable) or "").strip():
         return f"correct {variable} in .env"
@@ -133,14 +140,14 @@ def handlers_findings(given: Given) -> Iterator[Finding]:
     except ConfigError as error:
         link, _, _ = str(error).partition(" is a symbolic link")
         found_there, _, _ = str(error).rpartition(": ")
-        yield problem("Links", found_there, f"rm {link}, or let it lead to the model's folder")
+        yield problem("Links", found_there, f"rm {link}\nor let it lead to the model's folder")
     if len(found) == 2:
         yield ok(name, "; ".join(found))
 
 
 def cdk_findings(given: Given) -> Iterator[Finding]:
     """Node, and the CDK's pinned command line, which runs on it."""
-    activate = "source .venv/bin/activate (scripts/deploy does so)"
+    activate = "source .venv/bin/activate\nscripts/deploy does so itself"
     try:
         said = ask(["node", "--version"], NODE_TIMEOUT_S)
     except OSError as error:

@@ -52,7 +52,7 @@ def model_finding(given: Given, model: FolderModel) -> Finding:
     name, folder = "Model", given.model_dir
     for path in (folder, *model.files.paths):
         if leads_nowhere(path):
-            return problem(name, _dangling(path, given), f"rm {_relative(path, given)}, then {_install_command(model)}")
+            return problem(name, _dangling(path, given), f"rm {_relative(path, given)}\nthen {_install_command(model)}")
     if (folder / INSTALLING_DIRNAME).is_dir():
         # Whatever writes to the folder finishes the installation first. This downloads nothing.
         return problem(
@@ -62,7 +62,7 @@ def model_finding(given: Given, model: FolderModel) -> Finding:
         return problem(
             name,
             f"there is no model in {_relative(folder, given)}",
-            f"{FETCH}, or, for the small quick-start model, {QUICK_START}",
+            f"{FETCH}\nor, for the small quick-start model: {QUICK_START}",
         )
     try:
         open_folder(folder, model.files.weights_filename)
@@ -80,7 +80,7 @@ def graph_finding(given: Given, model: FolderModel, usable: bool) -> Finding:
     name, config, files = "Graph", given.config, model.files
     for path in files.graph_paths:
         if leads_nowhere(path):
-            return problem(name, _dangling(path, given), f"rm {_relative(path, given)}, then {_export_command(given)}")
+            return problem(name, _dangling(path, given), f"rm {_relative(path, given)}\nthen {_export_command(given)}")
     if not usable:
         return not_checked(name, "it needs a usable model")
     try:
@@ -90,7 +90,8 @@ def graph_finding(given: Given, model: FolderModel, usable: bool) -> Finding:
                 files.require_graph_unchanged(path.name)
         model.require_loadable(config.encoder_engine, config.encoder_precision)
     except ModelError as error:
-        return problem(name, _detail(error, given), _export_command(given))
+        # The remedy says how.
+        return problem(name, _detail(error, given).partition("; make it with ")[0], _export_command(given))
     if config.encoder_engine == "onnx":
         return ok(name, f"{GRAPH_FILENAMES[config.encoder_precision]} fits the model")
     return ok(name, f"ENCODER_ENGINE={config.encoder_engine} needs none")
@@ -100,7 +101,7 @@ def state_findings(given: Given, model: FolderModel, path: Path, usable: bool) -
     """usable: whether the model is."""
     name, build = "State", _build_command(model)
     if leads_nowhere(path):
-        yield problem(name, _dangling(path, given), f"rm {_relative(path, given)}, then {build}")
+        yield problem(name, _dangling(path, given), f"rm {_relative(path, given)}\nthen {build}")
         return
     if not path.exists():
         yield problem(name, f"there is no state {_relative(path, given)}", build)
@@ -180,7 +181,7 @@ def _install_command(model: FolderModel) -> str:
     name = _name(model)
     if name == QUICK_START_NAME:
         return QUICK_START
-    return FETCH if name in ("", DEFAULT_MODEL_URI) else f"install {name} again (docs/models.md), or {FETCH}"
+    return FETCH if name in ("", DEFAULT_MODEL_URI) else f"install {name} again (docs/models.md)\nor {FETCH}"
 
 
 def _build_command(model: FolderModel) -> str:

@@ -368,7 +368,7 @@ def test_a_limit_of_memory_that_service_quotas_tells(told: Told) -> None:
     names = [quota("MicroVM memory", 1, "Gigabytes"), quota("Function memory maximum", 3008, "Megabytes")]
     told.answers["ListServiceQuotas"] = {"Quotas": [quota("Function memory minimum", 128, "Megabytes"), *names]}
     found = finding("Lambda memory")
-    assert (found.outcome, found.remedy) == (PROBLEM, "LAMBDA_MEMORY_MIB=3008")
+    assert (found.outcome, found.remedy) == (PROBLEM, "LAMBDA_MEMORY_MIB=3008 in .env")
     assert "8,096" in found.detail
     told.answers["ListServiceQuotas"] = {"Quotas": [quota("Function memory maximum", 10, "Gigabytes")]}
     assert "allows 10,240" in finding("Lambda memory").detail
@@ -392,7 +392,7 @@ def test_a_lambda_with_as_much_memory_proves_that_it_is_allowed(told: Told, quot
     told.answers["ListFunctions"] = {"Functions": [{"FunctionName": "small", "MemorySize": 8095}]}
     found = finding("Lambda memory")
     assert found.outcome is NOT_CHECKED
-    assert "LAMBDA_MEMORY_MIB=3008" in found.detail
+    assert found.remedy == "if the account is new: LAMBDA_MEMORY_MIB=3008 in .env"
     reason = (
         "lack the permission servicequotas:ListServiceQuotas" if quotas is DENIED else "Service Quotas doesn't tell"
     )
@@ -474,9 +474,9 @@ def test_what_the_stack_has_reserved_is_free_for_it(told: Told) -> None:
         "GetFunctionConcurrency": {"ReservedConcurrentExecutions": 100},
     }
     assert finding("Concurrency", MAX_CONCURRENCY="120").outcome is OK
-    assert finding("Concurrency", MAX_CONCURRENCY="121").remedy.startswith("MAX_CONCURRENCY=120, or ")
+    assert finding("Concurrency", MAX_CONCURRENCY="121").remedy.startswith("MAX_CONCURRENCY=120 in .env\nor ")
     told.answers["GetFunctionConcurrency"] = {}
-    assert finding("Concurrency", MAX_CONCURRENCY="120").remedy.startswith("MAX_CONCURRENCY=20, or ")
+    assert finding("Concurrency", MAX_CONCURRENCY="120").remedy.startswith("MAX_CONCURRENCY=20 in .env\nor ")
 
 
 def test_a_full_region_has_no_room_for_a_network(told: Told) -> None:
@@ -602,7 +602,7 @@ def test_a_failed_first_deployment_that_is_protected(told: Told) -> None:
 def test_a_stack_of_another_application(told: Told) -> None:
     told.answers["DescribeStacks"] = deployed(Description="Something else")
     found = finding("Stack")
-    assert (found.outcome, found.remedy) == (PROBLEM, "choose another STACK_NAME")
+    assert (found.outcome, found.remedy) == (PROBLEM, "choose another STACK_NAME in .env")
     assert "Something else" in found.detail
     assert "VPCs: 1 in use" in finding("Network").detail
     output = {"OutputKey": "apiUrl", "OutputValue": "https://a.execute-api.eu-west-1.amazonaws.com"}

@@ -64,7 +64,7 @@ def test_one_drive_must_have_room_for_both(
     [found] = findings(root, here, ENCODER_ENGINE=engine)
     assert found.outcome is Outcome.PROBLEM
     assert found.detail.startswith(f"{1.0 + for_docker} GB are free where {root} is, ")
-    assert found.remedy == "docker system prune, or free space"
+    assert found.remedy == "docker system prune\nor free space"
 
 
 def test_two_drives_are_looked_at_one_by_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +73,7 @@ def test_two_drives_are_looked_at_one_by_one(root: Path, monkeypatch: pytest.Mon
     project, docker = findings(root, engine_in(OTHER_DRIVE))
     assert (project.name, project.outcome) == ("Disk", Outcome.OK)
     assert (docker.name, docker.outcome) == ("Docker's disk", Outcome.PROBLEM)
-    assert docker.remedy == "docker system prune, or free space"
+    assert docker.remedy == "docker system prune\nor free space"
     set_free(monkeypatch, 1.0, elsewhere=3.0)
     project, docker = findings(root, engine_in(OTHER_DRIVE))
     assert (project.outcome, project.remedy) == (Outcome.PROBLEM, "free space")
@@ -83,7 +83,7 @@ def test_two_drives_are_looked_at_one_by_one(root: Path, monkeypatch: pytest.Mon
 def test_copies_of_earlier_deployments_can_go(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "cdk.out").mkdir()
     set_free(monkeypatch, 1.0)
-    assert findings(root, None)[0].remedy == "rm -r cdk.out, or free space otherwise"
+    assert findings(root, None)[0].remedy == "rm -r cdk.out\nor free space otherwise"
 
 
 @pytest.mark.parametrize(

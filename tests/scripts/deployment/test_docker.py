@@ -58,7 +58,7 @@ WSL = (
     "\nThe command 'docker' could not be found in this WSL 2 distro.\n"
     "We recommend to activate the WSL integration in Docker Desktop settings.\n"
 )
-ADD_TO_GROUP = "sudo usermod -aG docker $USER, then log out and in again"
+ADD_TO_GROUP = "sudo usermod -aG docker $USER\nthen log out and in again"
 
 Put = Callable[..., Path]
 
@@ -298,7 +298,7 @@ def test_docker_desktop_emulates() -> None:
     found = platform_finding(Engine.from_info(ON_A_MAC), "x86_64")
     assert found.outcome is Outcome.NOTE
     assert "Docker Desktop emulates x86_64, which takes longer" in found.detail
-    assert found.remedy == "LAMBDA_ARCHITECTURE=arm64"
+    assert found.remedy == "LAMBDA_ARCHITECTURE=arm64 in .env"
 
 
 def test_an_engine_without_emulator_is_a_problem(binfmt: Path) -> None:
@@ -308,8 +308,8 @@ def test_an_engine_without_emulator_is_a_problem(binfmt: Path) -> None:
     assert platform_finding(engine_of(Architecture="aarch64"), "x86_64") == problem(
         "Platform",
         "the image is for x86_64, but Docker runs on arm64, which can't emulate x86_64",
-        "docker run --privileged --rm tonistiigi/binfmt --install amd64 (again after each restart of the machine), or "
-        "LAMBDA_ARCHITECTURE=arm64",
+        "docker run --privileged --rm tonistiigi/binfmt --install amd64\nand again after each restart of the machine\n"
+        "or LAMBDA_ARCHITECTURE=arm64 in .env",
     )
 
 

@@ -29,7 +29,7 @@ from tiny import ROOT, copy_inference
 
 ACCOUNT = {"AWS_ACCOUNT_ID": "123456789012", "AWS_REGION": "eu-west-1"}
 ENV = "AWS_ACCOUNT_ID=123456789012\nAWS_REGION=eu-west-1\n"
-ACTIVATE = "source .venv/bin/activate (scripts/deploy does so)"
+ACTIVATE = "source .venv/bin/activate\nscripts/deploy does so itself"
 
 # What npm prints without a network, and for a release that the registry lacks.
 NO_NETWORK = """npm error code ENOTFOUND
@@ -92,10 +92,15 @@ def test_the_example_names_all_settings_and_no_others() -> None:
 
 def test_without_a_file_it_is_copied(tmp_path: Path) -> None:
     found = list(settings_findings(given_in(tmp_path)))
-    assert [each.detail.split(":")[0] for each in found] == ["AWS_ACCOUNT_ID is not set", "AWS_REGION is not set"]
-    assert {(each.outcome, each.remedy) for each in found} == {
-        (Outcome.PROBLEM, "cp .env.example .env, and fill in its first two lines: AWS_ACCOUNT_ID and AWS_REGION")
-    }
+    # Copied once: the second time would take back what was filled in.
+    assert found == [
+        problem(
+            "Settings",
+            "AWS_ACCOUNT_ID is not set",
+            "cp .env.example .env\nthen put a line like AWS_ACCOUNT_ID=123456789012 into .env",
+        ),
+        problem("Settings", "AWS_REGION is not set", "put a line like AWS_REGION=us-east-1 into .env"),
+    ]
 
 
 def test_a_file_without_a_line_gets_it(tmp_path: Path) -> None:
@@ -184,7 +189,7 @@ def test_a_link_around_the_handlers_is_a_problem(project: Path) -> None:
     assert found == problem(
         "Links",
         f"inference/model/more is a symbolic link to {project}, which holds inference/ itself",
-        "rm inference/model/more, or let it lead to the model's folder",
+        "rm inference/model/more\nor let it lead to the model's folder",
     )
     assert handlers_found.outcome is Outcome.OK
 

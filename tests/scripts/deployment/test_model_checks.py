@@ -73,7 +73,7 @@ def test_nothing_is_there(tmp_path: Path) -> None:
         problem(
             "Model",
             "there is no model in inference/model",
-            f"{FETCH}, or, for the small quick-start model, {QUICK_START}",
+            f"{FETCH}\nor, for the small quick-start model: {QUICK_START}",
         ),
         not_checked("Graph", "it needs a usable model"),
         problem("State", "there is no state inference/model/incident_cls.pt", BUILD),
@@ -97,7 +97,7 @@ def test_the_quick_start_model_is_ok_and_its_state_is_that_of_the_sample(model_d
     [
         (QUICK_START_NAME, QUICK_START),
         (DEFAULT_MODEL_URI, FETCH),
-        ("my own", f"install my own again (docs/models.md), or {FETCH}"),
+        ("my own", f"install my own again (docs/models.md)\nor {FETCH}"),
     ],
 )
 def test_a_model_that_was_changed_is_installed_again(name: str, remedy: str, model_dir: Path) -> None:
@@ -146,14 +146,14 @@ def test_a_link_that_leads_nowhere_is_a_problem_that_says_so(model_dir: Path) ->
     assert findings(model_dir)[0] == problem(
         "Model",
         "inference/model is a symbolic link to ../gone, which isn't there",
-        f"rm inference/model, then {FETCH}",
+        f"rm inference/model\nthen {FETCH}",
     )
 
 
 @pytest.mark.parametrize(
     ("name", "finding", "command"),
     [
-        ("model.safetensors", "Model", f"install tiny again (docs/models.md), or {FETCH}"),
+        ("model.safetensors", "Model", f"install tiny again (docs/models.md)\nor {FETCH}"),
         ("encoder.onnx", "Graph", EXPORT),
         ("incident_cls.pt", "State", BUILD),
     ],
@@ -164,7 +164,7 @@ def test_so_is_such_a_link_in_the_folder(name: str, finding: str, command: str, 
     assert by_name(model_dir)[finding] == problem(
         finding,
         f"inference/model/{name} is a symbolic link to gone, which isn't there",
-        f"rm inference/model/{name}, then {command}",
+        f"rm inference/model/{name}\nthen {command}",
     )
 
 
