@@ -30,7 +30,8 @@ from shared.command import INFERENCE_DIR, argument_parser
 
 import argparse
 import os
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Mapping
 
 import smoke_test
 from aws.settings import require_stack_name
@@ -65,6 +66,21 @@ def checked(given: Given) -> list[Finding]:
             print(finding, flush=True)
     print(f"\n{summary(findings)}", flush=True)
     return findings
+
+
+def preparation(root: Path, folder: Path, environment: Mapping[str, str]) -> str:
+    """What a shell needs before it takes the commands of remedies, "" if nothing. folder: the one that it is in."""
+    steps = [] if folder == root else [f"cd {shlex.quote(str(root))}"]
+    if Path(environment.get("VIRTUAL_ENV", "")).resolve() != (root / ".venv").resolve():
+        steps.append("source .venv/bin/activate")
+    return " && ".join(steps)
+
+
+def say_what_to_do(problems: int, given: Given) -> None:
+    count = "the problem" if problems == 1 else f"the {problems} problems"
+    say(f"nothing was deployed: solve {count} above, and give the same command again")
+    if first := preparation(given.root, Path.cwd(), os.environ):
+        say(f"before the commands above, give this one: {first}")
 
 
 def problems_in(findings: Iterable[Finding]) -> int:
@@ -142,7 +158,7 @@ def closing(config: Config, stack: Stack, named: bool) -> str:
         rows.append(("dashboard", stack.dashboard_url))
     if config.alarms and config.alarm_email:
         rows.append(("alarms", f"AWS has sent {config.alarm_email} a mail; alarms come once its link was clicked"))
-    rows.append(("at rest", at_rest(config, INFERENCE_DIR).text))
+    rows.append(("costs", at_rest(config, INFERENCE_DIR).text))
     rows.append(("remove it", f"scripts/destroy{f' --stack {config.stack_name}' if named else ''}"))
     return "\n".join(f"{name:<12}{value}" for name, value in rows)
 
@@ -168,13 +184,13 @@ def main(argv: list[str] | None = None) -> int:
         given = Given.read(os.environ, stack_name=args.stack)
         problems = problems_in(checked(given))
         if problems:
-            count = "the problem" if problems == 1 else f"the {problems} problems"
-            say(f"nothing was deployed: mend {count} above, and give the same command again")
+            say_what_to_do(problems, given)
             return 1
         if args.check:
+            say("nothing is in the way of a deployment: the same command without --check begins it")
             return 0
         show_changes(given)
-        print(f"\nAt rest: {at_rest(given.config, INFERENCE_DIR).text}", flush=True)
+        print(f"\nIt costs {at_rest(given.config, INFERENCE_DIR).text}.", flush=True)
         if not args.yes and not confirmed(given.config):
             say("nothing was deployed")
             return 1

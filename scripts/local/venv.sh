@@ -1,4 +1,4 @@
-# Sourced by scripts/serve and scripts/test: makes .venv with what the lock of a requirements file names, once.
+# Sourced by scripts/serve, deploy, destroy and test: makes .venv with what the lock of a requirements file names, once.
 # `ensure_venv FILE` is called in the project's folder; after it the venv's programs, Node among them, come first in PATH.
 # The lock of FILE is scripts/locks/FILE.
 
@@ -22,7 +22,7 @@ find_python() {
 print(os.path.realpath(sys.executable))' 2>/dev/null && return 0
     done
     say "This needs Python 3.11, 3.12, 3.13 or 3.14, but $* is none of them."
-    say "Install one, and name it where it isn't in PATH: PYTHON=/path/to/python3 scripts/serve"
+    say "Install one, and name it where it isn't in PATH: PYTHON=/path/to/python3 $0"
     return 1
 }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -48,6 +49,12 @@ def _end(number: int, frame: FrameType | None) -> None:
 def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if issubclass(kind, KeyboardInterrupt):
         sys.stderr.write(STOPPED)
+    elif isinstance(error, ModuleNotFoundError) and Path(sys.prefix).resolve() != (ROOT / ".venv").resolve():
+        made = "" if (ROOT / ".venv").is_dir() else " (scripts/deploy --check makes it)"
+        sys.stderr.write(
+            f"{error}. This Python, {sys.executable}, isn't that of the project{made}. Give this command first: "
+            f"source {shlex.quote(str(ROOT / '.venv' / 'bin' / 'activate'))}\n"
+        )
     else:
         sys.__excepthook__(kind, error, trace)
 

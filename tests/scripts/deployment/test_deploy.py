@@ -90,7 +90,7 @@ def test_it_deploys_what_it_shows_and_tests_it(stage: Stage, capsys: pytest.Capt
     assert "1 ok, 1 note, 1 not checked." in out
     rows = dict(line.split(None, 1) for line in out.splitlines()[-4:])
     assert rows["API"] == API
-    assert f"At rest: {at_rest(Config(account=ACCOUNT, region=REGION), INFERENCE_DIR).text}" in out
+    assert f"It costs {at_rest(Config(account=ACCOUNT, region=REGION), INFERENCE_DIR).text}.\n" in out
     assert out.splitlines()[-1].split(None, 2) == ["remove", "it", "scripts/destroy"]
 
 
@@ -126,13 +126,27 @@ def test_with_a_problem_nothing_is_deployed(stage: Stage, capsys: pytest.Capture
     assert stage.commands == []
     printed = capsys.readouterr()
     assert printed.out.count("-> npx aws-cdk@2 bootstrap") == 2
-    assert printed.err == ("deploy: nothing was deployed: mend the 2 problems above, and give the same command again\n")
+    assert printed.err.startswith(
+        "deploy: nothing was deployed: solve the 2 problems above, and give the same command again\n"
+    )
+    # The Python of the tests isn't the one of the project in the temporary folder.
+    assert printed.err.endswith(" && source .venv/bin/activate\n")
+
+
+def test_a_shell_is_told_what_the_remedies_need(tmp_path: Path) -> None:
+    root, active = tmp_path / "a project", {"VIRTUAL_ENV": str(tmp_path / "a project" / ".venv")}
+    assert deploy.preparation(root, root, active) == ""
+    assert deploy.preparation(root, root, {}) == "source .venv/bin/activate"
+    assert deploy.preparation(root, root, {"VIRTUAL_ENV": "/another"}) == "source .venv/bin/activate"
+    assert deploy.preparation(root, tmp_path, active) == f"cd '{root}'"
+    assert deploy.preparation(root, tmp_path, {}) == f"cd '{root}' && source .venv/bin/activate"
 
 
 @pytest.mark.parametrize(("more", "code"), [([], 0), ([problem("a", "b", "c")], 1)])
-def test_checking_only_checks(more: list[Finding], code: int, stage: Stage) -> None:
+def test_checking_only_checks(more: list[Finding], code: int, stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     stage.findings += more
     assert deploy.main(["--check"]) == code
+    assert ("without --check begins it" in capsys.readouterr().err) is (code == 0)
     assert stage.commands == []
 
 

@@ -408,3 +408,11 @@ def test_scripts_test_can_be_started_through_a_link(
     assert (ran.returncode, ran.stdout) == (0, "")
     for name in ("ruff", "mypy", "pytest"):
         assert list((project / ".venv").rglob(f"{name}-1.0.dist-info"))
+
+
+def test_without_a_python_the_given_command_is_the_one_to_repeat() -> None:
+    sourced = ["bash", "-c", ". scripts/local/venv.sh; find_python", "scripts/deploy"]
+    environment = {**os.environ, "PYTHON": "/nowhere/python3"}
+    ended = subprocess.run(sourced, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert ended.stderr.endswith("PYTHON=/path/to/python3 scripts/deploy\n")

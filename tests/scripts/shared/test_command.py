@@ -35,6 +35,18 @@ def test_every_script_that_is_run_has_the_common_command_line() -> None:
     assert set(runnable_scripts()) == with_main
 
 
+@pytest.mark.parametrize("script", ["build_state.py", "convert_encoder.py", "fetch_model.py", "publish_state.py"])
+def test_a_python_without_the_packages_is_told_which_command_comes_first(script: str) -> None:
+    # -S: without any packages, as where the environment isn't active.
+    python: list[str | Path] = [os.path.realpath(sys.executable), "-S", SCRIPTS / script, "--help"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    ended = subprocess.run(python, capture_output=True, text=True, env=environment, timeout=120)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("No module named '")
+    assert f"source {ROOT / '.venv' / 'bin' / 'activate'}\n" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 PRINT_IN_EACH = """
 import importlib, io, json, sys
 for name in json.loads(sys.argv[1]):
