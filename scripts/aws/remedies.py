@@ -40,7 +40,10 @@ def explained(error: BaseException) -> str:
 def remedy_of(error: BaseException | None) -> str:
     """ "" without one."""
     if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError | ProfileNotFound):
-        return "log in to AWS, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        return (
+            "log in to AWS, e.g. with `aws configure`, or set AWS_PROFILE, "
+            "or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
     # RuntimeError: botocore's for credentials that have expired although it has just renewed them.
     if isinstance(error, SSOError | TokenRetrievalError | RuntimeError):
         return _LOG_IN

@@ -484,7 +484,7 @@ def test_a_check_tells_all_problems_at_once_with_their_remedies(checked_too_earl
     assert findings(checked_too_early, "problem") == ["State", "Bootstrap"]
     assert "-> python scripts/build_state.py" in checked_too_early.output
     assert f"-> npx aws-cdk@2 bootstrap aws://{ACCOUNT}/{REGION}" in checked_too_early.output
-    assert "nothing was deployed: mend the 2 problems above" in checked_too_early.output
+    assert "nothing was deployed: solve the 2 problems above" in checked_too_early.output
     assert checked_too_early.cloud.stacks == set()
 
 
@@ -529,7 +529,7 @@ def test_a_deployment_ends_with_the_smoke_test_and_what_a_user_needs_to_know(dep
     rows = dict(line.split("  ", 1) for line in tested.splitlines() if "  " in line)
     assert rows["API"].strip() == api_url
     assert rows["remove it"].strip() == "scripts/destroy"
-    assert "a day at rest" in rows["at rest"]
+    assert "a day at rest" in rows["costs"]
 
 
 def test_one_image_is_built_for_one_platform_without_attestations(deployed: Step) -> None:

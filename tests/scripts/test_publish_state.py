@@ -1070,7 +1070,8 @@ def test_missing_credentials_are_told(monkeypatch: pytest.MonkeyPatch, capsys: O
         assert not run("--list")
         line = error(capsys)
         assert said in line
-        assert line.endswith("; log in to AWS, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+        log_in = "log in to AWS, e.g. with `aws configure`"
+        assert line.endswith(f"; {log_in}, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
 
 
 @pytest.mark.parametrize(

@@ -429,7 +429,7 @@ def test_if_all_signed_requests_are_refused_it_asks_aws_why(
         assert says in sentence(capsys, url, "--sign", "--region", REGION)
 
 
-LOG_IN = "log in to AWS, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+LOG_IN = "log in to AWS, e.g. with `aws configure`, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 URL = f"https://abcdef1234.execute-api.{REGION}.amazonaws.com"
 
 
