@@ -96,7 +96,7 @@ def test_an_old_bootstrap(kept_clients: None) -> None:
 
 def test_a_stack_of_another_application(kept_clients: None) -> None:
     make_stack("AiidSimilarIncidents", Resources={"Topic": {"Type": "AWS::SNS::Topic", "Properties": {}}})
-    assert findings()["Stack"].remedy == "choose another STACK_NAME"
+    assert findings()["Stack"].remedy == "choose another STACK_NAME in .env"
 
 
 def test_no_room_for_a_vpc_or_an_address(kept_clients: None) -> None:
