@@ -404,6 +404,16 @@ def test_without_an_earlier_success_nothing_is_deployed_again(
     assert [call for call in project.calls if call[0] != "gh"] == parts("new")
 
 
+@pytest.mark.slow
+def test_a_commit_that_a_forced_push_has_removed_is_not_deployed_again(project: Project) -> None:
+    project.commit("new")
+    gone = "0123456789" * 4
+    run = project.deploy({"deploy": 1}, [{"headSha": gone, "event": "push"}])
+    assert run.failed
+    assert f"{gone}, which has passed before, is on no branch any more." in run.printed
+    assert run.done[-1] == "Find the last commit that has passed"
+
+
 @pytest.mark.skipif(not shutil.which("jq"), reason="needs jq, in whose language gh filters")
 @pytest.mark.parametrize(
     ("runs", "found"),
