@@ -21,10 +21,8 @@ from botocore.exceptions import (
 from aws.remedies import explained
 from deployment.findings import Finding
 from deployment.given import Given
+from infrastructure import DESCRIPTION
 from similarity.api.routes import JOBS, HandlerFile, find_handlers
-
-# That of `infrastructure/stack.py`, which can't be imported here, because the CDK takes seconds to load.
-DESCRIPTION = "Finds the recorded AI incidents most like a text"
 
 # All that the checks may do, as IAM calls it, and the client and method of boto3 that do it. They read only.
 ACTIONS = {

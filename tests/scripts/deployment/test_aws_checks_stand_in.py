@@ -19,9 +19,10 @@ from moto.acm.models import acm_backends
 from buckets import REGION, stand_in_for_aws
 from deployment.aws_checks import aws_findings
 from deployment.aws_checks_account import BOOTSTRAP_PARAMETER, REQUIRED_BOOTSTRAP
-from deployment.aws_checks_asking import DESCRIPTION, Aws
+from deployment.aws_checks_asking import Aws
 from deployment.findings import Finding, Outcome
 from deployment.given import Given
+from infrastructure import DESCRIPTION
 from stack import ACCOUNT, DEFAULT, synthesise
 from tiny import ROOT
 

@@ -28,7 +28,6 @@ def test_a_program_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         ask([str(tmp_path / "none")], 60)
 
 
-@pytest.mark.slow
 def test_one_that_takes_too_long_is_ended_with_its_children(tmp_path: Path) -> None:
     """As npx, which starts others that hold its pipes."""
     program = put_program(tmp_path / "bin", "some", instead='sleep 1000 & echo "$!" > "$0.child"; wait')
