@@ -13,39 +13,19 @@ import boto3
 import botocore.client
 import pytest
 from botocore.exceptions import ClientError
-from moto.cloudformation.exceptions import ValidationError
 from moto.cloudformation.models import CloudFormationBackend, cloudformation_backends
 from moto.cloudformation.responses import CloudFormationResponse
-from moto.core.responses import ActionResult
 from moto.ecr.models import ecr_backends
 
 from buckets import REGION, stand_in_for_aws
 from infrastructure import DESCRIPTION
+from protection import delete_stack, update_termination_protection
 
 ACCOUNT = "123456789012"
 REPOSITORY = f"cdk-hnb659fds-container-assets-{ACCOUNT}-{REGION}"
 ADDRESS = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/{REPOSITORY}"
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 BASE = ("base", 600_000_000)
-
-original_delete_stack = CloudFormationBackend.delete_stack
-
-
-def update_termination_protection(response: CloudFormationResponse) -> ActionResult:
-    """moto has no such action."""
-    stack = response.cloudformation_backend.get_stack(response._get_param("StackName"))
-    stack.enable_termination_protection = response._get_bool_param("EnableTerminationProtection")
-    return ActionResult({"StackId": stack.stack_id})
-
-
-def delete_stack(backend: CloudFormationBackend, name_or_stack_id: str) -> None:
-    """moto removes a protected one."""
-    for stack in list(backend.stacks.values()):
-        if name_or_stack_id in (stack.name, stack.stack_id) and stack.enable_termination_protection:
-            raise ValidationError(
-                message=f"Stack [{stack.name}] cannot be deleted while TerminationProtection is enabled"
-            )
-    original_delete_stack(backend, name_or_stack_id)
 
 
 @contextmanager

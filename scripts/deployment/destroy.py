@@ -127,7 +127,7 @@ def unprotected(stack: Contents) -> Iterator[None]:
 def protect_again(stack: Contents) -> None:
     try:
         found = described(stack.id, stack.region)
-        if not found["StackStatus"].startswith("DELETE_") and not found["EnableTerminationProtection"]:
+        if not found["StackStatus"].startswith("DELETE_") and not found.get("EnableTerminationProtection"):
             protect(stack, on=True)
             say("the stack is protected again")
     except NoStackError:
@@ -237,6 +237,7 @@ class Run:
 
 def unused(images: Images) -> tuple[list[Image], bool]:
     """The images that nobody needs, after a report of them, and whether AWS has told all that decides it."""
+    say("looking which images are in use ...")
     try:
         found = images.look()
     except ImagesError as error:

@@ -9,6 +9,10 @@
 - A bucket that CloudFormation makes is versioned where its template says so, and isn't removed while it is full.
 - A file system tells its ARN. So does an alarm, which is a name and nothing else here.
 - What moto makes of a VPC in CloudFormation can be removed again.
+- A stack that a change set makes has its description and its outputs. The API's URL is that in REHEARSAL_API_URL.
+- A stack can be protected from removal.
+- Images whose tags are in the file that REHEARSAL_OLD_IMAGES names were pushed two days ago.
+- Lambda tells its limits, and Service Quotas lists Lambda's quotas.
 
 Run as a program with the port to listen on. `test_rehearsal.py` says what is missing still.
 """
@@ -23,24 +27,33 @@ import sys
 import tempfile
 import threading
 import zipfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from moto.awslambda.models import ImageConfig, LambdaFunction, LambdaVersion
+from moto.awslambda.responses import LambdaResponse
+from moto.awslambda.urls import url_paths as lambda_paths
 from moto.awslambda.utils import get_backend as get_lambda_backend
 from moto.cloudformation.custom_model import CustomModel
 from moto.cloudformation.exceptions import CloudFormationError, ValidationError
 from moto.cloudformation.models import CloudFormationBackend
+from moto.cloudformation.models import Stack as FakeStack
 from moto.cloudformation.parsing import ResourceMap
+from moto.cloudformation.responses import CloudFormationResponse
 from moto.core.common_models import CloudFormationModel
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.internet_gateways import InternetGateway
 from moto.ec2.models.route_tables import RouteTable
 from moto.ec2.models.vpcs import VPCEndPoint
+from moto.ecr.models import ECRBackend
 from moto.efs.models import AccessPoint, FileSystem
 from moto.s3.models import FakeBucket, s3_backends
 from moto.server import main
+from moto.servicequotas.responses import ServiceQuotasResponse
 from moto.utilities.utils import get_partition
+
+from protection import delete_stack, update_termination_protection
 
 RUN_S = 60.0
 # Plays Lambda's part: takes the reply to CloudFormation instead of sending it.
@@ -259,10 +272,77 @@ def delete_endpoint(endpoint: VPCEndPoint, account: str, region: str) -> None:
     del ec2_backends[account][region].vpc_end_points[endpoint.id]
 
 
+def execute_change_set(backend: CloudFormationBackend, change_set_name: str, stack_name: str | None = None) -> None:
+    """moto goes on looking for description and outputs in the empty template of before."""
+    original_execute_change_set(backend, change_set_name, stack_name)
+    for stack in backend.stacks.values():
+        if stack.template:
+            stack._parse_template()
+            stack.description = stack.template_description
+            stack.output_map = stack._create_output_map()
+
+
+def outputs(stack: FakeStack) -> Any:
+    """moto knows no API to which an output could refer."""
+    found = original_outputs(stack) or []
+    for output in found:
+        if output["OutputKey"] == "apiUrl":
+            output["OutputValue"] = os.environ["REHEARSAL_API_URL"]
+    return found
+
+
+def describe_images(backend: ECRBackend, *args: Any, **kw: Any) -> Any:
+    old = Path(os.environ["REHEARSAL_OLD_IMAGES"])
+    tags = set(old.read_text().split()) if old.exists() else set()
+    found = list(original_describe_images(backend, *args, **kw))
+    for image in found:
+        if tags.intersection(image.image_tags):
+            image.image_pushed_at = (datetime.now(UTC) - timedelta(days=2)).timestamp()
+    return found
+
+
+def get_account_settings(response: LambdaResponse) -> str:
+    """Those of an account whose limits were never changed."""
+    functions = response.backend.list_functions(None)
+    return json.dumps(
+        {
+            "AccountLimit": {
+                "TotalCodeSize": 80_530_636_800,
+                "CodeSizeUnzipped": 262_144_000,
+                "CodeSizeZipped": 52_428_800,
+                "ConcurrentExecutions": 1000,
+                "UnreservedConcurrentExecutions": 1000,
+            },
+            "AccountUsage": {"TotalCodeSize": 0, "FunctionCount": len(list(functions))},
+        }
+    )
+
+
+def list_service_quotas(response: ServiceQuotasResponse) -> str:
+    """That of memory isn't among those of Lambda."""
+    service = json.loads(response.body)["ServiceCode"]
+    quotas = [
+        ("L-B99A9384", "Concurrent executions", 1000.0, "None"),
+        ("L-2ACBD22F", "Function and layer storage", 75.0, "Gigabytes"),
+    ]
+    return json.dumps(
+        {
+            "Quotas": [
+                {"ServiceCode": service, "QuotaCode": code, "QuotaName": name, "Value": value, "Unit": unit}
+                for code, name, value, unit in quotas
+                if service == "lambda"
+            ]
+        }
+    )
+
+
 def class_method(function: Any) -> Any:
     return classmethod(function)
 
 
+original_execute_change_set = CloudFormationBackend.execute_change_set
+original_outputs = FakeStack.outputs.fget
+original_describe_images = ECRBackend.describe_images
 original_create_function = LambdaFunction.create_from_cloudformation_json
 original_get_configuration = LambdaFunction.get_configuration
 original_create_version = LambdaVersion.create_from_cloudformation_json
@@ -290,4 +370,12 @@ if __name__ == "__main__":
     RouteTable.delete = delete_route_table
     InternetGateway.delete = delete_internet_gateway
     VPCEndPoint.delete = delete_endpoint
+    CloudFormationBackend.execute_change_set = execute_change_set
+    FakeStack.outputs = property(outputs)
+    CloudFormationBackend.delete_stack = delete_stack
+    CloudFormationResponse.update_termination_protection = update_termination_protection
+    ECRBackend.describe_images = describe_images
+    LambdaResponse.get_account_settings = get_account_settings
+    lambda_paths[r"{0}/(?P<api_version>[^/]+)/account-settings/$"] = LambdaResponse.dispatch
+    ServiceQuotasResponse.list_service_quotas = list_service_quotas
     main(["-H", "127.0.0.1", "-p", sys.argv[1]])

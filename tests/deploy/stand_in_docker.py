@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Docker for the rehearsal: what the CDK's command line is told to run as CDK_DOCKER.
 
-Pushing an image puts it into the stand-in of ECR. Building and tagging are played, or done by the program that
+Pushing an image puts it into the stand-in of ECR. Everything else is played, or done by the program that
 REHEARSAL_DOCKER names (with REHEARSAL_BUILD_OPTIONS added to a build, e.g. a network). Every call is a line of JSON
 in the folder REHEARSAL_DOCKER_DIR, which also keeps the images that were played.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import shlex
 import subprocess
 import sys
@@ -41,6 +42,9 @@ class Docker:
                 return subprocess.run([self._program, "build", *added, *options]).returncode
             case _ if self._program:
                 return subprocess.run([self._program, *arguments]).returncode
+            case ["info", "--format", "{{json .}}"]:
+                print(json.dumps(self._info()))
+                return 0
             case ["inspect", name]:
                 return 0 if self._image(name).exists() else fail(f"No such object: {name}")
             case ["build", *options] if Path("Dockerfile").exists() and options[-1] == ".":
@@ -54,6 +58,17 @@ class Docker:
 
     def _image(self, name: str) -> Path:
         return self._images / name.replace("/", "_")
+
+    def _info(self) -> dict[str, str]:
+        """What Docker says of itself, where it runs on this machine."""
+        return {
+            "ServerVersion": "28.1.1",
+            "Architecture": "x86_64",
+            "OperatingSystem": "Debian GNU/Linux 12 (bookworm)",
+            "DockerRootDir": str(self._images),
+            "Name": platform.node(),
+            "KernelVersion": platform.release(),
+        }
 
     def _login(self, registry: str, password: str) -> int:
         if not password.strip():
@@ -73,13 +88,18 @@ class Docker:
             "schemaVersion": 2,
             "mediaType": MANIFEST_TYPE,
             "config": {"digest": digest, "size": 1},
-            "layers": [],
+            # Models and packages are the same in all images.
+            "layers": [layer("model and packages", 600_000_000), layer(tag, 5_000_000)],
         }
         region = registry.split(".")[3]
         boto3.client("ecr", region_name=region).put_image(
             repositoryName=repository, imageManifest=json.dumps(manifest), imageTag=tag, imageDigest=digest
         )
         return 0
+
+
+def layer(content: str, size: int) -> dict[str, str | int]:
+    return {"digest": f"sha256:{hashlib.sha256(f'layer of {content}'.encode()).hexdigest()}", "size": size}
 
 
 def fail(message: str) -> int:

@@ -1,21 +1,24 @@
-"""The deployment, rehearsed: the real command line of the CDK against stand-ins of AWS and Docker.
+"""The deployment, rehearsed: `scripts/deploy`, `scripts/destroy` and the real command line of the CDK against stand-ins
+of AWS and Docker.
 
-A copy of the project with a tiny model and state goes through all that a user's would: bootstrap, synth, diff, deploy,
-deploy again, deploy with one more handler, publish states, destroy. After each step boto3 looks at what is there.
+A copy of the project with a tiny model and state goes through all that a user's would: check, bootstrap, check again,
+deploy, deploy again, deploy with one more handler, publish states, destroy. After each step boto3 looks at what is
+there. The first deployment is that of `scripts/deploy`. The CDK's command line by itself makes the others.
 
 AWS is moto's server with additions (`stand_in_aws.py`). What it still lacks, and is looked for in the template instead:
-- API Gateway's HTTP API in CloudFormation: no route is made, so no URL can be called.
+- API Gateway's HTTP API in CloudFormation: no route is made. The API that the smoke test asks is the project's local
+  server, with the same model and state.
 - The order in which CloudFormation makes things: moto keeps to DependsOn in part. The tests of `infrastructure/` follow
   the template.
 - Failing: a function that raises when it is invoked takes no deployment back.
-- Quotas, permissions (nobody asks IAM), time: a deployment takes a second.
-- The stack's outputs, a gateway endpoint's routes, policies of buckets and queues, a function's number of tries.
+- Quotas that are enforced, permissions (nobody asks IAM), time: a deployment takes a second.
+- A gateway endpoint's routes, policies of buckets and queues, a function's number of tries.
 - A function's own work: that is the container's tests' part.
 
 Where containers are tested (RUN_CONTAINER=1, and a Docker Engine answers) the image is really built and only pushing is
 played, by `stand_in_docker.py`; elsewhere it plays all of Docker.
 
-Needs npm's registry, and a minute or two; it runs where RUN_REHEARSAL=1 is set.
+Needs npm's registry, and two or three minutes; it runs where RUN_REHEARSAL=1 is set.
 """
 
 from __future__ import annotations
@@ -37,17 +40,17 @@ import pytest
 
 import stack
 from container.engine import base_image, docker, use_base, why_not
+from deployment import cdk
+from infrastructure import IMAGE_TAG_PREFIX
 from processes import PATIENCE_S, Command, running, wait_until
+from serving import serving
 from stack import ACCOUNT, HANDLERS, JOBS, REFRESH, REGION, SHELVING, Object, routes_of
+from tiny import ROOT
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("RUN_REHEARSAL") != "1",
-    reason="needs npm's registry and a minute or two: RUN_REHEARSAL=1 scripts/test tests/deploy",
+    reason="needs npm's registry and two or three minutes: RUN_REHEARSAL=1 scripts/test tests/deploy",
 )
-
-# 2.1148 is the first that reads the cloud assembly of aws-cdk-lib 2.275. 3.0.0, npm's highest number but an older and
-# deprecated release, refuses it.
-CDK = "aws-cdk@2.1148.1"
 
 # What the Lambda that empties a bucket finds in Lambda's own runtime. Nothing depends on the release.
 S3_CLIENT = "@aws-sdk/client-s3@3.1175.0"
@@ -124,13 +127,20 @@ class Rehearsal:
     def project(self) -> Path:
         return self.folder / "project"
 
-    def run(self, *command: str, answers: int = 0) -> Step:
-        """Gives a command of the CDK, and waits for as many answers of functions behind custom resources."""
+    def run_cdk(self, *arguments: str, answers: int = 0) -> Step:
+        """Gives a command of the CDK."""
+        return self.run(*cdk.command(*arguments), answers=answers)
+
+    def run(self, *command: str, answers: int = 0, code: int = 0) -> Step:
+        """Gives a command, and waits for as many answers of functions behind custom resources.
+
+        code: how the command must end.
+        """
         calls, invocations = self.folder / "docker" / "calls.jsonl", self.folder / "invocations.jsonl"
         for path in (calls, invocations):
             path.unlink(missing_ok=True)
         ended = subprocess.run(
-            ["npx", "--yes", CDK, *command],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -140,8 +150,8 @@ class Rehearsal:
             timeout=COMMAND_S,
         )
         with (self.folder / "transcript.txt").open("a", encoding="utf-8") as transcript:
-            transcript.write(f"$ npx {CDK} {' '.join(command)}\n{ended.stdout}\n")
-        assert ended.returncode == 0, ended.stdout
+            transcript.write(f"$ {' '.join(command)}\n{ended.stdout}\n")
+        assert ended.returncode == code, ended.stdout
         wait_until(lambda: len(answers_in(lines_of_json(invocations))) >= answers, "the last answer")
         path = self.project / "cdk.out" / f"{STACK}.template.json"
         template = json.loads(path.read_text()) if path.exists() else {}
@@ -202,9 +212,29 @@ def answers_in(invocations: list[Object]) -> list[Object]:
 
 def copy_project(folder: Path, model_dir: Path, state_path: Path) -> None:
     stack.copy_project(folder)
+    shutil.copytree(ROOT / "scripts", folder / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "requirements.txt", folder)
+    lend_venv(folder)
     shutil.copytree(model_dir, folder / "inference" / "model")
     shutil.copy(state_path, folder / "inference" / "model" / "incident_cls.pt")
     (folder / ".env").write_text(f"AWS_ACCOUNT_ID={ACCOUNT}\nAWS_REGION={REGION}\nKEEP_WARM_MINUTES=5\n")
+
+
+def lend_venv(folder: Path) -> None:
+    """Gives a project the packages of the tests, as if it had installed its own."""
+    (folder / ".venv").mkdir()
+    for path in Path(sys.prefix).iterdir():
+        if not path.name.startswith(".installed-"):
+            (folder / ".venv" / path.name).symlink_to(path)
+    # The line of the set-up that tells which packages are wanted.
+    wanted = """
+        requirements=requirements.txt
+        lock=scripts/locks/requirements.txt
+        eval "$(grep wanted= scripts/local/venv.sh)"
+        echo "$wanted"
+    """
+    said = subprocess.run(["bash", "-euc", wanted], cwd=folder, stdout=subprocess.PIPE, check=True)
+    (folder / ".venv" / ".installed-requirements").write_bytes(said.stdout)
 
 
 def stand_in_environment(folder: Path, url: str) -> dict[str, str]:
@@ -221,6 +251,15 @@ def stand_in_environment(folder: Path, url: str) -> dict[str, str]:
         "ALLOWED_",
         "REFRESH_",
         "SNAPSHOTS_",
+        "STACK_",
+        "TAGS",
+        "TERMINATION_",
+        "THROTTLE_",
+        "MAX_",
+        "API_",
+        "DOMAIN_",
+        "CERTIFICATE_",
+        "ALARM",
     )
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return kept | {
@@ -238,6 +277,7 @@ def stand_in_environment(folder: Path, url: str) -> dict[str, str]:
         "REHEARSAL_DOCKER_DIR": str(folder / "docker"),
         "REHEARSAL_INVOCATIONS": str(folder / "invocations.jsonl"),
         "REHEARSAL_NODE_PATH": str(folder / "node_modules"),
+        "REHEARSAL_OLD_IMAGES": str(folder / "old-images"),
         # moto looks whether a function's image is in ECR.
         "MOTO_LAMBDA_STUB_ECR": "false",
     }
@@ -260,11 +300,18 @@ def real_docker() -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
+def api_url(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path, tiny_state_path: Path) -> Iterator[str]:
+    with serving(tmp_path_factory.mktemp("api"), "--model", tiny_model_dir, "--state", tiny_state_path) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="module")
 def rehearsal(
     tmp_path_factory: pytest.TempPathFactory,
     tiny_model_dir: Path,
     tiny_state_path: Path,
     real_docker: dict[str, str],
+    api_url: str,
 ) -> Iterator[Rehearsal]:
     folder = tmp_path_factory.mktemp("rehearsal")
     copy_project(folder / "project", tiny_model_dir, tiny_state_path)
@@ -275,12 +322,13 @@ def rehearsal(
     # The SDKs put the name of a bucket before that of a host, which an address would not take.
     url = f"http://localhost:{port}"
     environment = stand_in_environment(folder, url) | real_docker
+    of_aws = environment | {"REHEARSAL_API_URL": api_url, "PYTHONPATH": str(ROOT / "tests")}
     install: Command = ["npm", "install", "--prefix", folder, "--no-audit", "--no-fund", "--no-package-lock", S3_CLIENT]
     subprocess.run(install, check=True, capture_output=True, env=environment, timeout=COMMAND_S)
     command: Command = [sys.executable, Path(__file__).parent / "stand_in_aws.py", port]
     with (
         (folder / "aws.log").open("wb") as log,
-        running(command, env=environment, stdout=log, stderr=log) as server,
+        running(command, env=of_aws, stdout=log, stderr=log) as server,
     ):
 
         def answers_there() -> bool:
@@ -301,42 +349,49 @@ def rehearsal(
 
 
 @pytest.fixture(scope="module")
-def bootstrapped(rehearsal: Rehearsal) -> Step:
-    return rehearsal.run("bootstrap")
+def checked_too_early(rehearsal: Rehearsal) -> Step:
+    """Without bootstrapping, and without a state."""
+    state = rehearsal.project / "inference" / "model" / "incident_cls.pt"
+    state.rename(rehearsal.folder / state.name)
+    step = rehearsal.run("scripts/deploy", "--check", code=1)
+    (rehearsal.folder / state.name).rename(state)
+    return step
 
 
 @pytest.fixture(scope="module")
-def synthesised(bootstrapped: Step, rehearsal: Rehearsal) -> Step:
-    return rehearsal.run("synth", "--quiet")
+def bootstrapped(checked_too_early: Step, rehearsal: Rehearsal) -> Step:
+    return rehearsal.run_cdk("bootstrap")
 
 
 @pytest.fixture(scope="module")
-def compared(synthesised: Step, rehearsal: Rehearsal) -> Step:
-    return rehearsal.run("diff")
+def checked(bootstrapped: Step, rehearsal: Rehearsal) -> Step:
+    return rehearsal.run("scripts/deploy", "--check")
 
 
 @pytest.fixture(scope="module")
-def deployed(compared: Step, rehearsal: Rehearsal) -> Step:
-    return rehearsal.run("deploy", "--require-approval", "never", "--progress", "events", answers=len(PRIMED) + 1)
+def deployed(checked: Step, rehearsal: Rehearsal) -> Step:
+    return rehearsal.run("scripts/deploy", "--yes", answers=len(PRIMED) + 1)
 
 
 @pytest.fixture(scope="module")
 def deployed_again(deployed: Step, rehearsal: Rehearsal) -> Step:
-    return rehearsal.run("deploy", "--require-approval", "never")
+    return rehearsal.run_cdk("deploy", "--require-approval", "never")
 
 
 @pytest.fixture(scope="module")
 def compared_again(deployed_again: Step, rehearsal: Rehearsal) -> Step:
-    return rehearsal.run("diff")
+    return rehearsal.run_cdk("diff")
 
 
 @pytest.fixture(scope="module")
 def extended(compared_again: Step, rehearsal: Rehearsal) -> Step:
-    """With one more file in inference/."""
+    """With one more file in inference/, and protected from removal."""
     (rehearsal.project / "inference" / f"{MORE}.py").write_text(
         "def handler(event, context):\n    return {'words': len(event['text'].split())}\n"
     )
-    return rehearsal.run("deploy", "--require-approval", "never", answers=len(PRIMED) + 1)
+    with (rehearsal.project / ".env").open("a") as file:
+        file.write("TERMINATION_PROTECTION=true\n")
+    return rehearsal.run_cdk("deploy", "--require-approval", "never", answers=len(PRIMED) + 1)
 
 
 @pytest.fixture(scope="module")
@@ -351,9 +406,93 @@ def published(extended: Step, rehearsal: Rehearsal) -> str:
     return bucket
 
 
+NEIGHBOUR = "Neighbour"
+
+
+@dataclass(frozen=True)
+class Tags:
+    """Of images in the repository of the bootstrap.
+
+    first: of the first deployment, which nobody uses. shared: of the last one, which a Lambda of another stack runs
+    too. named: of an earlier deployment, which another stack's template names. foreign: of another app.
+    """
+
+    first: str
+    shared: str
+    named: str
+    foreign: str
+
+
 @pytest.fixture(scope="module")
-def destroyed(published: str, rehearsal: Rehearsal) -> Step:
-    return rehearsal.run("destroy", "--force")
+def tags(deployed: Step, extended: Step, published: str, rehearsal: Rehearsal) -> Tags:
+    """Makes the neighbours. All images but the last deployment's are of the day before yesterday."""
+    (first,), (shared,) = deployed.cloud.image_tags, extended.cloud.image_tags - deployed.cloud.image_tags
+    found = Tags(first, shared, named=f"{IMAGE_TAG_PREFIX}{'1' * 64}", foreign="2" * 64)
+    for tag in (found.named, found.foreign):
+        name = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/{REPOSITORY}:{tag}"
+        for arguments in (["tag", image_of(deployed), name], ["push", name]):
+            stand_in_docker(rehearsal, *arguments)
+    (rehearsal.folder / "old-images").write_text(f"{found.first} {found.named} {found.foreign}")
+    role = rehearsal.client("iam").create_role(RoleName=NEIGHBOUR, AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+    rehearsal.client("lambda").create_function(
+        FunctionName=NEIGHBOUR,
+        Role=role,
+        PackageType="Image",
+        Code={"ImageUri": image_of(extended)},
+        ImageConfig={"Command": ["neighbour.handler"]},
+    )
+    template = {"Description": found.named, "Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}}
+    rehearsal.client("cloudformation").create_stack(StackName=NEIGHBOUR, TemplateBody=json.dumps(template))
+    return found
+
+
+def image_of(step: Step) -> str:
+    (name,) = {found["Code"]["ImageUri"] for found in step.cloud.image_functions.values()}
+    return str(name)
+
+
+def stand_in_docker(rehearsal: Rehearsal, *arguments: str) -> None:
+    program = rehearsal.environment["CDK_DOCKER"]
+    subprocess.run([program, *arguments], check=True, env=rehearsal.environment, timeout=COMMAND_S)
+
+
+@pytest.fixture(scope="module")
+def refused(tags: Tags, rehearsal: Rehearsal) -> Step:
+    return rehearsal.run("scripts/destroy", "--yes", code=1)
+
+
+@pytest.fixture(scope="module")
+def destroyed(refused: Step, rehearsal: Rehearsal) -> Step:
+    return rehearsal.run("scripts/destroy", "--yes", "--unprotect")
+
+
+@pytest.fixture(scope="module")
+def destroyed_again(destroyed: Step, rehearsal: Rehearsal) -> Step:
+    """After the neighbours are gone."""
+    rehearsal.client("lambda").delete_function(FunctionName=NEIGHBOUR)
+    rehearsal.client("cloudformation").delete_stack(StackName=NEIGHBOUR)
+    return rehearsal.run("scripts/destroy", "--yes")
+
+
+def findings(step: Step, outcome: str) -> list[str]:
+    """The names of what the checks found."""
+    lines = [line for line in step.output.splitlines() if line[:12].rstrip() == outcome]
+    return [line[12:26].strip() for line in lines]
+
+
+def test_a_check_tells_all_problems_at_once_with_their_remedies(checked_too_early: Step) -> None:
+    assert findings(checked_too_early, "problem") == ["State", "Bootstrap"]
+    assert "-> python scripts/build_state.py" in checked_too_early.output
+    assert f"-> npx aws-cdk@2 bootstrap aws://{ACCOUNT}/{REGION}" in checked_too_early.output
+    assert "nothing was deployed: mend the 2 problems above" in checked_too_early.output
+    assert checked_too_early.cloud.stacks == set()
+
+
+def test_with_all_there_a_check_finds_no_problem_and_changes_nothing(bootstrapped: Step, checked: Step) -> None:
+    assert findings(checked, "problem") == []
+    assert {"Model", "Graph", "State", "Docker", "CDK", "Credentials", "Bootstrap"} <= set(findings(checked, "ok"))
+    assert findings(checked, "not checked") == ["Lambda memory"]
+    assert checked.cloud == bootstrapped.cloud
 
 
 def test_bootstrapping_makes_the_registry_for_the_image(bootstrapped: Step, rehearsal: Rehearsal) -> None:
@@ -366,22 +505,31 @@ def routes(step: Step) -> set[str]:
     return {found["RouteKey"] for found in step.resources("AWS::ApiGatewayV2::Route")}
 
 
-def test_the_template_has_an_api_with_a_route_for_each_handler(synthesised: Step) -> None:
-    assert len(synthesised.resources("AWS::ApiGatewayV2::Api")) == 1
-    assert routes(synthesised) == set(routes_of(HANDLERS))
-    assert synthesised.docker == []
+def test_the_template_has_an_api_with_a_route_for_each_handler(deployed: Step) -> None:
+    assert len(deployed.resources("AWS::ApiGatewayV2::Api")) == 1
+    assert routes(deployed) == set(routes_of(HANDLERS))
 
 
-def test_the_difference_to_nothing_is_the_whole_stack(compared: Step) -> None:
-    assert compared.output.count("[+] AWS::Lambda::Function ") == len(FUNCTIONS) + 2
-    assert "[+] AWS::ApiGatewayV2::Api " in compared.output
-    assert "Number of stacks with differences: 1" in compared.output
-    assert compared.cloud.stacks == {"CDKToolkit"}
+def test_before_a_deployment_the_difference_to_nothing_is_the_whole_stack(deployed: Step) -> None:
+    shown, _, _ = deployed.output.partition("== cdk deploy")
+    assert shown.count("[+] AWS::Lambda::Function ") == len(FUNCTIONS) + 2
+    assert "[+] AWS::ApiGatewayV2::Api " in shown
+    assert "Number of stacks with differences: 1" in shown
 
 
 def test_a_deployment_succeeds(deployed: Step) -> None:
     assert f"✅  {STACK}" in deployed.output
     assert deployed.cloud.stacks == {"CDKToolkit", STACK}
+
+
+def test_a_deployment_ends_with_the_smoke_test_and_what_a_user_needs_to_know(deployed: Step, api_url: str) -> None:
+    _, _, tested = deployed.output.partition("== smoke test")
+    assert f": {api_url}\n" in tested
+    assert " checks passed, 0 failed" in tested
+    rows = dict(line.split("  ", 1) for line in tested.splitlines() if "  " in line)
+    assert rows["API"].strip() == api_url
+    assert rows["remove it"].strip() == "scripts/destroy"
+    assert "a day at rest" in rows["at rest"]
 
 
 def test_one_image_is_built_for_one_platform_without_attestations(deployed: Step) -> None:
@@ -575,9 +723,45 @@ def test_with_one_more_handler_all_functions_run_the_new_image_and_are_primed_wi
     assert {answer["Status"] for answer in answers_in(extended.invocations)} == {"SUCCESS"}
 
 
-def test_after_destroying_it_nothing_is_left(destroyed: Step) -> None:
+def test_a_protected_stack_is_not_destroyed_by_mistake(extended: Step, tags: Tags, refused: Step) -> None:
+    assert "the stack is protected (TERMINATION_PROTECTION=true): give --unprotect too" in refused.output
+    assert refused.cloud.stacks == {"CDKToolkit", STACK, NEIGHBOUR}
+    assert refused.cloud.file_systems == extended.cloud.file_systems
+    assert refused.cloud.image_tags == {tags.first, tags.shared, tags.named, tags.foreign}
+    assert refused.invocations == []
+
+
+def test_before_destroying_it_what_goes_is_shown(published: str, refused: Step, api_url: str) -> None:
+    assert f"  API          {api_url}\n" in refused.output
+    assert f"  bucket       {published}, 0.0 MB:\n               3 published states, 0.0 MB" in refused.output
+    assert f"aws s3 cp s3://{published}/states/incident_cls.pt ." in refused.output
+
+
+def test_destroying_it_deletes_the_images_that_nobody_uses_and_no_other(tags: Tags, destroyed: Step) -> None:
+    assert destroyed.cloud.image_tags == {tags.shared, tags.named, tags.foreign}
+    assert "Deleted 1 image, 5.0 MB.\n" in destroyed.output
+    assert {found["FunctionName"] for found in destroyed.cloud.functions} == {NEIGHBOUR}
+
+
+def test_what_remains_is_said(destroyed: Step) -> None:
+    _, _, remains = destroyed.output.partition("This remains:\n")
+    assert f"images       3 images, 615 MB, $0.06 a month, in {REPOSITORY}\n" in remains
+    assert "2 of this project, 1 of other CDK apps or of earlier versions\n" in remains
+    assert "of CDK apps, " in remains
+    assert "aws cloudformation delete-stack" in remains
+    assert "CDKToolkit" in remains
+
+
+def test_destroying_a_stack_that_is_not_there_is_no_failure_and_deletes_its_images(
+    tags: Tags, destroyed_again: Step
+) -> None:
+    assert f"There is no stack {STACK} in {REGION} of account {ACCOUNT}." in destroyed_again.output
+    assert destroyed_again.cloud.image_tags == {tags.foreign}
+
+
+def test_after_destroying_it_nothing_is_left(destroyed: Step, destroyed_again: Step) -> None:
     assert f"✅  {STACK}: destroyed" in destroyed.output
-    assert destroyed.cloud.stacks == {"CDKToolkit"}
+    assert destroyed.cloud.stacks == {"CDKToolkit", NEIGHBOUR}
     for kind in (
         "functions",
         "versions",
@@ -591,7 +775,7 @@ def test_after_destroying_it_nothing_is_left(destroyed: Step) -> None:
         "endpoints",
         "vpcs",
     ):
-        assert getattr(destroyed.cloud, kind) == []
+        assert getattr(destroyed_again.cloud, kind) == []
 
 
 def test_destroying_it_empties_the_bucket_and_invokes_no_handler_and_no_job(destroyed: Step, published: str) -> None:
