@@ -23,8 +23,9 @@ from moto.server import ThreadedMotoServer
 from arguments import require_parsed
 from buckets import REGION, raw_client, stand_in_for_aws
 from deployment.aws_checks import aws_findings
-from deployment.aws_checks_asking import ACTIONS, DESCRIPTION, Aws
+from deployment.aws_checks_asking import ACTIONS, Aws
 from deployment.given import Given
+from infrastructure import DESCRIPTION
 from pages import DOCS, SHELL, literal, spans, table, text_of
 from policies import allowed_by, policies_of
 from similarity.inbox.bucket import DEPLOYED_PREFIX, SERVED_KEY, STATE_KEY
