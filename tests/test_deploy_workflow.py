@@ -11,19 +11,26 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
 from arguments import require_parsed
-from deployment.aws_checks_asking import ACTIONS
+from buckets import REGION, raw_client, stand_in_for_aws
+from deployment.aws_checks import aws_findings
+from deployment.aws_checks_asking import ACTIONS, Aws
+from deployment.given import Given
+from infrastructure import DESCRIPTION
 from pages import DOCS, SHELL, literal, spans, table, text_of
 from policies import allowed_by, policies_of
 from similarity.inbox.bucket import DEPLOYED_PREFIX, SERVED_KEY, STATE_KEY
 from similarity.settings import DEFAULT_STACK_NAME
+from stack import ACCOUNT
 from tiny import ROOT
 from workflow_runs import FOLDER, Object, Run, filled, is_run, job, load, run_job, steps_of
 
@@ -398,6 +405,16 @@ def test_without_an_earlier_success_nothing_is_deployed_again(
     assert [call for call in project.calls if call[0] != "gh"] == parts("new")
 
 
+@pytest.mark.slow
+def test_a_commit_that_a_forced_push_has_removed_is_not_deployed_again(project: Project) -> None:
+    project.commit("new")
+    gone = "0123456789" * 4
+    run = project.deploy({"deploy": 1}, [{"headSha": gone, "event": "push"}])
+    assert run.failed
+    assert f"{gone}, which has passed before, is on no branch any more." in run.printed
+    assert run.done[-1] == "Find the last commit that has passed"
+
+
 @pytest.mark.skipif(not shutil.which("jq"), reason="needs jq, in whose language gh filters")
 @pytest.mark.parametrize(
     ("runs", "found"),
@@ -542,11 +559,8 @@ def test_the_page_says_which_variables_an_environment_can_have() -> None:
 
 
 TRUSTED = {
-    "The role that compares": "repo:OWNER/REPOSITORY:pull_request",
-    "The role that deploys": [
-        "repo:OWNER/REPOSITORY:environment:staging",
-        "repo:OWNER/REPOSITORY:environment:production",
-    ],
+    "The role that compares": "PREFIX:pull_request",
+    "The role that deploys": ["PREFIX:environment:staging", "PREFIX:environment:production"],
 }
 
 
@@ -564,7 +578,7 @@ def test_a_role_trusts_jobs_of_one_repository_alone(title: str) -> None:
 
 def test_the_environments_are_those_that_the_role_trusts() -> None:
     environments = [job("deploy.yml", name)["with"]["environment"] for name in ("staging", "production")]
-    assert TRUSTED["The role that deploys"] == [f"repo:OWNER/REPOSITORY:environment:{name}" for name in environments]
+    assert TRUSTED["The role that deploys"] == [f"PREFIX:environment:{name}" for name in environments]
 
 
 def test_the_role_that_compares_reads_the_template_of_one_stack() -> None:
@@ -588,13 +602,46 @@ def test_the_role_that_deploys_takes_the_roles_of_the_cdk_and_reads_what_the_com
     assert allowed.pop("s3:GetObject") == allowed.pop("s3:GetObjectVersion") == objects
     # The reasons of a failure are read too, by deployment/failures.py. AWS lets everybody ask who he is.
     assert set(allowed) == {*ACTIONS, "cloudformation:DescribeStackEvents"} - {"sts:GetCallerIdentity"}
-    stacks = {
-        f"arn:aws:cloudformation:REGION:ACCOUNT:stack/{name}/*" for name in (DEFAULT_STACK_NAME, DEFAULT_STAGING_NAME)
-    }
     for action, resources in allowed.items():
         if action.startswith("cloudformation:"):
-            assert resources == stacks
+            bootstrap = {"CDKToolkit"} if action == "cloudformation:DescribeStacks" else set()
+            assert resources == {named(name) for name in {DEFAULT_STACK_NAME, DEFAULT_STAGING_NAME} | bootstrap}
         assert re.fullmatch(r"[a-z0-9-]+:(Describe|Get|List|GET)\w*", action), "it may only read"
+
+
+def named(stack: str) -> str:
+    """The ARN by which a policy names a stack."""
+    return f"arn:aws:cloudformation:REGION:ACCOUNT:stack/{stack}/*"
+
+
+@pytest.mark.slow
+def test_the_role_that_deploys_may_look_at_all_that_the_checks_look_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """IAM refuses a permission of the right name for another stack or parameter."""
+    asked: list[tuple[str, str]] = []
+
+    def noted(method: Callable[..., Any]) -> Callable[..., Any]:
+        def asking(aws: Aws, action: str, *rest: str, **parameters: Any) -> Any:
+            asked.append((action, str(parameters.get("StackName") or parameters.get("Name") or "")))
+            return method(aws, action, *rest, **parameters)
+
+        return asking
+
+    monkeypatch.setattr(Aws, "ask", noted(Aws.ask))
+    monkeypatch.setattr(Aws, "all_of", noted(Aws.all_of))
+    with stand_in_for_aws(monkeypatch):
+        template = {"Description": DESCRIPTION, "Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}}
+        raw_client("cloudformation").create_stack(StackName=DEFAULT_STAGING_NAME, TemplateBody=json.dumps(template))
+        settings = {"AWS_ACCOUNT_ID": ACCOUNT, "AWS_REGION": REGION, "STACK_NAME": DEFAULT_STAGING_NAME}
+        assert list(aws_findings(replace(Given.read(settings, Path("/nowhere")), root=ROOT)))
+    allowed = allowed_by(policies_of(PIPELINES, "The role that deploys")[1])
+    assert ("cloudformation:ListStackResources", DEFAULT_STAGING_NAME) in asked
+    for action, name in asked:
+        if action.startswith("cloudformation:"):
+            assert named(name) in allowed[action]
+        elif action == "ssm:GetParameter":
+            assert f"arn:aws:ssm:REGION:ACCOUNT:parameter{name}" in allowed[action]
+        elif action != "sts:GetCallerIdentity":
+            assert allowed[action] == {"*"}
 
 
 @pytest.mark.slow
@@ -603,6 +650,7 @@ def test_the_commands_that_set_it_up_work(tmp_path: Path, monkeypatch: pytest.Mo
     for title, name in (("The role that compares", "diff"), ("The role that deploys", "deploy")):
         for policy, suffix in zip(policies_of(PIPELINES, title), ("-trust", ""), strict=True):
             text = json.dumps(policy).replace("ACCOUNT", "123456789012").replace("REGION", "eu-west-1")
+            text = text.replace("PREFIX", "repo:an-owner@123456/a-repository@456789")
             (tmp_path / f"{name}{suffix}.json").write_text(text)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -617,6 +665,8 @@ def test_the_commands_that_set_it_up_work(tmp_path: Path, monkeypatch: pytest.Mo
             "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
         }
         commands = [command.line for block in SHELL if block.page == PIPELINES for command in block.commands()]
+        # Only GitHub itself can be asked this.
+        commands.remove("gh api repos/OWNER/REPOSITORY/actions/oidc/customization/sub --jq .sub_claim_prefix")
         for command in commands:
             subprocess.run(command, shell=True, cwd=tmp_path, env=environment, check=True, capture_output=True)
         assert [" ".join(command.split()[:3]) for command in commands] == [

@@ -7,8 +7,8 @@ no rule fails. The rules (`_rule`):
   local server. The output that a page shows is compared, with numbers left out of account.
 - parsed: this project's commands that download or measure for minutes. Their arguments have to be those that the
   command takes; what it does has tests of its own.
-- left out: what sets the machine up or talks to AWS: pip, venv, npx, sudo; and the tests themselves. The runbook's
-  blocks that ask AWS run in `test_operations.py`.
+- left out: what sets the machine up or talks to AWS or GitHub: pip, venv, npx, sudo; and the tests themselves. The
+  runbook's blocks that ask AWS run in `test_operations.py`.
 
 That their tables, names and links are right is left to `test_docs_tables.py`.
 """
@@ -83,7 +83,7 @@ def _rule(words: list[str]) -> Rule:
             return "parsed"
         case ["npx" | "pip" | ".venv/bin/pip" | "sudo" | "source" | "scripts/test", *_] | ["python3", "-m", "venv", *_]:
             return "left out"
-        case ["mongoimport" | "ray" | "aws" | "hf" | "git" | "docker", *_]:
+        case ["mongoimport" | "ray" | "aws" | "hf" | "git" | "gh" | "docker", *_]:
             return "left out"
     raise AssertionError(f"no rule says what to do with: {' '.join(words)}")
 
@@ -211,8 +211,8 @@ def test_arguments_are_those_of_the_command(
 
 def test_what_commands_that_are_left_out_name_is_there() -> None:
     left_out = [c for block in RUN_HERE for c in block.commands() if _rule_of(c) == "left out"]
-    # What `hf` and `docker` name is on their hubs.
-    words = [words for c in left_out for words in c.words() if words[0] not in ("hf", "docker")]
+    # What `hf` and `docker` name is on their hubs, and what `gh` names is on GitHub.
+    words = [words for c in left_out for words in c.words() if words[0] not in ("hf", "docker", "gh")]
     named_files = {word for each in words for word in each if re.search(r"\w/\w|\.txt$", word)}
     made = {".venv/bin/activate", ".venv/bin/pip", ".venv/bin/python"}
     files = {name for name in named_files - made if not re.match(r"https?:|aws:", name)}

@@ -241,7 +241,7 @@ def test_the_role_trusts_one_branch_of_one_repository() -> None:
     assert statement["Condition"] == {
         "StringEquals": {
             f"{issuer}:aud": "sts.amazonaws.com",
-            f"{issuer}:sub": "repo:OWNER/REPOSITORY:ref:refs/heads/main",
+            f"{issuer}:sub": "PREFIX:ref:refs/heads/main",
         }
     }
 
