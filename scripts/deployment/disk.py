@@ -29,6 +29,7 @@ def disk_findings(given: Given, engine: Engine | None) -> Iterator[Finding]:
     """Of the project's drive and of Docker's, which may be the same one."""
     name, of_docker = "Disk", "Docker's disk"
     inference = given.root / "inference"
+    yield from _writable_findings(given.root, given.root / "cdk.out")
     try:
         require_no_link_around(inference)
     except ConfigError:
@@ -53,6 +54,16 @@ def disk_findings(given: Given, engine: Engine | None) -> Iterator[Finding]:
     else:
         yield _finding(name, project, {"cdk.out": for_project}, clear)
         yield _finding(of_docker, root, {"Docker": for_docker}, f"{prune}, or free space")
+
+
+def _writable_findings(root: Path, cdk_out: Path) -> Iterator[Finding]:
+    """Whether the CDK's command line can write to cdk.out."""
+    if os.path.lexists(cdk_out) and not cdk_out.is_dir():
+        yield problem("Disk", "cdk.out isn't a folder", "rm cdk.out")
+    else:
+        folder = cdk_out if cdk_out.is_dir() else root
+        if not os.access(folder, os.W_OK | os.X_OK):
+            yield problem("Disk", f"{folder} can't be written", f"sudo chown -R $USER '{folder}', or another drive")
 
 
 def _finding(name: str, path: Path, needs: dict[str, int], remedy: str) -> Finding:
