@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from similarity.api.routes import DEFAULT_ALLOWED_ORIGINS, MEMORY_MIB_RANGE, TIMEOUT_S_RANGE
 from similarity.settings import (
@@ -120,7 +121,7 @@ class Config:
         given = _Variables(environment)
         engine = given.one_of("ENCODER_ENGINE", tuple(PRECISIONS), cls.encoder_engine)
         account = given.matching("AWS_ACCOUNT_ID", r"[0-9]{12}", "the 12 digits of an AWS account")
-        region = given.matching("AWS_REGION", r"[a-z]{2}(-[a-z]+)+-[0-9]", "an AWS region such as us-east-1")
+        region = given.matching("AWS_REGION", r"[a-z]{2,4}(-[a-z]+)+-[0-9]", "an AWS region such as us-east-1")
         domain_name, certificate_arn = given.domain(region)
         config = cls(
             account=account,
@@ -277,6 +278,13 @@ def env_file(path: Path) -> dict[str, str | None]:
         raise not_utf8 from error
     if "\0" in text:  # UTF-16 without a byte order mark
         raise not_utf8
+    # dotenv leaves such a line out. With it the setting would have its default, e.g. an API that anybody may call.
+    for line in parse_stream(io.StringIO(text)):
+        if line.error:
+            raise ConfigError(
+                f"Line {line.original.line} of {path.name} isn't NAME=value: correct it. A quotation mark may lack the "
+                "other one."
+            )
     return dotenv_values(stream=io.StringIO(text))
 
 

@@ -216,7 +216,7 @@ def expectation(value: str) -> tuple[str, int]:
 
 
 def aws_region(value: str) -> str:
-    if not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-[0-9]", value):
+    if not re.fullmatch(r"[a-z]{2,4}(-[a-z]+)+-[0-9]", value):
         raise argparse.ArgumentTypeError(f'"{value}" isn\'t an AWS region such as us-east-1')
     return value
 

@@ -24,7 +24,7 @@ def region_of(environment: Mapping[str, str], env_file: Path) -> str:
         raise SettingError(
             "AWS_REGION isn't set: give the region of the stack, such as us-east-1, in the environment or in .env"
         )
-    if not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-[0-9]", given, re.ASCII):
+    if not re.fullmatch(r"[a-z]{2,4}(-[a-z]+)+-[0-9]", given, re.ASCII):
         raise SettingError(f"AWS_REGION must be an AWS region such as us-east-1, not {given!r}")
     return given
 

@@ -29,7 +29,9 @@ def credentials(target: Target) -> Iterator[Finding]:
         # Everybody may ask who he is. What is refused is the role of a profile.
         if error.code in DENIED:
             remedy = "set AWS_PROFILE to a profile whose role you may assume"
-        found = problem(name, cause, remedy) if remedy else not_checked(name, cause)
+        if not remedy:
+            raise BlockedError(not_checked(name, cause), "AWS doesn't tell whose the credentials are") from error
+        found = problem(name, cause, remedy)
         raise BlockedError(found, why) from error
     if wanted and account != wanted:
         raise BlockedError(

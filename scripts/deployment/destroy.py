@@ -28,7 +28,7 @@ if not __package__:  # run as a script: its own folder stands where scripts/ has
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from shared import command
-from shared.command import argument_parser
+from shared.command import argument_parser, asked
 
 import argparse
 import os
@@ -60,14 +60,6 @@ class DestroyError(Exception):
 
 def say(message: str) -> None:
     print(f"destroy: {message}", file=sys.stderr, flush=True)
-
-
-def asked(question: str) -> bool:
-    """Asks at the terminal. Anything but yes is a no."""
-    try:
-        return input(f"\n{question} [y/N] ").strip().lower() in ("y", "yes")
-    except EOFError:
-        return False
 
 
 def require_own_account(config: Config) -> None:

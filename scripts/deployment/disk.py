@@ -6,10 +6,11 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from deployment.docker import NO_ANSWER, Engine, program
-from deployment.findings import Finding, not_checked, ok, problem
+from deployment.findings import Finding, not_checked, note, ok, problem
 from deployment.given import Given
 from infrastructure.build_context import require_no_link_around
 from infrastructure.config import ConfigError
@@ -25,10 +26,19 @@ _COPIES = 4
 _IMAGE_BYTES = {"onnx": 400_000_000, "torch": 1_300_000_000}
 
 
+@dataclass(frozen=True)
+class Need:
+    """Bytes. With less than `least`, a deployment fails. With `enough`, it doesn't."""
+
+    least: int
+    enough: int
+
+
 def disk_findings(given: Given, engine: Engine | None) -> Iterator[Finding]:
     """Of the project's drive and of Docker's, which may be the same one."""
     name, of_docker = "Disk", "Docker's disk"
     inference = given.root / "inference"
+    yield from _writable_findings(given.root, given.root / "cdk.out")
     try:
         require_no_link_around(inference)
     except ConfigError:
@@ -38,8 +48,9 @@ def disk_findings(given: Given, engine: Engine | None) -> Iterator[Finding]:
     # Where the CDK's command line writes. It may be a link to another drive.
     cdk_out = given.root / "cdk.out"
     project = cdk_out if cdk_out.is_dir() else given.root
-    for_project = size + _SPARE_BYTES
-    for_docker = _COPIES * size + _IMAGE_BYTES[given.config.encoder_engine]
+    # With its cache, Docker may need no more than what is sent to it.
+    for_project = Need(size, size + _SPARE_BYTES)
+    for_docker = Need(size, _COPIES * size + _IMAGE_BYTES[given.config.encoder_engine])
     prune = f"{program()} system prune"
     clear = "rm -r cdk.out\nor free space otherwise" if project == cdk_out else "free space"
     if unknown := _why_unknown(engine):
@@ -55,11 +66,25 @@ def disk_findings(given: Given, engine: Engine | None) -> Iterator[Finding]:
         yield _finding(of_docker, root, {"Docker": for_docker}, f"{prune}\nor free space")
 
 
-def _finding(name: str, path: Path, needs: dict[str, int], remedy: str) -> Finding:
-    free, needed = shutil.disk_usage(path).free, sum(needs.values())
-    each = " and ".join(f"about {_gigabytes(need)} for {user}" for user, need in needs.items())
+def _writable_findings(root: Path, cdk_out: Path) -> Iterator[Finding]:
+    """Whether the CDK's command line can write to cdk.out."""
+    if os.path.lexists(cdk_out) and not cdk_out.is_dir():
+        yield problem("Disk", "cdk.out isn't a folder", "rm cdk.out")
+    else:
+        folder = cdk_out if cdk_out.is_dir() else root
+        if not os.access(folder, os.W_OK | os.X_OK):
+            yield problem("Disk", f"{folder} can't be written", f"sudo chown -R $USER '{folder}', or another drive")
+
+
+def _finding(name: str, path: Path, needs: dict[str, Need], remedy: str) -> Finding:
+    free = shutil.disk_usage(path).free
+    each = " and ".join(f"about {_gigabytes(need.enough)} for {user}" for user, need in needs.items())
     detail = f"{_gigabytes(free)} are free where {path} is, and a deployment needs {each}"
-    return ok(name, detail) if free >= needed else problem(name, detail, remedy)
+    if free >= sum(need.enough for need in needs.values()):
+        return ok(name, detail)
+    if free >= sum(need.least for need in needs.values()):
+        return note(name, detail, remedy)
+    return problem(name, detail, remedy)
 
 
 def _why_unknown(engine: Engine | None) -> str:

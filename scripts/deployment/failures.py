@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import boto3
@@ -25,34 +26,41 @@ _REMEDIES = {
 }
 
 
-def newest_event(stack: str, region: str) -> str:
-    """The id of the stack's newest event; "" if there is no such stack, or if AWS doesn't tell."""
-    return next((str(event["EventId"]) for event in _events(stack, region)), "")
+def newest_event(stack: str, region: str) -> str | None:
+    """The id of the stack's newest event; "" if there is no such stack, None if AWS doesn't tell."""
+    try:
+        return next((str(event["EventId"]) for event in _events(stack, region)), "")
+    except ClientError as error:
+        return "" if "does not exist" in str(error) else None
+    except BotoCoreError:
+        return None
 
 
-def failures(stack: str, region: str, after: str) -> list[str]:
+def failures(stack: str, region: str, after: str | None) -> list[str]:
     """The first causes for which an operation on a stack failed, each with its remedy if one is known.
 
     Empty if nothing failed, or if AWS doesn't tell. stack: name, or the ARN, by which a removed one is found too.
-    after: the stack's newest event before the operation.
+    after: the stack's newest event before the operation, as `newest_event` told it. Without it nobody knows which
+    events are of the operation.
     """
     found: list[str] = []
-    for event in _events(stack, region):
-        if event["EventId"] == after:
-            break
-        if (cause := _cause(event)) and cause not in found:
-            found.append(cause)
+    if after is None:
+        return found
+    # Where AWS doesn't tell more, what was found has to do: the CDK has said something too.
+    with suppress(BotoCoreError, ClientError):
+        for event in _events(stack, region):
+            if event["EventId"] == after:
+                break
+            if (cause := _cause(event)) and cause not in found:
+                found.append(cause)
     return found[::-1][:_MOST]
 
 
 def _events(stack: str, region: str) -> Iterator[dict[str, Any]]:
-    """Newest first. It ends where AWS doesn't tell more: the CDK has said something too."""
-    try:
-        client = boto3.client("cloudformation", region_name=region, config=CONFIG)
-        for page in client.get_paginator("describe_stack_events").paginate(StackName=stack):
-            yield from page["StackEvents"]
-    except (BotoCoreError, ClientError):
-        return
+    """Newest first. Raises BotoCoreError or ClientError."""
+    client = boto3.client("cloudformation", region_name=region, config=CONFIG)
+    for page in client.get_paginator("describe_stack_events").paginate(StackName=stack):
+        yield from page["StackEvents"]
 
 
 def _cause(event: dict[str, Any]) -> str:

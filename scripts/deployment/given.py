@@ -5,7 +5,7 @@ from __future__ import annotations
 from shared.command import ROOT
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from infrastructure.config import Config, ConfigError, settings
@@ -41,6 +41,3 @@ class Given:
     @property
     def model_dir(self) -> Path:
         return self.root / "inference" / "model"
-
-    def with_account(self, account: str) -> Given:
-        return replace(self, config=replace(self.config, account=account))

@@ -9,45 +9,50 @@ import difflib
 import platform
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from deployment import cdk
 from deployment.disk import disk_findings
 from deployment.docker import find_engine, platform_finding
-from deployment.findings import Finding, note, ok, problem
+from deployment.findings import Finding, not_checked, note, ok, problem
 from deployment.given import Given
 from deployment.model_checks import model_findings
 from deployment.programs import Said, ask
 from infrastructure.build_context import find_jobs, require_no_link_around
 from infrastructure.config import Config, ConfigError, env_file
 from similarity.api.routes import HandlerFileError, find_handlers
-from similarity.errors import one_line
+from similarity.errors import one_line, reason_of
 
 # scripts/local/venv.sh names the same.
 PYTHONS = ((3, 11), (3, 14))
 NODE_TIMEOUT_S = 30.0
 # The first run fetches the CDK's command line from npm's registry.
 CDK_TIMEOUT_S = 120.0
-# By default npm tries three times, for more than a minute, also if there is no network. And it asks whether the pinned
-# release has changed, which it can't have.
-_NPM = {
-    "npm_config_fetch_retries": "1",
-    "npm_config_fetch_retry_mintimeout": "1000",
-    "npm_config_prefer_offline": "true",
-}
 
 
 def local_findings(given: Given) -> Iterator[Finding]:
     """All of them, in the order in which they are worth reading. Takes seconds; minutes if Docker or npm hang."""
     yield python_finding(sys.version_info[:2])
-    yield from settings_findings(given)
-    yield from handlers_findings(given)
-    yield from model_findings(given)
+    yield from _made("Settings", settings_findings, given)
+    yield from _made("Handlers", handlers_findings, given)
+    yield from _made("Model", model_findings, given)
+    yield from _made("Docker", _docker_findings, given)
+    yield from _made("CDK", cdk_findings, given)
+
+
+def _docker_findings(given: Given) -> Iterator[Finding]:
     engine, found = find_engine()
     yield found
     yield platform_finding(engine, given.config.architecture)
     yield from disk_findings(given, engine)
-    yield from cdk_findings(given)
+
+
+def _made(name: str, check: Callable[[Given], Iterator[Finding]], given: Given) -> Iterator[Finding]:
+    """What a check finds. An error that it doesn't foresee must not hide what the others find."""
+    try:
+        yield from check(given)
+    except Exception as error:
+        yield not_checked(name, f"the check has failed: {reason_of(error)}")
 
 
 def python_finding(version: tuple[int, int]) -> Finding:
@@ -73,8 +78,13 @@ def settings_findings(given: Given) -> Iterator[Finding]:
             copy = ""
         else:
             yield problem(name, one_line(sentence.removesuffix(".")), _remedy(sentence, given, in_file, known))
-    for variable in in_file:
-        if variable not in known and not variable.startswith("AWS_"):
+    for variable, value in in_file.items():
+        if value is None and variable not in known:
+            # It may be a key or a password that belongs elsewhere.
+            yield note(name, "a line of .env has no equals sign, and isn't the name of a setting")
+        elif variable.startswith("AWS_") and variable not in known:
+            yield note(name, f"{one_line(variable)} in .env has no effect", f"export {one_line(variable)}=…")
+        elif variable not in known:
             nearest = difflib.get_close_matches(variable.upper(), known, n=1)
             meant = f"; did you mean {nearest[0]}?" if nearest else ""
             yield note(name, f"{one_line(variable)} in .env isn't a setting{meant}")
@@ -118,7 +128,7 @@ def _remedy(sentence: str, given: Given, in_file: Mapping[str, str | None], know
     # Behind the first quotation mark comes a value, which may be any text.
     variable = next((word for word in re.findall(r"\w+", sentence.partition('"')[0]) if word in known), "")
     if not variable:
-        return "save .env as a text in UTF-8 that you may read"
+        return "correct that line" if sentence.startswith("Line ") else "save .env as a text in UTF-8 that you may read"
     value = (given.environment.get(variable) or "").strip()
     if value == (in_file.get(variable) or "").strip():
         return f"correct {variable} in .env"
@@ -159,7 +169,7 @@ def cdk_findings(given: Given) -> Iterator[Finding]:
         else:
             yield problem("Node", f"`node --version` fails: {_last_line(said)}", activate)
     try:
-        said = ask(cdk.command("--version"), CDK_TIMEOUT_S, folder=given.root, more=_NPM)
+        said = ask(cdk.command("--version"), CDK_TIMEOUT_S, folder=given.root, more=cdk.NPM)
     except OSError as error:
         yield problem("CDK", f"npx can't be started: {error.strerror}", activate)
         return

@@ -71,7 +71,10 @@ def _toolkit(config: Config) -> list[tuple[str, str]]:
     except StackError:
         return []
     return [
-        ("stack", f"{TOOLKIT}, which bootstrapping made for all CDK apps. If there are none, delete what images are left,"),
+        (
+            "stack",
+            f"{TOOLKIT}, which bootstrapping made for all CDK apps. If there are none, delete what images are left,",
+        ),
         ("", f"then: aws cloudformation delete-stack --region {config.region} --stack-name {TOOLKIT}"),
         ("", "The bucket of files stays then; empty and delete it in the console."),
     ]

@@ -109,6 +109,14 @@ def argument_parser(docstring: str | None, *, prog: str | None = None) -> argpar
     )
 
 
+def asked(question: str) -> bool:
+    """Asks at the terminal, after an empty line. Anything but yes is a no."""
+    try:
+        return input(f"\n{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
 def progress_bar(total: int | None, unit: str) -> tqdm[Never]:
     """A bar on stderr with rate and remaining time. It is updated every 10 s if stderr isn't a terminal."""
     from tqdm import tqdm

@@ -149,6 +149,8 @@ def test_every_setting_is_in_the_example_with_its_default() -> None:
             "allowed_origins",
             ("https://a.example", "http://b:1"),
         ),
+        ("AWS_REGION", "eusc-de-east-1", "region", "eusc-de-east-1"),
+        ("AWS_REGION", "us-isob-east-1", "region", "us-isob-east-1"),
         ("HF_MODEL_URI", "gpt2", "hf_model_uri", "gpt2"),
         ("ENCODER_ENGINE", "onnx", "encoder_engine", "onnx"),
         ("ENCODER_PRECISION", "int8", "encoder_precision", "int8"),
@@ -339,6 +341,13 @@ def test_a_file_of_settings_may_begin_with_a_byte_order_mark(encoding: str, tmp_
     lines = [f"{name}={value}" for name, value in REQUIRED.items()]
     (tmp_path / ".env").write_text("\n".join([*lines, "# née\n"]), encoding=encoding)
     assert env_file(tmp_path / ".env") == REQUIRED
+
+
+@pytest.mark.parametrize("line", ['API_AUTH="iam', "API_AUTH='iam\n# it's", "API AUTH=iam"])
+def test_a_line_that_cannot_be_read_is_not_passed_over(line: str, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"# a remark\n\nAWS_REGION=eu-west-1\n{line}\n")
+    with pytest.raises(ConfigError, match=r"^Line 4 of \.env isn't NAME=value"):
+        env_file(tmp_path / ".env")
 
 
 def test_a_missing_file_or_a_folder_of_that_name_sets_nothing(tmp_path: Path) -> None:

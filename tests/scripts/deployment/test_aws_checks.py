@@ -215,6 +215,7 @@ def test_an_error_that_nobody_foresaw_is_told(told: Told) -> None:
     found = finding("Credentials")
     assert found.outcome is NOT_CHECKED
     assert "internal error" in found.detail
+    assert {each.detail for each in findings()[1:]} == {"AWS doesn't tell whose the credentials are"}
 
 
 def test_credentials_of_another_account(told: Told) -> None:
@@ -574,7 +575,7 @@ def test_a_domain_that_is_taken(told: Told) -> None:
         ("UPDATE_ROLLBACK_FAILED", PROBLEM, "aws cloudformation continue-update-rollback --stack-name AiidSimilar"),
         ("UPDATE_FAILED", PROBLEM, "aws cloudformation rollback-stack --stack-name AiidSimilarIncidents --region eu-w"),
         ("CREATE_FAILED", PROBLEM, "aws cloudformation rollback-stack"),
-        ("ROLLBACK_FAILED", PROBLEM, "scripts/destroy"),
+        ("ROLLBACK_FAILED", NOTE, ""),
         ("DELETE_FAILED", PROBLEM, "scripts/destroy"),
         ("IMPORT_ROLLBACK_FAILED", PROBLEM, "mend it"),
     ],
@@ -593,8 +594,9 @@ def test_a_stack_that_is_not_there(told: Told) -> None:
     assert "ListStackResources" not in [name for name, _ in told.calls]
 
 
-def test_a_failed_first_deployment_that_is_protected(told: Told) -> None:
-    told.answers["DescribeStacks"] = deployed("ROLLBACK_COMPLETE", EnableTerminationProtection=True)
+@pytest.mark.parametrize("status", ["ROLLBACK_COMPLETE", "ROLLBACK_FAILED"])
+def test_a_failed_first_deployment_that_is_protected(told: Told, status: str) -> None:
+    told.answers["DescribeStacks"] = deployed(status, EnableTerminationProtection=True)
     found = finding("Stack")
     assert (found.outcome, found.remedy) == (PROBLEM, "scripts/destroy")
 

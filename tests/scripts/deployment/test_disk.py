@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 from collections import namedtuple
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,23 @@ def test_two_drives_are_looked_at_one_by_one(root: Path, monkeypatch: pytest.Mon
     project, docker = findings(root, engine_in(OTHER_DRIVE))
     assert (project.outcome, project.remedy) == (Outcome.PROBLEM, "free space")
     assert docker.outcome is Outcome.OK
+
+
+@pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to("nowhere")])
+def test_cdk_out_must_be_a_folder(make: Callable[[Path], None], root: Path) -> None:
+    make(root / "cdk.out")
+    found = findings(root, None)[0]
+    assert (found.outcome, found.detail, found.remedy) == (Outcome.PROBLEM, "cdk.out isn't a folder", "rm cdk.out")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_copy_must_be_allowed(there: bool, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests may run as root, who may write anywhere."""
+    folder = root / "cdk.out" if there else root
+    folder.mkdir(exist_ok=True)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != folder)
+    found = findings(root, None)[0]
+    assert (found.outcome, found.detail) == (Outcome.PROBLEM, f"{folder} can't be written")
 
 
 def test_copies_of_earlier_deployments_can_go(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

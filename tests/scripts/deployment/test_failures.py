@@ -68,6 +68,12 @@ def test_the_first_causes_come_first_and_what_was_only_stopped_is_left_out(stub:
     )
 
 
+def test_that_the_stack_itself_has_failed_is_no_cause(stub: Stubber) -> None:
+    whole = event("8", "Ours", "UPDATE_ROLLBACK_FAILED", "The following resource(s) failed to update: [Bucket].")
+    stub.add_response("describe_stack_events", {"StackEvents": [whole, event(*EVENTS[4])]})
+    assert failures("Ours", "eu-west-1", after="") == ["Bucket: similar already exists"]
+
+
 def test_an_earlier_operation_does_not_count(stub: Stubber) -> None:
     stub.add_response("describe_stack_events", {"StackEvents": [event(*OLD_FAILURE)]})
     assert failures("Ours", "eu-west-1", after="1") == []
@@ -101,3 +107,12 @@ def test_without_a_stack_there_is_nothing(stub: Stubber) -> None:
         stub.add_client_error("describe_stack_events", "ValidationError", "Stack [Ours] does not exist")
     assert newest_event("Ours", "eu-west-1") == ""
     assert failures("Ours", "eu-west-1", after="") == []
+
+
+def test_events_that_aws_does_not_tell_are_not_known(stub: Stubber) -> None:
+    stub.add_client_error("describe_stack_events", "AccessDenied", "User is not authorized", http_status_code=403)
+    assert newest_event("Ours", "eu-west-1") is None
+    assert failures("Ours", "eu-west-1", after=None) == []
+    stub.add_response("describe_stack_events", {"StackEvents": [event(*EVENTS[4])], "NextToken": "more"})
+    stub.add_client_error("describe_stack_events", "Throttling", "Rate exceeded")
+    assert failures("Ours", "eu-west-1", after="") == ["Bucket: similar already exists"]

@@ -79,7 +79,7 @@ def test_the_shell_knows_the_same_pythons() -> None:
 
 
 def test_good_settings_are_ok(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text(f"{ENV}STACK_NAME=Staging\nAWS_PROFILE=mine\n")
+    (tmp_path / ".env").write_text(f"{ENV}STACK_NAME=Staging\n")
     assert list(settings_findings(given_in(tmp_path))) == [
         ok("Settings", "account 123456789012, region eu-west-1, stack Staging")
     ]
@@ -134,8 +134,30 @@ def test_a_line_that_nobody_reads_is_a_note_with_the_nearest_name(tmp_path: Path
     assert [each for each in settings_findings(given_in(tmp_path)) if each.outcome is Outcome.NOTE] == [
         note("Settings", "LAMBDA_MEMORY in .env isn't a setting; did you mean LAMBDA_MEMORY_MIB?"),
         note("Settings", "alarm_email in .env isn't a setting; did you mean ALARM_EMAIL?"),
-        note("Settings", "COLOUR in .env isn't a setting"),
+        note("Settings", "a line of .env has no equals sign, and isn't the name of a setting"),
     ]
+
+
+def test_a_secret_on_a_line_of_its_own_is_not_printed(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"{ENV}wJalrXUtnFEMI/K7MDENG\n")
+    assert "wJalr" not in "".join(map(str, settings_findings(given_in(tmp_path))))
+
+
+def test_variables_of_aws_that_only_the_environment_can_set_are_told(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"{ENV}AWS_PROFILE=production\n")
+    assert next(iter(settings_findings(given_in(tmp_path)))) == note(
+        "Settings", "AWS_PROFILE in .env has no effect", "export AWS_PROFILE=…"
+    )
+
+
+def test_a_line_that_cannot_be_read_is_a_problem_with_its_number(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f'{ENV}API_AUTH="iam\n')
+    [found] = settings_findings(given_in(tmp_path, **ACCOUNT))
+    assert found == problem(
+        "Settings",
+        "Line 3 of .env isn't NAME=value: correct it. A quotation mark may lack the other one",
+        "correct that line",
+    )
 
 
 def test_variables_of_the_environment_may_be_anybody_s(tmp_path: Path) -> None:
@@ -321,6 +343,19 @@ def test_everything_is_missing(tmp_path: Path, nothing_set: None, monkeypatch: p
     for each in found:
         assert bool(each.remedy) >= each.is_problem
         assert not each.detail.endswith(".")
+
+
+def test_an_error_that_nobody_foresees_does_not_hide_what_the_others_find(
+    project: Path, programs: Path, nothing_set: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(given: Given) -> list[Finding]:
+        raise MemoryError("too deep")
+
+    monkeypatch.setattr("deployment.local_checks.handlers_findings", fail)
+    found = {each.name: each for each in local_findings(given_in(project, **ACCOUNT))}
+    assert found["Handlers"].outcome is Outcome.NOT_CHECKED
+    assert found["Handlers"].detail == "the check has failed: MemoryError: too deep"
+    assert found["CDK"].outcome is Outcome.OK
 
 
 @pytest.mark.slow
