@@ -10,6 +10,7 @@ from shared.command import INFERENCE_DIR
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,7 +95,8 @@ def test_it_deploys_what_it_shows_and_tests_it(stage: Stage, capsys: pytest.Capt
     rows = dict(line.split(None, 1) for line in out.splitlines()[-4:])
     assert rows["API"] == API
     assert f"It costs {at_rest(Config(account=ACCOUNT, region=REGION), INFERENCE_DIR).text}.\n" in out
-    assert out.splitlines()[-1].split(None, 2) == ["remove", "it", "scripts/destroy"]
+    # With the name, because the environment of this run may have set it.
+    assert out.splitlines()[-1].split(None, 2) == ["remove", "it", "scripts/destroy --stack AiidSimilarIncidents"]
 
 
 def test_each_deployment_has_a_folder_of_its_own_and_removes_it(stage: Stage, tmp_path: Path) -> None:
@@ -115,6 +117,17 @@ def test_each_deployment_has_a_folder_of_its_own_and_removes_it(stage: Stage, tm
         assert deploy.main(["--yes"]) == 1
     assert seen[0] != seen[1]
     assert list((tmp_path / "cdk.out").iterdir()) == [left]
+
+
+def test_what_a_killed_run_has_left_is_removed_after_a_day(stage: Stage, tmp_path: Path) -> None:
+    old, new, other = (tmp_path / "cdk.out" / name for name in ("deploy-old", "deploy-new", "asset.0123"))
+    for folder in (old, new, other):
+        folder.mkdir(parents=True)
+        (folder / "a").touch()
+    for folder in (old, other):
+        os.utime(folder, (time.time() - 90_000,) * 2)
+    assert deploy.main(["--yes"]) == 0
+    assert set((tmp_path / "cdk.out").iterdir()) == {new, other}
 
 
 def test_a_folder_that_cannot_be_written_is_told(
