@@ -268,6 +268,15 @@ def test_a_broken_state_is_a_problem(model_dir: Path) -> None:
     assert found.detail.startswith("inference/model/incident_cls.pt isn't an incident state that can be used")
 
 
+def test_a_state_that_cannot_be_ranked_is_a_problem(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object) -> None:
+        raise ArithmeticError("no direction")
+
+    monkeypatch.setattr("similarity.incidents.ranking.Ranking.most_similar", fail)
+    found = by_name(model_dir)["State"]
+    assert (found.is_problem, found.detail) == (True, "the state can't be ranked: no direction")
+
+
 def test_a_state_of_another_model_is_a_problem(model_dir: Path, tiny_state: IncidentState) -> None:
     save(model_dir, dataclasses.replace(tiny_state, model="another", model_fingerprint="0" * 64))
     found = by_name(model_dir)["State"]
