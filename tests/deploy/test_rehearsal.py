@@ -153,9 +153,10 @@ class Rehearsal:
             transcript.write(f"$ {' '.join(command)}\n{ended.stdout}\n")
         assert ended.returncode == code, ended.stdout
         wait_until(lambda: len(answers_in(lines_of_json(invocations))) >= answers, "the last answer")
-        path = self.project / "cdk.out" / f"{STACK}.template.json"
-        template = json.loads(path.read_text()) if path.exists() else {}
-        return Step(ended.stdout, lines_of_json(calls), lines_of_json(invocations), template, self.cloud())
+        cloud, template = self.cloud(), {}
+        if STACK in cloud.stacks:
+            template = self.client("cloudformation").get_template(StackName=STACK)["TemplateBody"]
+        return Step(ended.stdout, lines_of_json(calls), lines_of_json(invocations), template, cloud)
 
     def client(self, service: str) -> Any:
         keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
@@ -528,7 +529,7 @@ def test_a_deployment_ends_with_the_smoke_test_and_what_a_user_needs_to_know(dep
     assert " checks passed, 0 failed" in tested
     rows = dict(line.split("  ", 1) for line in tested.splitlines() if "  " in line)
     assert rows["API"].strip() == api_url
-    assert rows["remove it"].strip() == "scripts/destroy"
+    assert rows["remove it"].strip() == f"scripts/destroy --stack {STACK}"
     assert "a day at rest" in rows["costs"]
 
 
