@@ -12,7 +12,7 @@ from infrastructure.config import ConfigError
 from similarity.api.routes import JOBS, HandlerFile, HandlerFileError, find_handlers
 from similarity.settings import DEFAULT_MODEL_DIR
 
-SHELVING_JOB = "shelve_state"
+SHELVING_JOB, REFRESH_JOB = "shelve_state", "refresh"
 
 
 def find_jobs(handlers_dir: Path) -> list[HandlerFile]:

@@ -12,13 +12,14 @@ from typing import TypeVar
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
-from similarity.api.routes import DEFAULT_ALLOWED_ORIGINS, MEMORY_MIB_RANGE, TIMEOUT_S_RANGE
+from similarity.api.routes import DEFAULT_ALLOWED_ORIGINS, MEMORY_MIB_RANGE, TIMEOUT_S_RANGE, HandlerFile
 from similarity.settings import (
     DEFAULT_ENGINE,
     DEFAULT_MODEL_URI,
     DEFAULT_PRECISION,
     DEFAULT_STACK_NAME,
     PRECISIONS,
+    REGION,
     STACK_NAME,
     Engine,
     Precision,
@@ -121,7 +122,7 @@ class Config:
         given = _Variables(environment)
         engine = given.one_of("ENCODER_ENGINE", tuple(PRECISIONS), cls.encoder_engine)
         account = given.matching("AWS_ACCOUNT_ID", r"[0-9]{12}", "the 12 digits of an AWS account")
-        region = given.matching("AWS_REGION", r"[a-z]{2,4}(-[a-z]+)+-[0-9]", "an AWS region such as us-east-1")
+        region = given.matching("AWS_REGION", REGION, "an AWS region such as us-east-1")
         domain_name, certificate_arn = given.domain(region)
         config = cls(
             account=account,
@@ -160,6 +161,10 @@ class Config:
             max_usd_per_hour=given.number("MAX_USD_PER_HOUR", MAX_USD_PER_HOUR_RANGE, cls.max_usd_per_hour),
         )
         return config, tuple(given.problems)
+
+    def memory_of(self, handler: HandlerFile) -> int:
+        """The memory of a Lambda, in MiB. The setting is also a limit: new accounts get 3,008 MB at most."""
+        return min(handler.memory_mib or self.memory_mib, self.memory_mib)
 
 
 class _Variables:

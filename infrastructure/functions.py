@@ -112,8 +112,7 @@ class ImageFunction(Construct):
                 build_args={"ENCODER_ENGINE": config.encoder_engine},
             ),
             architecture=architecture,
-            # The setting is also a limit: new accounts get 3,008 MB at most, whatever a file asks for.
-            memory_size=min(handler.memory_mib or config.memory_mib, config.memory_mib),
+            memory_size=config.memory_of(handler),
             timeout=cdk.Duration.seconds(handler.timeout_s or config.timeout_s),
             ephemeral_storage_size=cdk.Size.mebibytes(needs.storage_mib) if needs.storage_mib else None,
             reserved_concurrent_executions=needs.concurrency,

@@ -14,7 +14,7 @@ from aws_cdk import aws_events_targets as events_targets
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
-from infrastructure.build_context import SHELVING_JOB
+from infrastructure.build_context import REFRESH_JOB, SHELVING_JOB
 from infrastructure.config import Config
 from infrastructure.functions import Needs, Place
 from infrastructure.inbox import Inbox
@@ -22,8 +22,6 @@ from infrastructure.network import Network
 from infrastructure.shelf import Shelf
 from similarity.api.routes import HandlerFile
 from similarity.inbox.bucket import DEPLOYED_PREFIX, HOLD_KEY, SERVED_KEY, STATE_KEY, STORE_KEY
-
-REFRESH_JOB = "refresh"
 
 _STATES, _DEPLOYED, _VECTORS = (f"{key.partition('/')[0]}/*" for key in (STATE_KEY, DEPLOYED_PREFIX, STORE_KEY))
 

@@ -16,10 +16,9 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
-from infrastructure.build_context import SHELVING_JOB
+from infrastructure.build_context import REFRESH_JOB, SHELVING_JOB
 from infrastructure.config import Config
 from infrastructure.dashboard import dashboard
-from infrastructure.jobs import REFRESH_JOB
 from infrastructure.metrics import DAY, HOUR, MOST_METRICS, REFUSED_CALLS, Functions, Metrics
 from similarity.metrics import Metric
 

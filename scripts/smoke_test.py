@@ -37,6 +37,7 @@ from urllib.parse import urlsplit
 
 from similarity import __version__
 from similarity.api.routes import DEFAULT_ALLOWED_ORIGINS
+from similarity.settings import REGION
 from smoke.api_client import Api, NoReplyError, NotSignedError, SkippedError, UnexpectedError
 from smoke.checks import FROM_EMBED, HEALTH, ROUTES, TEXT, TO_EMBED, checks, count_incidents, vector
 
@@ -216,7 +217,7 @@ def expectation(value: str) -> tuple[str, int]:
 
 
 def aws_region(value: str) -> str:
-    if not re.fullmatch(r"[a-z]{2,4}(-[a-z]+)+-[0-9]", value):
+    if not re.fullmatch(REGION, value):
         raise argparse.ArgumentTypeError(f'"{value}" isn\'t an AWS region such as us-east-1')
     return value
 

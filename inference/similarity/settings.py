@@ -21,6 +21,8 @@ HANDLERS_DIR = Path(__file__).resolve().parent.parent
 DEFAULT_STACK_NAME = "AiidSimilarIncidents"
 # Which names CloudFormation takes.
 STACK_NAME = r"[A-Za-z][A-Za-z0-9-]{0,127}"
+# Names of AWS regions, such as us-east-1 and eusc-de-east-1.
+REGION = r"[a-z]{2,4}(-[a-z]+)+-[0-9]"
 DEFAULT_MODEL_DIR = "model"
 DEFAULT_MODEL_FILENAME = "model.safetensors"
 DEFAULT_INCIDENTS_FILENAME = "incident_cls.pt"

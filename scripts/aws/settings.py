@@ -10,7 +10,7 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 from similarity.errors import one_line
-from similarity.settings import DEFAULT_MODEL_URI, DEFAULT_STACK_NAME, STACK_NAME
+from similarity.settings import DEFAULT_MODEL_URI, DEFAULT_STACK_NAME, REGION, STACK_NAME
 
 
 class SettingError(Exception):
@@ -24,7 +24,7 @@ def region_of(environment: Mapping[str, str], env_file: Path) -> str:
         raise SettingError(
             "AWS_REGION isn't set: give the region of the stack, such as us-east-1, in the environment or in .env"
         )
-    if not re.fullmatch(r"[a-z]{2,4}(-[a-z]+)+-[0-9]", given, re.ASCII):
+    if not re.fullmatch(REGION, given, re.ASCII):
         raise SettingError(f"AWS_REGION must be an AWS region such as us-east-1, not {given!r}")
     return given
 

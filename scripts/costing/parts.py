@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from costing import usage
+from infrastructure.build_context import REFRESH_JOB, SHELVING_JOB
 from infrastructure.config import Config
-from similarity.api.routes import JOBS, HandlerFile, find_handlers
+from similarity.api.routes import JOBS, find_handlers
 from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_DIR, DEFAULT_MODEL_FILENAME
 
 MB = 1_000_000
-SHELVING_JOB, REFRESH_JOB = "shelve_state", "refresh"
 # Of Longformer-base, whose seconds were measured.
 _LAYERS, _HIDDEN = 12, 768
 
@@ -50,9 +50,9 @@ class Parts:
         other_mb = usage.BASE_MB + usage.PACKAGES_MB + (usage.TORCH_MB if config.encoder_engine == "torch" else 0)
         return cls(
             config,
-            encoding=tuple(_memory(each, config) for each in handlers if each.memory_mib is None),
-            light=tuple(_memory(each, config) for each in handlers if each.memory_mib is not None),
-            jobs={each.module: _memory(each, config) for each in jobs},
+            encoding=tuple(config.memory_of(each) for each in handlers if each.memory_mib is None),
+            light=tuple(config.memory_of(each) for each in handlers if each.memory_mib is not None),
+            jobs={each.module: config.memory_of(each) for each in jobs},
             image_gb=(other_mb + usage.COMPRESSED_MODEL * model_mb + state_mb) / 1000,
             model_gb=model_mb / 1000,
             state_gb=state_mb / 1000,
@@ -83,11 +83,6 @@ class Parts:
     def own_metrics(self) -> int:
         """About as many get numbers in an hour with requests: two statuses a route, and those of docs/operations.md."""
         return 2 * self.handlers + 7 + self.config.alarms
-
-
-def _memory(handler: HandlerFile, config: Config) -> int:
-    """As infrastructure/functions.py gives it."""
-    return min(handler.memory_mib or config.memory_mib, config.memory_mib)
 
 
 def _mb(paths: Iterable[Path]) -> float:

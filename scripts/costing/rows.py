@@ -10,9 +10,10 @@ from functools import cached_property
 from pathlib import Path
 
 from costing import prices, usage
-from costing.parts import REFRESH_JOB, SHELVING_JOB, Parts
+from costing.parts import Parts
 from costing.ranges import ZERO, Range, usd
 from costing.usage import DAYS_A_MONTH, HOURS_A_DAY
+from infrastructure.build_context import REFRESH_JOB, SHELVING_JOB
 from infrastructure.config import Config
 
 MILLION, THOUSAND, GB = 1_000_000, 1000, 1_000_000_000

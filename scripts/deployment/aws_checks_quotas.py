@@ -22,8 +22,7 @@ _ADDRESSES = ("ec2", "L-0263D0A3", 5)
 def lambda_memory(target: Target) -> Iterator[Finding]:
     """Service Quotas mostly has no entry for this quota. Its defaults would say nothing about an account."""
     name, config = "Lambda memory", target.config
-    files = [*target.handlers, *target.jobs]
-    wanted = max(min(file.memory_mib or config.memory_mib, config.memory_mib) for file in files)
+    wanted = max(config.memory_of(file) for file in (*target.handlers, *target.jobs))
     if wanted <= _NEW_ACCOUNTS_MIB:
         yield ok(name, f"the stack asks for {wanted:,} MB at most, which new accounts get too")
         return

@@ -11,16 +11,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from urllib.parse import parse_qs
 
 import pytest
 
 import stack
+from http_servers import answering_xml
 from pages import DOCS
 from policies import allowed_by, policies_of
 from processes import PATIENCE_S
@@ -82,31 +79,6 @@ class Cloud:
         return status, f'<{kind} xmlns="{space}">{content}</{kind}>'
 
 
-@contextmanager
-def running(cloud: Cloud) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            status, text = cloud.answer(parse_qs(body)["Action"][0])
-            self.send_response(status)
-            self.send_header("Content-Type", "text/xml")
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text.encode())
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 def compared(folder: Path, cloud: Cloud) -> str:
     """What the job writes into diff.txt, in a copy of the project without a model."""
     stack.copy_project(folder)
@@ -126,7 +98,7 @@ def compared(folder: Path, cloud: Cloud) -> str:
         "CDK_DISABLE_CLI_TELEMETRY": "true",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    with running(cloud) as url:
+    with answering_xml(lambda body: cloud.answer(parse_qs(body)["Action"][0])) as url:
         ran = subprocess.run(
             ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script],
             cwd=folder,

@@ -10,9 +10,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fnmatch import fnmatch
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 
 import boto3
 import numpy as np
@@ -27,6 +26,7 @@ from aws.remedies import explained
 from aws.settings import SettingError, region_of, stack_name_of
 from aws.stack import StackError, find_stack
 from buckets import BUCKET, REGION, make_bucket, our_client, put_by_hand, raw_client, stand_in_for_aws, versions_of
+from http_servers import running
 from pages import JSON, PUBLISHING, SHELL, require_same_shape
 from publish_state import main
 from published import DEPLOYED, run_job, saved, state
@@ -142,19 +142,12 @@ def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Depl
 
             def log_message(self, *_: object) -> None: ...
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        thread = Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            service.api_url = f"http://127.0.0.1:{server.server_port}/"
+        with running(Handler) as url:
+            service.api_url = f"{url}/"
             write_stack({"stateBucketName": BUCKET, "apiUrl": service.api_url, "apiAuth": "none"})
             made = Deployment(service.bucket, service, tmp_path)
             made.deploy(0, "2026-01-01T00:00:00Z", date=EARLY)
             yield made
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
 
 
 @pytest.fixture

@@ -10,17 +10,15 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any, NoReturn
 
 import pytest
 
 import smoke_test
+from http_servers import answering_xml
 from processes import PATIENCE_S, Command
 from proxy import Exchange, proxy
 from serving import serving
@@ -365,33 +363,6 @@ def test_one_route_that_is_refused_is_a_failed_check(real_url: str, capsys: Outp
         assert 'status 403 instead of 200: "{"message":"Forbidden"}"' in failed(url, capsys)["POST /similar answers"]
 
 
-@contextmanager
-def sts(monkeypatch: pytest.MonkeyPatch, status: int, answer: str) -> Iterator[None]:
-    """A stand-in for the service that says whose credentials they are."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(status)
-            self.send_header("Content-Type", "text/xml")
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer.encode())
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://127.0.0.1:{server.server_port}")
-    try:
-        yield
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 NAMESPACE = "https://sts.amazonaws.com/doc/2011-06-15/"
 KNOWN = (
     f'<GetCallerIdentityResponse xmlns="{NAMESPACE}"><GetCallerIdentityResult><Arn>arn:aws:iam::123456789012:user/ann'
@@ -425,7 +396,8 @@ def test_if_all_signed_requests_are_refused_it_asks_aws_why(
     status: int, answer: str, says: str, real_url: str, capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log_in(monkeypatch, USER)
-    with sts(monkeypatch, status, answer), proxy(real_url, check=Gate([], REGION).refusal) as url:
+    with answering_xml(lambda _: (status, answer)) as sts, proxy(real_url, check=Gate([], REGION).refusal) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts)
         assert says in sentence(capsys, url, "--sign", "--region", REGION)
 
 
