@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Does the parts of a deployment that its arguments name: get_model, get_state, deploy. For workflows/deploy-to.yml.
-# It is a file so that an earlier commit is deployed as that commit says.
-# The stack is that of STACK_NAME, and the settings are those of .env.
+# Runs the steps of a deployment that its arguments name: get_model, get_state, deploy. For workflows/deploy-to.yml.
+# An earlier commit is deployed with its own version of this file.
+# STACK_NAME names the stack. The settings are in .env.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 . scripts/local/venv.sh
@@ -18,7 +18,7 @@ get_model() {
     fi
 }
 
-# The state that is served. It is built only if there is none that the model can use, never after another failure.
+# Gets the served state. Builds one only if nothing is served that the model can use, never after another failure.
 # BUILD_OPTIONS: the options of scripts/build_state.py.
 get_state() {
     local code=0

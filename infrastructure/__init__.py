@@ -9,7 +9,7 @@ from pathlib import Path
 
 INFERENCE_DIR = Path(__file__).resolve().parent.parent / "inference"
 
-# By these, scripts/destroy knows a stack and an image of this project. It looks for them in what was deployed earlier.
+# scripts/destroy finds the stacks and images of this project by these, also those of earlier deployments.
 DESCRIPTION = "Finds the recorded AI incidents most like a text"
 IMAGE_TAG_PREFIX = "similar-incidents-"
 

@@ -55,7 +55,7 @@ _MOST_TAGS = 47
 
 
 class ConfigError(Exception):
-    """Settings that are missing or have bad values: a sentence for each, a line each."""
+    """Settings that are missing or have bad values. The message has a line for each."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Print what a deployment costs: at rest, for requests, and in the worst hour that its limits allow.
 
-The settings are those of a deployment: variables of the environment, and of the file .env. AWS_ACCOUNT_ID and
-AWS_REGION may be missing. The prices are AWS's list prices of us-east-1; the free tier isn't counted, unless a line
-says so. If there is a model in inference/model, its size counts. Nobody is asked: this needs no network.
+The settings are those of a deployment: variables of the environment and of the file .env. AWS_ACCOUNT_ID and AWS_REGION
+may be missing. The prices are AWS's list prices of us-east-1. The free tier isn't counted, unless a line says so. If
+there is a model in inference/model, its size counts. This needs no network.
 
 Example:
     python scripts/costs.py

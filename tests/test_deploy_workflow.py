@@ -553,7 +553,7 @@ def test_the_page_names_the_variables_that_the_workflows_read() -> None:
 
 def test_the_page_says_which_variables_an_environment_can_have() -> None:
     """Those that are read where the environment is known, and not given to the job from outside."""
-    [sentence] = re.findall(r"An\s+environment can have its own (.*?), which", text_of(PIPELINES), re.DOTALL)
+    [sentence] = re.findall(r"An\s+environment can have its own (.*?)\.\s", text_of(PIPELINES), re.DOTALL)
     read = re.findall(r"vars\.(\w+)", (FOLDER / "deploy-to.yml").read_text(encoding="utf-8"))
     assert set(spans(sentence)) == set(read)
 

@@ -322,7 +322,7 @@ def test_the_checks_are_those_of_the_table() -> None:
     named = r'^    name(?:, \w+)* = "([^"]+)"(?:, "([^"]+)")?'
     found = re.findall(f"{literal_names}|{named}", code, re.MULTILINE)
     names = {name for each in found for name in each if name} | set(aws_checks.CHECKS)
-    rows = table(DEPLOYING, "| check | what must be so |")
+    rows = table(DEPLOYING, "| check | it passes if |")
     assert names == {name for cell, _ in rows for name in spans(cell)}
 
 

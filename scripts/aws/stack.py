@@ -1,4 +1,4 @@
-"""Finds the bucket and the API of a deployed stack by its outputs."""
+"""A stack in AWS: its status, and its bucket, API and other outputs."""
 
 from __future__ import annotations
 
@@ -21,12 +21,16 @@ class StackError(Exception):
     """The stack can't be found. The message is one sentence."""
 
 
+class NoStackError(StackError):
+    """There is no such stack, or only what its first deployment left when it failed."""
+
+
 @dataclass(frozen=True)
 class Stack:
-    """What the outputs of a deployed stack say.
+    """The outputs of a deployed stack.
 
-    takes_signed_only: whether its API refuses unsigned requests. dashboard_url: "" without alarms. domain_target: what
-    the record of the API's own domain must lead to; "" without one.
+    takes_signed_only: whether its API refuses unsigned requests. dashboard_url: "" without alarms. domain_target:
+    the name to which the record of the API's own domain must lead; "" without a domain.
     """
 
     bucket: str
@@ -34,10 +38,6 @@ class Stack:
     takes_signed_only: bool
     dashboard_url: str = ""
     domain_target: str = ""
-
-
-class NoStackError(StackError):
-    """There is no such stack, or only what its first deployment left when it failed."""
 
 
 def described(name: str, region: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a deployment with some settings has, as far as AWS bills it: Lambdas, alarms, gateways, the size of its files.
+"""The parts of a deployment that AWS bills, by its settings: Lambdas, alarms, gateways, the sizes of files.
 
 A test compares this with the stack's template. Reading it needs neither the CDK nor the network.
 """

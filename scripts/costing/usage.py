@@ -1,7 +1,7 @@
-"""How long and how much: seconds, memory, sizes. Measured ones are those of docs/speed.md, docs/deploying.md.
+"""Seconds, memory and sizes. Measured ones come from docs/speed.md and docs/deploying.md.
 
-Seconds of a text are ranges: the first number is of a CPU with AVX-512, the second of an older one without. Nobody
-knows which one Lambda gives. Both were measured on two CPUs. Lambda gives as many at `TWO_CPUS_MIB`.
+Seconds of a text are ranges: the first number is for a CPU with AVX-512, the second for an older one. Lambda doesn't
+say which one it gives. Both were measured on two CPUs. Lambda gives as many at `TWO_CPUS_MIB`.
 """
 
 from __future__ import annotations

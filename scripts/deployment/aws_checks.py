@@ -1,4 +1,4 @@
-"""The checks of the account and the region: all that must be there before a deployment begins.
+"""The checks of the account and the region before a deployment.
 
 `aws_checks_account`, `aws_checks_quotas` and `aws_checks_stack` have the checks. `aws_checks_asking` asks AWS.
 """
@@ -31,9 +31,9 @@ CHECKS: dict[str, Callable[[Target], Iterator[Finding]]] = {
 
 
 def aws_findings(given: Given) -> Iterator[Finding]:
-    """What the checks find, in their order. It never raises for what AWS answers, or if AWS doesn't answer.
+    """The findings of the checks, in their order. No answer of AWS, and no silence, makes it raise.
 
-    Without usable credentials, a usable region or a network, the remaining checks are not made, and say why.
+    Without usable credentials, a usable region or a network, the remaining checks are `not checked`, with the reason.
     """
     target = Target(given, Aws(given.config.region))
     why = ""

@@ -1,4 +1,4 @@
-"""Whose the credentials are, whether the region can be used, and whether it is bootstrapped."""
+"""The owner of the credentials, whether the region can be used, and whether it is bootstrapped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BOOTSTRAP_STACK = "CDKToolkit"
 
 
 def credentials(target: Target) -> Iterator[Finding]:
-    """Raises BlockedError without those of the account."""
+    """Raises BlockedError without credentials of the account."""
     name, wanted = "Credentials", target.config.account
     try:
         account, arn = target.identity["Account"], target.identity["Arn"]
@@ -26,11 +26,11 @@ def credentials(target: Target) -> Iterator[Finding]:
         why = "there are no credentials that AWS accepts"
         if isinstance(error, UnreachableError):
             remedy, why = "check the network of this machine, and HTTPS_PROXY if it needs one", "AWS can't be reached"
-        # Everybody may ask who he is. What is refused is the role of a profile.
+        # AWS lets everybody ask for the identity. So it has refused the role of a profile.
         if error.code in DENIED:
             remedy = "set AWS_PROFILE to a profile whose role you may assume"
         if not remedy:
-            raise BlockedError(not_checked(name, cause), "AWS doesn't tell whose the credentials are") from error
+            raise BlockedError(not_checked(name, cause), "AWS doesn't tell whose credentials these are") from error
         found = problem(name, cause, remedy)
         raise BlockedError(found, why) from error
     if wanted and account != wanted:
@@ -45,12 +45,12 @@ def credentials(target: Target) -> Iterator[Finding]:
     if wanted:
         yield ok(name, f"of the account {account}, as {arn}")
     else:
-        # The missing setting itself is a problem that the settings tell.
+        # The check of the settings reports the missing setting as a problem.
         yield note(name, f"they are of the account {account}, as {arn}", f"AWS_ACCOUNT_ID={account} in .env")
     if arn.endswith(":root"):
         yield note(
             name,
-            "they are of the root user, who may do everything and whose use AWS discourages",
+            "they are the root user's, who may do everything; AWS advises against their use",
             "make a user: https://docs.aws.amazon.com/IAM/latest/UserGuide/root-user-best-practices.html",
         )
 
@@ -88,8 +88,8 @@ def region(target: Target) -> Iterator[Finding]:
 def _known_regions(target: Target) -> dict[str, str]:
     """The status of each region, by name. Raises AwsError.
 
-    The region itself is asked first, because a policy may forbid all others. It can't answer if it isn't there or is
-    switched off.
+    This asks the region itself first, because a policy may forbid all others. A region that doesn't exist or is
+    switched off can't answer.
     """
     error: AwsError | None = None
     for place in dict.fromkeys((target.config.region, target.aws.home)):
@@ -97,7 +97,7 @@ def _known_regions(target: Target) -> dict[str, str]:
             answer = target.aws.ask("ec2:DescribeRegions", region=place, AllRegions=True)
             return {each["RegionName"]: each["OptInStatus"] for each in answer["Regions"]}
         except AwsError as failed:
-            # A refusal is the region's own. No connection may mean that there is no such region.
+            # A refusal comes from the region. Without a connection, the region may not exist.
             error = error if error and isinstance(failed, UnreachableError) else failed
     assert error is not None
     raise error

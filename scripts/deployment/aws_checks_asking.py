@@ -1,4 +1,4 @@
-"""Asks AWS for the checks: which permissions that takes, with short timeouts, and errors as one sentence."""
+"""Asks AWS for the checks, with short timeouts. Names the permissions, and turns errors into sentences."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from deployment.given import Given
 from infrastructure import DESCRIPTION
 from similarity.api.routes import JOBS, HandlerFile, find_handlers
 
-# All that the checks may do, as IAM calls it, and the client and method of boto3 that do it. They read only.
+# All that the checks do, by IAM's names, each with its client and method of boto3. They only read.
 ACTIONS = {
     "acm:DescribeCertificate": ("acm", "describe_certificate"),
     # API Gateway's actions are HTTP methods: https://docs.aws.amazon.com/apigateway/latest/developerguide/security-iam.html
@@ -93,7 +93,7 @@ class Aws:
             return getattr(self.client(service, region or self.region), method)(**parameters)
 
     def ask_if_there(self, action: str, *codes: str, **parameters: Any) -> Any:
-        """An answer, None if the error is one of `codes`, or if its message is that of a stack that isn't there."""
+        """An answer. None if the error is one of `codes`, or says that a stack doesn't exist."""
         try:
             return self.ask(action, **parameters)
         except AwsError as error:
@@ -173,14 +173,14 @@ class DeployedStack:
 
     @property
     def has_resources(self) -> bool:
-        """False too for one that was never completed: only its name is there."""
+        """Also False for a stack that was never completed: it is only a name."""
         return self.status not in ("", "REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE")
 
     @property
     def is_ours(self) -> bool:
-        """False for another application's.
+        """Whether the stack is this project's, by its description or its outputs.
 
-        Either sign is enough: a first deployment that fails has no outputs, and an old version may say something else.
+        After a failed first deployment it has no outputs. An old version may have another description.
         """
         found = self.found or {}
         outputs = [each["OutputKey"] for each in found.get("Outputs", [])]
@@ -201,7 +201,7 @@ class DeployedStack:
 
 
 class Target:
-    """What the checks are about: the settings, and the account and the region that they name."""
+    """The settings, and the account and the region that they name."""
 
     def __init__(self, given: Given, aws: Aws) -> None:
         self.given = given
@@ -211,7 +211,7 @@ class Target:
 
     @cached_property
     def identity(self) -> dict[str, str]:
-        """Whose the credentials are: Account and Arn. Raises AwsError."""
+        """Account and Arn of the credentials. Raises AwsError."""
         return dict(self.aws.ask("sts:GetCallerIdentity", region=self.aws.home))
 
     @property

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from deployment.aws_checks_asking import Aws, AwsError, Target, UnreachableError
 from deployment.findings import Finding, not_checked, note, ok, problem
 
-# The memory that AWS gives a Lambda of a new account: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
-# has no number. Errors of new accounts have: "Member must have value less than or equal to 3008".
+# The most memory of a Lambda in a new account. The number comes from errors: "Member must have value less than or equal
+# to 3008". https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html doesn't name it.
 _NEW_ACCOUNTS_MIB = 3008
 _MIB_OF_UNITS = {"Megabytes": 1, "Gigabytes": 1024}
 # Lambda keeps these for functions that reserve nothing:
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-concurrency.html
 _KEPT_UNRESERVED = 100
-# https://docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html has both, and that both can be raised only.
+# https://docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html has both. They can only be raised.
 _VPCS = ("vpc", "L-F678F1CE", 5)
 _ADDRESSES = ("ec2", "L-0263D0A3", 5)
 
@@ -49,7 +49,7 @@ def lambda_memory(target: Target) -> Iterator[Finding]:
 
 
 def _memory_quota(aws: Aws) -> int | None:
-    """MiB; None if Service Quotas doesn't tell it. The name is the only thing by which this quota can be known."""
+    """MiB; None if Service Quotas doesn't tell it. Only its name identifies this quota."""
     for quota in aws.all_of("servicequotas:ListServiceQuotas", "Quotas", ServiceCode="lambda"):
         name, unit = quota.get("QuotaName", "").lower(), _MIB_OF_UNITS.get(quota.get("Unit", ""))
         if "function memory" in name and "minimum" not in name and unit and quota.get("Value"):
@@ -81,8 +81,8 @@ def concurrency(target: Target) -> Iterator[Finding]:
         more = _raise("lambda", "L-B99A9384", quota + wanted - free, target.config.region)
         yield problem(
             name,
-            f"MAX_CONCURRENCY={each} reserves {wanted:,} Lambdas for {handlers} handlers, but of the account's "
-            f"{quota:,} only {most:,} can be reserved",
+            f"MAX_CONCURRENCY={each} reserves {wanted:,} Lambdas for {handlers} handlers, but the account can reserve "
+            f"only {most:,} of its {quota:,}",
             f"MAX_CONCURRENCY={most // handlers} in .env\nor {more}",
         )
     else:

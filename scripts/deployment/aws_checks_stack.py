@@ -1,4 +1,4 @@
-"""Whether the stack can be deployed: the state of the one that is there, and the certificate of its domain."""
+"""Whether the stack can be deployed: the status of an existing one, and the certificate of its domain."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def stack(target: Target) -> Iterator[Finding]:
         description = there.found.get("Description") or "none"
         yield problem(
             "Stack",
-            f"{place} is another application's (its description: {description})",
+            f"{place} belongs to another application (its description: {description})",
             "choose another STACK_NAME in .env",
         )
     elif status.endswith("_IN_PROGRESS"):
-        yield problem("Stack", f"{place} is {status}: somebody deploys or removes it", "wait until that is done")
+        yield problem("Stack", f"{place} is {status}: it is being deployed or removed", "wait until that is done")
     # StackStatus.isCreationFailure of the CDK's command line.
     elif status in ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED"):
         if there.found.get("EnableTerminationProtection"):
@@ -49,7 +49,7 @@ def _way_out(target: Target, status: str) -> str:
         return f"aws cloudformation rollback-stack {where}"
     if status == "DELETE_FAILED":
         return "scripts/destroy\nthen deploy again"
-    return "mend it in CloudFormation's console"
+    return "repair it in CloudFormation's console"
 
 
 def _nat_gateway(target: Target) -> Iterator[Finding]:
@@ -65,11 +65,11 @@ def _nat_gateway(target: Target) -> Iterator[Finding]:
 
 
 def certificate(target: Target) -> Iterator[Finding]:
-    """Of the domain, and whether the domain is free."""
+    """Whether it fits the domain, and whether the domain is free."""
     name, domain, arn = "Certificate", target.config.domain_name, target.config.certificate_arn
     console = f"https://{target.config.region}.console.aws.amazon.com/acm"
     if (owner := arn.split(":")[4]) != target.account:
-        yield problem(name, f"it is of the account {owner}", f"give the CERTIFICATE_ARN of one of {target.account}")
+        yield problem(name, f"it is in the account {owner}", f"give the CERTIFICATE_ARN of one in {target.account}")
         return
     answer = target.aws.ask_if_there("acm:DescribeCertificate", "ResourceNotFoundException", CertificateArn=arn)
     if not answer:
@@ -88,8 +88,8 @@ def certificate(target: Target) -> Iterator[Finding]:
     elif not any(_covers(each.lower(), domain) for each in names):
         yield problem(
             name,
-            f"it is of {', '.join(dict.fromkeys(names))}, which doesn't cover {domain}",
-            f"request one of {domain} at {console}, and set CERTIFICATE_ARN",
+            f"it covers {', '.join(dict.fromkeys(names))}, but not {domain}",
+            f"request one for {domain} at {console}, and set CERTIFICATE_ARN",
         )
     else:
         yield ok(name, f"it is issued, and covers {domain}")
@@ -97,7 +97,7 @@ def certificate(target: Target) -> Iterator[Finding]:
     if taken and domain not in target.stack.physical_ids("AWS::ApiGatewayV2::DomainName"):
         yield problem(
             name,
-            f"{domain} is a domain of another API of this account and region",
+            f"another API in this account and region has the domain {domain}",
             f"choose another DOMAIN_NAME\nor aws apigatewayv2 delete-domain-name --region {target.config.region} "
             f"--domain-name {domain}",
         )

@@ -16,8 +16,8 @@ from pathlib import Path
 # 2.1148 is the first that reads the cloud assembly of aws-cdk-lib 2.275. 3.0.0, npm's highest number but an older and
 # deprecated release, refuses it.
 CDK = "aws-cdk@2.1148.1"
-# By default npm tries three times, for more than a minute, also if there is no network. And it asks whether the pinned
-# release has changed, which it can't have.
+# By default, npm tries three times, for more than a minute, even without a network. It also asks whether the pinned
+# release has changed, which never happens.
 NPM = {
     "npm_config_fetch_retries": "1",
     "npm_config_fetch_retry_mintimeout": "1000",
@@ -35,10 +35,10 @@ def command(*arguments: str) -> list[str]:
 def run(arguments: Sequence[str], root: Path, environment: Mapping[str, str]) -> int:
     """Runs a command of the CDK with this process's terminal, and returns its exit code.
 
-    Ctrl-C reaches the child too, which may have something to clean up. So this waits until the child has ended, and
-    then raises KeyboardInterrupt.
+    Ctrl-C reaches the child too. It may have to clean up. So this waits for the end of the child, and then raises
+    KeyboardInterrupt.
     """
-    # Else what this process has printed may come after what the child prints.
+    # Otherwise the output of this process may come after that of the child.
     sys.stdout.flush()
     stopped: KeyboardInterrupt | None = None
     whole, path = command(*arguments), os.environ.get("PATH", os.defpath)
@@ -60,8 +60,8 @@ def run(arguments: Sequence[str], root: Path, environment: Mapping[str, str]) ->
 def _node_below() -> Path | None:
     """The folder of the Node that the launchers in .venv/bin start, None if another Node comes first in PATH.
 
-    A launcher is a Python program. With Ctrl-C it prints a traceback, and kills the Node below it after 0.25 s, even if
-    that one is still cleaning up.
+    A launcher is a Python program. After Ctrl-C it prints a traceback, and kills its Node after 0.25 s, even if that is
+    still cleaning up.
     """
     launcher = shutil.which("npx")
     if launcher and Path(launcher).parent == Path(sysconfig.get_path("scripts")):

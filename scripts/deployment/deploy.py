@@ -3,10 +3,10 @@
 
 The checks are of this machine (settings, model, state, Docker, disk) and of the AWS account (credentials, region,
 bootstrap, quotas, the stack as it is). All of them run, and each problem comes with its remedy. With a problem, nothing
-is deployed. A check that can't be made doesn't stop a deployment.
+is deployed. A check that can't be made doesn't stop the deployment.
 
-Settings are those of the environment and of .env, as for `cdk deploy`. What is shown is what is deployed: both use the
-same synthesised templates, in a new folder in cdk.out, which nothing else writes to.
+It reads the settings from the environment and .env, as `cdk deploy` does. It deploys the changes that it has shown:
+both steps use the same synthesised templates. These are in a new folder in cdk.out, to which nothing else writes.
 
 The exit code is 0 if the deployed API passes the smoke test, 1 if anything went wrong or was refused, 2 for wrong
 arguments. With --check it is 0 if there is no problem.
@@ -64,7 +64,7 @@ def say(message: str) -> None:
 
 
 def checked(given: Given) -> list[Finding]:
-    """Prints each finding when it is there."""
+    """Prints each finding at once."""
     findings = []
     for found in (local_findings, aws_findings):
         for finding in found(given):
@@ -75,7 +75,7 @@ def checked(given: Given) -> list[Finding]:
 
 
 def preparation(root: Path, folder: Path, environment: Mapping[str, str]) -> str:
-    """What a shell needs before it takes the commands of remedies, "" if nothing. folder: the one that it is in."""
+    """The command that a shell needs before those of the remedies, "" if none. folder: the shell's."""
     steps = [] if folder == root else [f"cd {shlex.quote(str(root))}"]
     if Path(environment.get("VIRTUAL_ENV", "")).resolve() != (root / ".venv").resolve():
         steps.append("source .venv/bin/activate")
@@ -94,7 +94,7 @@ def problems_in(findings: Iterable[Finding]) -> int:
 
 
 def _remove_old(cdk_out: Path) -> None:
-    """Removes the folders of runs that were killed. Each has a copy of the model. None that runs is a day old."""
+    """Removes the folders of killed runs, each with a copy of the model. A run takes less than a day."""
     for folder in cdk_out.glob(f"{_PREFIX}*"):
         with suppress(OSError):
             if time.time() - folder.stat().st_mtime > _OLD_S:
@@ -105,8 +105,8 @@ def _remove_old(cdk_out: Path) -> None:
 def new_assembly(root: Path) -> Iterator[str]:
     """A new folder for the synthesised stack, as a path below `root`. It is removed at the end. Raises DeployError.
 
-    New, because the CDK takes the copy of `inference/` that it finds, also one that was stopped halfway. And because
-    another run may write to cdk.out while this one waits for its answer.
+    In an old folder, the CDK would use the copy of `inference/` that it finds there, even an incomplete one. And
+    another run could write to the folder while this one waits for an answer.
     """
     try:
         (root / CDK_OUT).mkdir(exist_ok=True)
@@ -151,7 +151,7 @@ def deploy(given: Given, assembly: str) -> None:
         code = run_cdk(arguments, given)
     except KeyboardInterrupt:
         say(
-            f"stopped; CloudFormation goes on with what it has begun. This tells how far it is: aws cloudformation "
+            f"stopped; CloudFormation continues the deployment. This command prints its status: aws cloudformation "
             f"describe-stacks --region {region} --stack-name {name} --query 'Stacks[].StackStatus'"
         )
         raise
@@ -164,13 +164,13 @@ def how_it_stands(name: str, region: str, before: str | None) -> str:
     """What a failed deployment has left. before: the stack's newest event before it, None if AWS didn't tell it."""
     now = newest_event(name, region)
     if now is not None and now == before:
-        return "The stack wasn't touched."
+        return "The stack is unchanged."
     try:
         status = status_of(name, region)
     except StackError as error:
-        return f"Nobody knows how it has left the stack: {error}."
+        return f"The stack's status isn't known: {error}."
     meaning = {
-        "ROLLBACK_COMPLETE": "Nothing of it is left but its name. The next deployment removes that first.",
+        "ROLLBACK_COMPLETE": "Only the name of the stack is left. The next deployment removes it first.",
         "UPDATE_ROLLBACK_COMPLETE": "The stack is as it was before.",
     }
     return meaning.get(status, f"The stack is {status or 'unknown'}: see docs/operations.md#undo-the-last-deployment.")
@@ -186,7 +186,7 @@ def tested(config: Config, stack: Stack) -> bool:
 
 
 def closing(config: Config, stack: Stack) -> str:
-    """What a user needs to know of the deployed stack."""
+    """The lines about the deployed stack that end the output."""
     rows = [("API", stack.api_url)]
     if stack.takes_signed_only:
         rows.append(("try it", f"python scripts/smoke_test.py {stack.api_url} --sign"))
@@ -197,7 +197,7 @@ def closing(config: Config, stack: Stack) -> str:
     if stack.dashboard_url:
         rows.append(("dashboard", stack.dashboard_url))
     if config.alarms and config.alarm_email:
-        rows.append(("alarms", f"AWS has sent {config.alarm_email} a mail; alarms come once its link was clicked"))
+        rows.append(("alarms", f"AWS has sent a mail to {config.alarm_email}: click its link to get the alarms"))
     rows.append(("costs", at_rest(config, INFERENCE_DIR).text))
     rows.append(("remove it", f"scripts/destroy --stack {config.stack_name}"))
     return "\n".join(f"{name:<12}{value}" for name, value in rows)
@@ -233,7 +233,7 @@ def checked_and_deployed(args: argparse.Namespace) -> int:
             say_what_to_do(problems, given)
             return 1
         if args.check:
-            say("nothing is in the way of a deployment: the same command without --check begins it")
+            say("there is no problem: the same command without --check deploys")
             return 0
         with new_assembly(given.root) as assembly:
             show_changes(given, assembly)

@@ -17,7 +17,7 @@ from infrastructure.config import ConfigError
 
 # Templates, the code of two small Lambdas, and room.
 _SPARE_BYTES = 500_000_000
-# The default model's, where there is none yet.
+# Those of the default model, for a folder without a model.
 _MODEL_BYTES = 600_000_000
 # While Docker builds, it has inference/ four times: as it was sent, in the Dockerfile's stage `files`, there once more
 # because a change of modes stores a file again, and in the image.
@@ -35,7 +35,7 @@ class Need:
 
 
 def disk_findings(given: Given, engine: Engine | None) -> Iterator[Finding]:
-    """Of the project's drive and of Docker's, which may be the same one."""
+    """The free space of the project's drive and of Docker's. Both may be the same drive."""
     name, of_docker = "Disk", "Docker's disk"
     inference = given.root / "inference"
     yield from _writable_findings(given.root, given.root / "cdk.out")
@@ -48,7 +48,7 @@ def disk_findings(given: Given, engine: Engine | None) -> Iterator[Finding]:
     # Where the CDK's command line writes. It may be a link to another drive.
     cdk_out = given.root / "cdk.out"
     project = cdk_out if cdk_out.is_dir() else given.root
-    # With its cache, Docker may need no more than what is sent to it.
+    # With a cache, Docker may need no more than the files that it gets.
     for_project = Need(size, size + _SPARE_BYTES)
     for_docker = Need(size, _COPIES * size + _IMAGE_BYTES[given.config.encoder_engine])
     prune = f"{program()} system prune"
@@ -102,7 +102,7 @@ def _why_unknown(engine: Engine | None) -> str:
 
 
 def size_of(folder: Path) -> int:
-    """The bytes of a folder's files. Links are followed, hidden files left out: no copy for an image has them."""
+    """The bytes of a folder's files. Links are followed. Hidden files aren't counted: they don't go into the image."""
     total, seen = 0, set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)

@@ -22,7 +22,7 @@ TIMEOUT_S = 20.0
 NO_ANSWER = "Docker doesn't answer"
 DESKTOP = "Docker Desktop"
 
-# As the kernel calls processors, and as Docker does, to LAMBDA_ARCHITECTURE.
+# The kernel's and Docker's names of processors, to those of LAMBDA_ARCHITECTURE.
 _ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 _PLATFORMS = {"x86_64": "amd64", "arm64": "arm64"}
 # Where Linux keeps the interpreters of programs for other processors:
@@ -35,7 +35,7 @@ _SYSTEMD = Path("/run/systemd/system")
 
 @dataclass(frozen=True)
 class Engine:
-    """What Docker's daemon says of itself; "" where it doesn't.
+    """The answers of Docker's daemon about itself; "" for a missing one.
 
     architecture: as in LAMBDA_ARCHITECTURE, or Docker's own word for another one. system: the operating system.
     root: the folder of its images. host, kernel: name and kernel of the machine that it runs on.
@@ -78,7 +78,7 @@ class Engine:
 
 
 def program() -> str:
-    """The one that the CDK's command line calls. It doesn't take an empty variable for one that isn't set."""
+    """The program that the CDK's command line calls. For the CDK, an empty variable is set."""
     return os.environ.get("CDK_DOCKER", "docker")
 
 
@@ -149,13 +149,13 @@ def platform_finding(engine: Engine | None, wanted: str) -> Finding:
 
 
 def emulator(wanted: str) -> str:
-    """The name under which this machine has an emulator of a processor that also works in containers, "" without one.
+    """The name of this machine's emulator of a processor, "" without one. It must also work in containers.
 
-    Raises OSError if that can't be known.
+    Raises OSError if the list of emulators can't be read.
     """
     if not BINFMT_DIR.is_dir():
         return ""  # the kernel has no such list
-    # Where the list isn't mounted, the folder is empty, although the kernel may have emulators.
+    # If the list isn't mounted, this raises: the folder is empty, although the kernel may have emulators.
     if (BINFMT_DIR / "status").read_text().strip() != "enabled":
         return ""
     for path in sorted(BINFMT_DIR.iterdir()):
@@ -170,7 +170,7 @@ def _runs(entry: str, wanted: str) -> bool:
     """Whether an entry of binfmt_misc is for programs of a processor. Raises ValueError for an unreadable one."""
     lines = [line.partition(" ") for line in entry.splitlines()]
     values = {word.rstrip(":"): rest.strip() for word, _, rest in lines}
-    # F: the emulator was opened when it was registered. Else it would be looked for among a container's own files.
+    # F: the kernel opened the emulator when it was registered. Otherwise it looks for it among the container's files.
     if "enabled" not in values or "F" not in values.get("flags", "") or values.get("offset") != "0":
         return False
     magic = bytes.fromhex(values.get("magic", ""))
@@ -223,7 +223,7 @@ def _remedy(trouble: str) -> str:
 
 
 def _start_command(trouble: str) -> str:
-    """Of the daemon on Linux whose socket an error names."""
+    """The command that starts the daemon on Linux. trouble: names its socket."""
     if not _SYSTEMD.is_dir():
         return "sudo service docker start"
     if "docker/desktop" in trouble:
@@ -234,7 +234,7 @@ def _start_command(trouble: str) -> str:
 
 
 def _lacks_buildx(info: dict[str, Any]) -> bool:
-    """Whether a build would fail because the environment insists on buildx. Else Docker takes its older builder."""
+    """Whether a build fails because the environment insists on buildx. Otherwise Docker takes its older builder."""
     if os.environ.get("DOCKER_BUILDKIT", "").lower() not in ("1", "t", "true"):
         return False
     client = info.get("ClientInfo")

@@ -1,4 +1,4 @@
-"""Why CloudFormation failed to make, change or remove a stack, as the stack's events tell, and what to do about it."""
+"""Why CloudFormation failed to make, change or remove a stack, from the stack's events, and the remedies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from aws.stack import CONFIG
 from similarity.errors import one_line
 
-# What CloudFormation says of the resources that it has stopped because another one failed.
+# CloudFormation's reason for a resource that it has stopped because another one failed.
 _STOPPED = re.compile(r"Resource \w+ cancelled")
 _MOST = 3
 
@@ -40,13 +40,13 @@ def failures(stack: str, region: str, after: str | None) -> list[str]:
     """The first causes for which an operation on a stack failed, each with its remedy if one is known.
 
     Empty if nothing failed, or if AWS doesn't tell. stack: name, or the ARN, by which a removed one is found too.
-    after: the stack's newest event before the operation, as `newest_event` told it. Without it nobody knows which
-    events are of the operation.
+    after: the stack's newest event before the operation, by `newest_event`. If it is None, the events of the operation
+    aren't known.
     """
     found: list[str] = []
     if after is None:
         return found
-    # Where AWS doesn't tell more, what was found has to do: the CDK has said something too.
+    # If AWS doesn't tell more, the causes found so far are returned. The CDK has printed an error too.
     with suppress(BotoCoreError, ClientError):
         for event in _events(stack, region):
             if event["EventId"] == after:

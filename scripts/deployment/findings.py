@@ -1,4 +1,4 @@
-"""What the checks before a deployment find, and how it is printed."""
+"""The findings of the checks before a deployment, and how they are printed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _INDENT = 26
 
 
 class Outcome(Enum):
-    """PROBLEM: the deployment would fail. NOTE: it wouldn't, but this is good to know. NOT_CHECKED: nobody knows."""
+    """PROBLEM: the deployment would fail. NOTE: it wouldn't, but this is good to know. NOT_CHECKED: not known."""
 
     OK = "ok"
     NOTE = "note"

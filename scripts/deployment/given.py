@@ -1,4 +1,4 @@
-"""What is to be deployed: the project's folder and its settings."""
+"""The project's folder and the settings of a deployment."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Given:
     """The settings of a deployment.
 
     environment: the variables of `.env` and of the process, as `app.py` reads them.
-    config: settings that are missing or wrong have their defaults here; account and region are "" then.
-    problems: a sentence for each of them.
+    config: has the default of each setting that is missing or wrong; "" for account and region.
+    problems: a sentence for each such setting.
     """
 
     root: Path

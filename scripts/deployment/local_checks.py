@@ -1,6 +1,6 @@
-"""What this machine must have before a deployment. Nothing here asks AWS.
+"""The checks of this machine before a deployment. They don't ask AWS.
 
-`model_checks`, `docker` and `disk` have the checks of these. This module has the others, and the order of all.
+`model_checks`, `docker` and `disk` have some of the checks. This module has the others, and the order of all.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CDK_TIMEOUT_S = 120.0
 
 
 def local_findings(given: Given) -> Iterator[Finding]:
-    """All of them, in the order in which they are worth reading. Takes seconds; minutes if Docker or npm hang."""
+    """All findings, in a reader's order. Takes seconds, but minutes if Docker or npm hang."""
     yield python_finding(sys.version_info[:2])
     yield from _made("Settings", settings_findings, given)
     yield from _made("Handlers", handlers_findings, given)
@@ -48,7 +48,7 @@ def _docker_findings(given: Given) -> Iterator[Finding]:
 
 
 def _made(name: str, check: Callable[[Given], Iterator[Finding]], given: Given) -> Iterator[Finding]:
-    """What a check finds. An error that it doesn't foresee must not hide what the others find."""
+    """The findings of a check. An unforeseen error must not hide those of other checks."""
     try:
         yield from check(given)
     except Exception as error:
@@ -94,7 +94,7 @@ def settings_findings(given: Given) -> Iterator[Finding]:
 
 
 class _Asked(Mapping[str, str | None]):
-    """An environment without variables that keeps the names it is asked for."""
+    """An empty environment that notes the names that it is asked for."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -111,14 +111,14 @@ class _Asked(Mapping[str, str | None]):
 
 
 def known_settings() -> list[str]:
-    """The variables that a Config is made of."""
+    """The names of all settings."""
     asked = _Asked()
     Config.with_problems(asked)
     return sorted(set(asked.names))
 
 
 def _unset(sentence: str) -> str:
-    """The variable of a problem of the settings that is about a missing one, "" for another problem."""
+    """The variable that a problem calls missing, "" if it is another problem."""
     found = re.match(r"(\w+) is not set:", sentence)
     return found[1] if found else ""
 
@@ -190,7 +190,7 @@ def cdk_findings(given: Given) -> Iterator[Finding]:
 
 
 def _npm_error(said: Said) -> str:
-    """npm's sentence. Before it npm prints codes, and after it advice, and where its log is."""
+    """npm's sentence. npm prints codes before it, and advice and the path of its log after it."""
     lines = re.findall(r"^npm error +(.+)", said.stderr, re.MULTILINE)
     sentences = [line for line in lines if not re.match(r"(code|errno|syscall|path|dest|file) \S", line)]
     return one_line(sentences[0]).removesuffix(".") if sentences else _last_line(said)

@@ -1,6 +1,6 @@
-"""Model, graph and state: whether they are there, are the files that were installed, and fit each other.
+"""The checks of model, graph and state: all are there, are unchanged, and fit each other.
 
-The build of the image checks hashes, and a deployment's first calls the rest, both after minutes. This takes a second.
+Without these checks, the build of the image and the first calls would find problems after minutes.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def model_finding(given: Given, model: FolderModel) -> Finding:
         if leads_nowhere(path):
             return problem(name, _dangling(path, given), f"rm {_relative(path, given)}\nthen {_install_command(model)}")
     if (folder / INSTALLING_DIRNAME).is_dir():
-        # Whatever writes to the folder finishes the installation first. This downloads nothing.
+        # Every command that writes to the folder first finishes the installation. This one downloads nothing.
         return problem(
             name, f"an installation in {_relative(folder, given)} was stopped halfway", _export_command(given)
         )
@@ -90,7 +90,7 @@ def graph_finding(given: Given, model: FolderModel, usable: bool) -> Finding:
                 files.require_graph_unchanged(path.name)
         model.require_loadable(config.encoder_engine, config.encoder_precision)
     except ModelError as error:
-        # The remedy says how.
+        # Without the remedy, which the finding has.
         return problem(name, _detail(error, given).partition("; make it with ")[0], _export_command(given))
     if config.encoder_engine == "onnx":
         return ok(name, f"{GRAPH_FILENAMES[config.encoder_precision]} fits the model")

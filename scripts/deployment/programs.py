@@ -1,4 +1,4 @@
-"""Runs another program for a moment, to ask it something."""
+"""Asks another program something: runs it, with a limit of time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Said:
-    """What a program printed, and its exit code: None if it was stopped because it took too long."""
+    """A program's output and exit code. code: None if the program took too long and was stopped."""
 
     code: int | None
     stdout: str = ""
@@ -32,7 +32,7 @@ def ask(
         errors="replace",
         cwd=folder,
         env={**os.environ, **(more or {})},
-        # Without a terminal, so that ssh below Docker can't wait for a password. And a group, for the end below.
+        # Without a terminal, so that Docker's ssh can't wait for a password. As a group, which is killed below.
         start_new_session=True,
     ) as child:
         try:
@@ -41,6 +41,6 @@ def ask(
             return Said(None)
         finally:
             if child.poll() is None:
-                # Its children too: npx leaves the work to others, which would go on, and hold the pipes.
+                # With its children: npx starts others, which would go on and hold the pipes.
                 os.killpg(child.pid, signal.SIGKILL)
     return Said(child.returncode, stdout, stderr)

@@ -1,6 +1,6 @@
 """Fetches the state that a stack serves, so that a deployment from another machine keeps it.
 
-Why there is none to fetch is told apart from what went wrong: only without one, a state may be built instead.
+A stack without a usable state raises another error than a failure: only then may a new state be built instead.
 """
 
 from __future__ import annotations

@@ -215,7 +215,7 @@ def test_an_error_that_nobody_foresaw_is_told(told: Told) -> None:
     found = finding("Credentials")
     assert found.outcome is NOT_CHECKED
     assert "internal error" in found.detail
-    assert {each.detail for each in findings()[1:]} == {"AWS doesn't tell whose the credentials are"}
+    assert {each.detail for each in findings()[1:]} == {"AWS doesn't tell whose credentials these are"}
 
 
 def test_credentials_of_another_account(told: Told) -> None:
@@ -550,7 +550,7 @@ def test_a_certificate_that_cannot_be_used(told: Told, answer: Teller, told_of: 
 def test_a_certificate_of_another_account(told: Told) -> None:
     arn = CERTIFICATE.replace(ACCOUNT, "210987654321")
     found = finding("Certificate", **{**DOMAIN, "CERTIFICATE_ARN": arn})
-    assert (found.outcome, found.detail) == (PROBLEM, "it is of the account 210987654321")
+    assert (found.outcome, found.detail) == (PROBLEM, "it is in the account 210987654321")
 
 
 def test_a_domain_that_is_taken(told: Told) -> None:
@@ -577,7 +577,7 @@ def test_a_domain_that_is_taken(told: Told) -> None:
         ("CREATE_FAILED", PROBLEM, "aws cloudformation rollback-stack"),
         ("ROLLBACK_FAILED", NOTE, ""),
         ("DELETE_FAILED", PROBLEM, "scripts/destroy"),
-        ("IMPORT_ROLLBACK_FAILED", PROBLEM, "mend it"),
+        ("IMPORT_ROLLBACK_FAILED", PROBLEM, "repair it"),
     ],
 )
 def test_the_state_of_the_stack(told: Told, status: str, outcome: Outcome, remedy: str) -> None:

@@ -201,7 +201,7 @@ def test_settings_of_the_stack_are_those_of_the_smoke_test_and_of_the_last_lines
     assert f"try it      python scripts/smoke_test.py {API} --sign" in out
     assert "make a CNAME record of similar.example.org that leads to d-0123.example.com" in out
     assert "dashboard   https://a.dashboard" in out
-    assert "AWS has sent me@example.org a mail" in out
+    assert "AWS has sent a mail to me@example.org" in out
 
 
 def test_with_a_problem_nothing_is_deployed(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
@@ -230,7 +230,7 @@ def test_a_shell_is_told_what_the_remedies_need(tmp_path: Path) -> None:
 def test_checking_only_checks(more: list[Finding], code: int, stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     stage.findings += more
     assert deploy.main(["--check"]) == code
-    assert ("without --check begins it" in capsys.readouterr().err) is (code == 0)
+    assert ("without --check deploys" in capsys.readouterr().err) is (code == 0)
     assert stage.commands == []
 
 
@@ -272,7 +272,7 @@ def test_a_deployment_that_fails_before_cloudformation_is_told_from_one_that_is_
 ) -> None:
     stage.cdk_ends["deploy"] = lambda: 1
     assert deploy.main(["--yes"]) == 1
-    assert "The stack wasn't touched." in capsys.readouterr().err
+    assert "The stack is unchanged." in capsys.readouterr().err
     assert stage.smoke == []
 
     def fail() -> int:
@@ -287,7 +287,7 @@ def test_a_deployment_that_fails_before_cloudformation_is_told_from_one_that_is_
 @pytest.mark.parametrize(
     ("status", "meaning"),
     [
-        ("ROLLBACK_COMPLETE", "Nothing of it is left but its name."),
+        ("ROLLBACK_COMPLETE", "Only the name of the stack is left."),
         ("UPDATE_ROLLBACK_COMPLETE", "The stack is as it was before."),
         ("UPDATE_ROLLBACK_FAILED", "The stack is UPDATE_ROLLBACK_FAILED: see docs/operations.md"),
     ],
@@ -323,7 +323,7 @@ def test_where_aws_tells_no_events_nobody_says_that_the_stack_was_not_touched(
     stage.cdk_ends["deploy"] = lambda: 1
     assert deploy.main(["--yes"]) == 1
     err = capsys.readouterr().err
-    assert "the deployment failed, see above. Nobody knows how it has left the stack: the stack can't be" in err
+    assert "the deployment failed, see above. The stack's status isn't known: the stack can't be" in err
 
 
 def test_an_api_that_fails_the_smoke_test_is_a_failure_although_it_is_deployed(
@@ -341,7 +341,7 @@ def interrupt() -> int:
 
 
 @pytest.mark.parametrize(
-    ("during", "said"), [("diff", "stopped; nothing was deployed"), ("deploy", "CloudFormation goes on")]
+    ("during", "said"), [("diff", "stopped; nothing was deployed"), ("deploy", "CloudFormation continues")]
 )
 def test_ctrl_c_says_how_far_it_was(during: str, said: str, stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     stage.cdk_ends[during] = interrupt
