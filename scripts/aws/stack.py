@@ -40,13 +40,18 @@ class Stack:
     domain_target: str = ""
 
 
+def is_missing(error: BaseException) -> bool:
+    """Whether CloudFormation says that a stack or a change set doesn't exist. It has no code of its own for that."""
+    return isinstance(error, ClientError) and "does not exist" in str(error)
+
+
 def described(name: str, region: str) -> dict[str, Any]:
     """CloudFormation's description of a stack. Raises NoStackError or StackError."""
     try:
         client = boto3.client("cloudformation", region_name=region, config=CONFIG)
         [found] = client.describe_stacks(StackName=name)["Stacks"]
     except (ClientError, BotoCoreError) as error:
-        if isinstance(error, ClientError) and "does not exist" in str(error):
+        if is_missing(error):
             raise NoStackError(
                 f"there is no stack {name} in {region}: name another with --stack, STACK_NAME or AWS_REGION, or "
                 "deploy it"

@@ -1,6 +1,7 @@
 """The checks of the account and the region before a deployment.
 
-`aws_checks_account`, `aws_checks_quotas` and `aws_checks_stack` have the checks. `aws_checks_asking` asks AWS.
+`aws_checks_account`, `aws_checks_quotas` and `aws_checks_stack` have the checks. `aws_checks_target` has the things
+that they look at. `aws_checks_asking` asks AWS.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from deployment.aws_checks_account import bootstrap, credentials, region
-from deployment.aws_checks_asking import ACTIONS, Aws, AwsError, BlockedError, Target, UnreachableError
+from deployment.aws_checks_asking import ACTIONS, Aws, AwsError, BlockedError, UnreachableError
 from deployment.aws_checks_quotas import concurrency, lambda_memory, network
 from deployment.aws_checks_stack import certificate, stack
+from deployment.aws_checks_target import Target
 from deployment.findings import Finding, not_checked
 from deployment.given import Given
 from similarity.api.routes import HandlerFileError

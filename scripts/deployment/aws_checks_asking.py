@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, cached_property
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -19,10 +18,8 @@ from botocore.exceptions import (
 )
 
 from aws.remedies import explained
+from aws.stack import is_missing
 from deployment.findings import Finding
-from deployment.given import Given
-from infrastructure import DESCRIPTION
-from similarity.api.routes import JOBS, HandlerFile, find_handlers
 
 # All that the checks do, by IAM's names, each with its client and method of boto3. They only read.
 ACTIONS = {
@@ -97,8 +94,7 @@ class Aws:
         try:
             return self.ask(action, **parameters)
         except AwsError as error:
-            # CloudFormation has no code of its own for that.
-            if error.code in codes or (error.code == "ValidationError" and "does not exist" in str(error)):
+            if error.code in codes or (error.__cause__ and is_missing(error.__cause__)):
                 return None
             raise
 
@@ -151,83 +147,3 @@ def _translated(action: str) -> Iterator[None]:
     # Credentials that can't be read or renewed raise many kinds of errors, RuntimeError among them.
     except Exception as error:
         raise AwsError(explained(error) or type(error).__name__) from error
-
-
-class DeployedStack:
-    """The stack as it is in AWS. Every property raises AwsError."""
-
-    def __init__(self, aws: Aws, name: str) -> None:
-        self._aws = aws
-        self.name = name
-
-    @cached_property
-    def found(self) -> dict[str, Any] | None:
-        """None if it isn't there."""
-        answer = self._aws.ask_if_there("cloudformation:DescribeStacks", StackName=self.name)
-        return answer["Stacks"][0] if answer else None
-
-    @property
-    def status(self) -> str:
-        """ "" if it isn't there."""
-        return str(self.found["StackStatus"]) if self.found else ""
-
-    @property
-    def has_resources(self) -> bool:
-        """Also False for a stack that was never completed: it is only a name."""
-        return self.status not in ("", "REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE")
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether the stack is this project's, by its description or its outputs.
-
-        After a failed first deployment it has no outputs. An old version may have another description.
-        """
-        found = self.found or {}
-        outputs = [each["OutputKey"] for each in found.get("Outputs", [])]
-        return found.get("Description") == DESCRIPTION or "apiUrl" in outputs
-
-    def physical_ids(self, kind: str) -> list[str]:
-        """Of the resources of a type, e.g. AWS::Lambda::Function."""
-        return [each["PhysicalResourceId"] for each in self._resources if each["ResourceType"] == kind]
-
-    @cached_property
-    def _resources(self) -> list[dict[str, Any]]:
-        if not self.has_resources:
-            return []
-        summaries = self._aws.all_of("cloudformation:ListStackResources", "StackResourceSummaries", StackName=self.name)
-        return [
-            each for each in summaries if each.get("PhysicalResourceId") and each["ResourceStatus"] != "DELETE_COMPLETE"
-        ]
-
-
-class Target:
-    """The settings, and the account and the region that they name."""
-
-    def __init__(self, given: Given, aws: Aws) -> None:
-        self.given = given
-        self.config = given.config
-        self.aws = aws
-        self.stack = DeployedStack(aws, given.config.stack_name)
-
-    @cached_property
-    def identity(self) -> dict[str, str]:
-        """Account and Arn of the credentials. Raises AwsError."""
-        return dict(self.aws.ask("sts:GetCallerIdentity", region=self.aws.home))
-
-    @property
-    def account(self) -> str:
-        return self.config.account or self.identity["Account"]
-
-    @cached_property
-    def handlers(self) -> list[HandlerFile]:
-        """Raises HandlerFileError."""
-        return find_handlers(self._inference)
-
-    @cached_property
-    def jobs(self) -> list[HandlerFile]:
-        """Raises HandlerFileError."""
-        return find_handlers(self._inference, JOBS)
-
-    @property
-    def _inference(self) -> Path:
-        return self.given.root / "inference"

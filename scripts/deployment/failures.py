@@ -10,7 +10,7 @@ from typing import Any
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from aws.stack import CONFIG
+from aws.stack import CONFIG, is_missing
 from similarity.errors import one_line
 
 # CloudFormation's reason for a resource that it has stopped because another one failed.
@@ -30,10 +30,8 @@ def newest_event(stack: str, region: str) -> str | None:
     """The id of the stack's newest event; "" if there is no such stack, None if AWS doesn't tell."""
     try:
         return next((str(event["EventId"]) for event in _events(stack, region)), "")
-    except ClientError as error:
-        return "" if "does not exist" in str(error) else None
-    except BotoCoreError:
-        return None
+    except (ClientError, BotoCoreError) as error:
+        return "" if is_missing(error) else None
 
 
 def failures(stack: str, region: str, after: str | None) -> list[str]:
