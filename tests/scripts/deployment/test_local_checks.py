@@ -269,7 +269,8 @@ def test_an_error_that_nobody_foresees_does_not_hide_what_the_others_find(
 def test_the_checks_start_neither_torch_nor_node() -> None:
     """Each would take a second or more, before anything is found."""
     program = (
-        "import sys, deployment.local_checks; print(sorted({'torch', 'jsii', 'aws_cdk'}.intersection(sys.modules)))"
+        "import sys, shared.command, deployment.local_checks\n"
+        "print(sorted({'torch', 'jsii', 'aws_cdk'}.intersection(sys.modules)))"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts"), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
