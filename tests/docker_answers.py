@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 
-from deployment.docker import Engine
+from deployment.machine.docker import Engine
 
 # Parts of what `docker info --format '{{json .}}'` prints.
 ENGINE = {

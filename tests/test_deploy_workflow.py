@@ -22,8 +22,8 @@ from moto.server import ThreadedMotoServer
 
 from arguments import require_parsed
 from buckets import REGION, raw_client, stand_in_for_aws
-from deployment.aws_checks import aws_findings
-from deployment.aws_checks_asking import ACTIONS, Aws
+from deployment.account.asking import ACTIONS, Aws
+from deployment.account.checks import aws_findings
 from deployment.given import Given
 from infrastructure import DESCRIPTION
 from pages import DOCS, SHELL, literal, spans, table, text_of

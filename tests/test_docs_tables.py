@@ -16,7 +16,7 @@ import aws_cdk as cdk
 import pytest
 
 import publishing.api
-from deployment import aws_checks
+from deployment.account.checks import CHECKS
 from example_project import copy_inference_with_examples
 from infrastructure.config import Config, ConfigError, env_file
 from infrastructure.stack import build_app
@@ -317,11 +317,11 @@ def test_the_code_has_the_numbers_that_are_written(page: Path, sentence: str, re
 
 def test_the_checks_are_those_of_the_table() -> None:
     """Those whose names stand in the code as words."""
-    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "scripts" / "deployment").glob("*.py"))
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "scripts" / "deployment").rglob("*.py"))
     literal_names = r'\b(?:ok|note|problem|not_checked)\(\s*"([^"]+)"'
     named = r'^    name(?:, \w+)* = "([^"]+)"(?:, "([^"]+)")?'
     found = re.findall(f"{literal_names}|{named}", code, re.MULTILINE)
-    names = {name for each in found for name in each if name} | set(aws_checks.CHECKS)
+    names = {name for each in found for name in each if name} | set(CHECKS)
     rows = table(DEPLOYING, "| check | it passes if |")
     assert names == {name for cell, _ in rows for name in spans(cell)}
 

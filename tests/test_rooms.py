@@ -34,7 +34,7 @@ MAY_USE = {
     "benchmarks": {"models", "similarity"},
     "costing": {"infrastructure", "similarity"},
     # Of the stack it needs the settings only. The smoke test is a command at the top.
-    "deployment": {"", "aws", "costing", "infrastructure", "shared", "similarity", "smoke"},
+    "deployment": {"", "aws", "costing", "deployment", "infrastructure", "shared", "similarity", "smoke"},
     "publishing": {"aws", "similarity", "smoke"},
     "smoke": {"aws", "similarity"},
     "aws": {"similarity"},

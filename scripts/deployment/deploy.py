@@ -42,11 +42,11 @@ from aws.settings import require_stack_name
 from aws.stack import Stack, StackError, find_stack, status_of
 from costing.rows import at_rest
 from deployment import cdk
-from deployment.aws_checks import aws_findings
+from deployment.account.checks import aws_findings
 from deployment.failures import failures, newest_event
 from deployment.findings import Finding, summary
 from deployment.given import Given
-from deployment.local_checks import local_findings
+from deployment.machine.checks import local_findings
 from infrastructure.config import Config
 
 CDK_OUT = "cdk.out"

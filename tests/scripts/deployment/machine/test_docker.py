@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from deployment import docker
-from deployment.docker import DESKTOP, Engine, find_engine
 from deployment.findings import Outcome, ok, problem
+from deployment.machine import docker
+from deployment.machine.docker import DESKTOP, Engine, find_engine
 from docker_answers import ENGINE, ON_A_MAC, engine_of
 from programs import calls_of, leave_path_empty, put_into_path, put_program
 

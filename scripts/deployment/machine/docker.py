@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from deployment.findings import Finding, not_checked, ok, problem
-from deployment.programs import Said, ask
+from deployment.machine.programs import Said, ask
 from similarity.errors import one_line
 
 # A Docker that is starting, or far away, may take seconds.

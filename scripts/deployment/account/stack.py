@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from deployment.aws_checks_target import Target
+from deployment.account.target import Target
 from deployment.findings import Finding, note, ok, problem
 
 _WHY_IT_FAILED = "docs/operations.md#undo-the-last-deployment says how to see why"

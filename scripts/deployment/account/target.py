@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from deployment.aws_checks_asking import Aws
+from deployment.account.asking import Aws
 from deployment.given import Given
 from infrastructure import DESCRIPTION
 from similarity.api.routes import JOBS, HandlerFile, find_handlers

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from deployment import cdk, local_checks
+from deployment import cdk
 from deployment.findings import Finding, Outcome, ok, problem
 from deployment.given import Given
-from deployment.local_checks import (
+from deployment.machine import checks
+from deployment.machine.checks import (
     cdk_findings,
     handlers_findings,
     local_findings,
@@ -69,7 +70,7 @@ def test_another_python_is_a_problem(version: tuple[int, int]) -> None:
 
 
 def test_the_shell_knows_the_same_pythons() -> None:
-    oldest, newest = local_checks.PYTHONS
+    oldest, newest = checks.PYTHONS
     assert f"{oldest} <= sys.version_info[:2] <= {newest}" in (ROOT / "scripts" / "local" / "venv.sh").read_text()
 
 
@@ -169,7 +170,7 @@ def test_a_release_that_does_not_come_is_a_problem_with_npm_s_sentence(
 
 
 def test_npm_that_hangs_is_a_problem(programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_checks, "CDK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(checks, "CDK_TIMEOUT_S", 0.2)
     put_program(programs, "npx", instead="exec sleep 1000")
     _, found = cdk_found(tmp_path)
     assert found == problem(
@@ -231,8 +232,8 @@ def test_everything_is_there(
         "KernelVersion": platform.release(),
     }
     put_program(programs, "docker", json.dumps(info))
-    monkeypatch.setattr("deployment.disk._SPARE_BYTES", 0)
-    monkeypatch.setattr("deployment.disk._IMAGE_BYTES", {"onnx": 0})
+    monkeypatch.setattr("deployment.machine.disk._SPARE_BYTES", 0)
+    monkeypatch.setattr("deployment.machine.disk._IMAGE_BYTES", {"onnx": 0})
     found = list(local_findings(given_in(project)))
     assert [each.name for each in found] == NAMES
     assert {each.outcome for each in found} == {Outcome.OK}
@@ -258,7 +259,7 @@ def test_an_error_that_nobody_foresees_does_not_hide_what_the_others_find(
     def fail(given: Given) -> list[Finding]:
         raise MemoryError("too deep")
 
-    monkeypatch.setattr("deployment.local_checks.handlers_findings", fail)
+    monkeypatch.setattr("deployment.machine.checks.handlers_findings", fail)
     found = {each.name: each for each in local_findings(given_in(project, **ACCOUNT))}
     assert found["Handlers"].outcome is Outcome.NOT_CHECKED
     assert found["Handlers"].detail == "the check has failed: MemoryError: too deep"
@@ -269,7 +270,7 @@ def test_an_error_that_nobody_foresees_does_not_hide_what_the_others_find(
 def test_the_checks_start_neither_torch_nor_node() -> None:
     """Each would take a second or more, before anything is found."""
     program = (
-        "import sys, shared.command, deployment.local_checks\n"
+        "import sys, shared.command, deployment.machine.checks\n"
         "print(sorted({'torch', 'jsii', 'aws_cdk'}.intersection(sys.modules)))"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts"), "PYTHONDONTWRITEBYTECODE": "1"}

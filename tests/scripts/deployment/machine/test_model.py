@@ -12,7 +12,7 @@ import pytest
 
 from deployment.findings import Finding, Outcome, not_checked, ok, problem
 from deployment.given import Given
-from deployment.model_checks import BUILD, BUILD_SAMPLE, FETCH, QUICK_START, QUICK_START_NAME, model_findings
+from deployment.machine.model import BUILD, BUILD_SAMPLE, FETCH, QUICK_START, QUICK_START_NAME, model_findings
 from lambdas import days_ago
 from models.export import export
 from models.install_files import STAGING_PREFIX

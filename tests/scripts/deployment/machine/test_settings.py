@@ -6,7 +6,7 @@ from pathlib import Path
 
 from deployment.findings import Outcome, note, ok, problem
 from deployment.given import Given
-from deployment.settings_checks import known_settings, settings_findings
+from deployment.machine.settings import known_settings, settings_findings
 from tiny import ROOT
 
 ACCOUNT = {"AWS_ACCOUNT_ID": "123456789012", "AWS_REGION": "eu-west-1"}

@@ -17,9 +17,9 @@ import pytest
 from moto.acm.models import acm_backends
 
 from buckets import REGION, stand_in_for_aws
-from deployment.aws_checks import aws_findings
-from deployment.aws_checks_account import BOOTSTRAP_PARAMETER, REQUIRED_BOOTSTRAP
-from deployment.aws_checks_asking import Aws
+from deployment.account.access import BOOTSTRAP_PARAMETER, REQUIRED_BOOTSTRAP
+from deployment.account.asking import Aws
+from deployment.account.checks import aws_findings
 from deployment.findings import Finding, Outcome
 from deployment.given import Given
 from infrastructure import DESCRIPTION

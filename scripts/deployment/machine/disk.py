@@ -9,9 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployment.docker import NO_ANSWER, Engine, program
 from deployment.findings import Finding, not_checked, note, ok, problem
 from deployment.given import Given
+from deployment.machine.docker import NO_ANSWER, Engine, program
 from infrastructure.build_context import require_no_link_around
 from infrastructure.config import ConfigError
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from deployment.aws_checks_asking import Aws, AwsError, UnreachableError
-from deployment.aws_checks_target import Target
+from deployment.account.asking import Aws, AwsError, UnreachableError
+from deployment.account.target import Target
 from deployment.findings import Finding, not_checked, note, ok, problem
 
 # The most memory of a Lambda in a new account. The number comes from errors: "Member must have value less than or equal

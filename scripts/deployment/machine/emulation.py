@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from deployment.docker import DESKTOP, NO_ANSWER, Engine, program
 from deployment.findings import Finding, not_checked, note, ok, problem
+from deployment.machine.docker import DESKTOP, NO_ANSWER, Engine, program
 from infrastructure.config import ARCHITECTURES
 
 # To Docker's names of platforms.

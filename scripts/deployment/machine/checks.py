@@ -1,7 +1,7 @@
 """The checks of this machine before a deployment. They don't ask AWS.
 
-`settings_checks`, `model_checks`, `docker`, `emulation` and `disk` have most of the checks. This module has the others,
-and the order of all.
+`settings`, `model`, `docker`, `emulation` and `disk` have most of the checks. This module has the others, and the order
+of all.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import sys
 from collections.abc import Callable, Iterator
 
 from deployment import cdk
-from deployment.disk import disk_findings
-from deployment.docker import find_engine
-from deployment.emulation import platform_finding
 from deployment.findings import Finding, not_checked, ok, problem
 from deployment.given import Given
-from deployment.model_checks import model_findings
-from deployment.programs import Said, ask
-from deployment.settings_checks import settings_findings
+from deployment.machine.disk import disk_findings
+from deployment.machine.docker import find_engine
+from deployment.machine.emulation import platform_finding
+from deployment.machine.model import model_findings
+from deployment.machine.programs import Said, ask
+from deployment.machine.settings import settings_findings
 from infrastructure.build_context import find_jobs, require_no_link_around
 from infrastructure.config import ConfigError
 from similarity.api.routes import HandlerFileError, find_handlers

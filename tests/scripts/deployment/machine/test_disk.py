@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from deployment.disk import disk_findings, size_of
-from deployment.docker import Engine
 from deployment.findings import Finding, Outcome, not_checked
 from deployment.given import Given
+from deployment.machine.disk import disk_findings, size_of
+from deployment.machine.docker import Engine
 
 Usage = namedtuple("Usage", ["total", "used", "free"])
 ACCOUNT = {"AWS_ACCOUNT_ID": "123456789012", "AWS_REGION": "eu-west-1"}

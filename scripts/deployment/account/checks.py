@@ -1,18 +1,17 @@
 """The checks of the account and the region before a deployment.
 
-`aws_checks_account`, `aws_checks_quotas` and `aws_checks_stack` have the checks. `aws_checks_target` has the things
-that they look at. `aws_checks_asking` asks AWS.
+`access`, `quotas` and `stack` have the checks. `target` has the things that they look at. `asking` asks AWS.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from deployment.aws_checks_account import bootstrap, credentials, region
-from deployment.aws_checks_asking import ACTIONS, Aws, AwsError, BlockedError, UnreachableError
-from deployment.aws_checks_quotas import concurrency, lambda_memory, network
-from deployment.aws_checks_stack import certificate, stack
-from deployment.aws_checks_target import Target
+from deployment.account.access import bootstrap, credentials, region
+from deployment.account.asking import ACTIONS, Aws, AwsError, BlockedError, UnreachableError
+from deployment.account.quotas import concurrency, lambda_memory, network
+from deployment.account.stack import certificate, stack
+from deployment.account.target import Target
 from deployment.findings import Finding, not_checked
 from deployment.given import Given
 from similarity.api.routes import HandlerFileError

@@ -19,9 +19,9 @@ from botocore.exceptions import (
     TokenRetrievalError,
 )
 
-from deployment import aws_checks_asking
-from deployment.aws_checks import ACTIONS, aws_findings
-from deployment.aws_checks_asking import Aws
+from deployment.account import asking
+from deployment.account.asking import Aws
+from deployment.account.checks import ACTIONS, aws_findings
 from deployment.findings import Finding, Outcome
 from deployment.given import Given
 from pages import DOCS, anchors
@@ -265,8 +265,8 @@ def test_a_network_that_swallows_everything_takes_seconds(monkeypatch: pytest.Mo
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
-        short = aws_checks_asking._CONFIG.merge(Config(read_timeout=0.1))
-        monkeypatch.setattr(aws_checks_asking, "_CONFIG", short)
+        short = asking._CONFIG.merge(Config(read_timeout=0.1))
+        monkeypatch.setattr(asking, "_CONFIG", short)
         first, *others = findings()
     assert first.outcome is PROBLEM
     assert {each.detail for each in others} == {"AWS can't be reached"}
@@ -274,7 +274,7 @@ def test_a_network_that_swallows_everything_takes_seconds(monkeypatch: pytest.Mo
 
 def test_the_timeouts_are_short() -> None:
     """Two tries of one call are all that a missing network costs."""
-    config = aws_checks_asking._CONFIG
+    config = asking._CONFIG
     assert config.retries["total_max_attempts"] * (config.connect_timeout + config.read_timeout) <= 30
 
 
@@ -284,10 +284,10 @@ def test_roles_and_tokens_are_asked_for_with_the_same_timeouts(monkeypatch: pyte
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
     monkeypatch.delenv("AWS_PROFILE", raising=False)
     made = Aws(REGION)
-    assert made.client("sts", REGION).meta.config.connect_timeout == aws_checks_asking._CONFIG.connect_timeout
+    assert made.client("sts", REGION).meta.config.connect_timeout == asking._CONFIG.connect_timeout
     # botocore itself makes such clients from the session below boto3's.
     own = made._session._session.create_client("sso-oidc", region_name=REGION)
-    assert own.meta.config.read_timeout == aws_checks_asking._CONFIG.read_timeout
+    assert own.meta.config.read_timeout == asking._CONFIG.read_timeout
 
 
 def test_a_region_that_is_not_set(told: Told) -> None:
@@ -689,7 +689,7 @@ def test_an_answer_of_another_form_is_told_and_not_raised(told: Told) -> None:
 def test_the_pages_that_remedies_name_are_there() -> None:
     named = {
         match
-        for path in (ROOT / "scripts" / "deployment").glob("aws_checks*.py")
+        for path in (ROOT / "scripts" / "deployment" / "account").glob("*.py")
         for match in re.findall(r"docs/(\w+)\.md#([\w-]+)", path.read_text(encoding="utf-8"))
     }
     assert len(named) == 2

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deployment.programs import Said, ask
+from deployment.machine.programs import Said, ask
 from processes import wait_until
 from programs import put_program
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 
 from aws.remedies import remedy_of
-from deployment.aws_checks_asking import DENIED, AwsError, BlockedError, UnreachableError
-from deployment.aws_checks_target import DeployedStack, Target
+from deployment.account.asking import DENIED, AwsError, BlockedError, UnreachableError
+from deployment.account.target import DeployedStack, Target
 from deployment.findings import Finding, not_checked, note, ok, problem
 from similarity.errors import one_line
 

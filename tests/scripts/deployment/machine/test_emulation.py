@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from deployment import emulation
-from deployment.docker import Engine
-from deployment.emulation import emulator, platform_finding
 from deployment.findings import Outcome, not_checked, ok, problem
+from deployment.machine import emulation
+from deployment.machine.docker import Engine
+from deployment.machine.emulation import emulator, platform_finding
 from docker_answers import ON_A_MAC, engine_of
 
 # Entries as Debian's qemu-user-static and tonistiigi/binfmt make them, and one of another kind.
