@@ -127,8 +127,12 @@ def test_a_file_of_settings_that_can_not_be_read_is_one_line(project: Project) -
 
 
 @pytest.mark.slow
-def test_without_any_setting_it_says_what_is_missing_in_one_line(project: Project) -> None:
-    assert_one_line(project.run("app.py"), "AWS_ACCOUNT_ID is not set")
+def test_without_any_setting_it_says_what_is_missing_in_a_line_each(project: Project) -> None:
+    ended = project.run("app.py")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    account, region = ended.stderr.splitlines()
+    assert account.startswith("app.py: AWS_ACCOUNT_ID is not set")
+    assert region.startswith("app.py: AWS_REGION is not set")
     assert not project.outdir.exists()
 
 

@@ -667,9 +667,13 @@ def test_the_commands_that_set_it_up_work(tmp_path: Path, monkeypatch: pytest.Mo
         commands = [command.line for block in SHELL if block.page == PIPELINES for command in block.commands()]
         # Only GitHub itself can be asked this.
         commands.remove("gh api repos/OWNER/REPOSITORY/actions/oidc/customization/sub --jq .sub_claim_prefix")
-        for command in commands:
-            subprocess.run(command, shell=True, cwd=tmp_path, env=environment, check=True, capture_output=True)
-        assert [" ".join(command.split()[:3]) for command in commands] == [
+
+        def run(given: list[str]) -> list[str]:
+            for command in given:
+                subprocess.run(command, shell=True, cwd=tmp_path, env=environment, check=True, capture_output=True)
+            return [" ".join(command.split()[:3]) for command in given]
+
+        assert run(commands[:5]) == [
             "aws iam create-open-id-connect-provider",
             *["aws iam create-role", "aws iam put-role-policy"] * 2,
         ]
@@ -683,5 +687,7 @@ def test_the_commands_that_set_it_up_work(tmp_path: Path, monkeypatch: pytest.Mo
             assert statement["Principal"] == {"Federated": provider["Arn"]}
             found = iam.get_role_policy(RoleName=f"aiid-{name}", PolicyName=name)["PolicyDocument"]
             assert found == json.loads((tmp_path / f"{name}.json").read_text())
+        assert run(commands[5:]) == ["aws iam delete-role-policy", "aws iam delete-role"] * 2
+        assert iam.list_roles()["Roles"] == []
     finally:
         server.stop()
