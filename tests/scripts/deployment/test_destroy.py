@@ -155,8 +155,8 @@ def test_with_yes_stack_and_images_go_without_a_question(stage: Stage, capsys: O
     assert f"to keep the newest one: aws s3 cp s3://{BUCKET}/states/incident_cls.pt .\n" in before
     assert "python scripts/publish_state.py --fetch-vectors\n" in before
     assert "This can take 40 minutes" in before
-    assert "1 image, 1.0 MB, that nothing else uses\n" in before
-    assert "1 image that other Lambdas or stacks use; they stay\n" in before
+    assert "1 image, 1.0 MB, that no other Lambda or stack here uses\n" in before
+    assert "1 image that other Lambdas or stacks use, or with a foreign tag; they stay\n" in before
     assert "Deleted 1 image, 1.0 MB.\n" in after
     assert f"images       2 images, 602 MB, $0.06 a month, in {REPOSITORY}\n" in after
     assert "1 of this project, 1 of other CDK apps or of earlier versions\n" in after
