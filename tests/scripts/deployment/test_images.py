@@ -411,6 +411,15 @@ class TestImages:
         assert "Deleted 2 images" in (said := capsys.readouterr().out)
         assert "1 image stayed: something else uses them now." in said
 
+    def test_what_the_removal_has_left_counts_as_in_use(self, stack: Contents) -> None:
+        images = Images(CONFIG, stack)
+        announced = images.look().unused
+        assert OURS in tags_of(announced)
+        boto3.client("cloudformation", region_name=REGION).delete_stack(StackName=NAME)
+        images.delete(announced)
+        assert OURS in tags_left()
+        assert EARLIER not in tags_left()
+
     def test_what_was_not_announced_stays(self, stack: Contents) -> None:
         images = Images(CONFIG, stack)
         announced = images.look().unused
