@@ -27,6 +27,10 @@ NPM = {
 _NPX = Path("lib", "node_modules", "npm", "bin", "npx-cli.js")
 
 
+class Terminated(KeyboardInterrupt):
+    """A signal like Ctrl-C, but one that only this process may have got."""
+
+
 def command(*arguments: str) -> list[str]:
     """npx is Node's, which scripts/local/venv.sh puts into PATH."""
     return ["npx", "--yes", CDK, *arguments]
@@ -52,6 +56,8 @@ def run(arguments: Sequence[str], root: Path, environment: Mapping[str, str]) ->
                 break
             except KeyboardInterrupt as error:
                 stopped = error
+                if isinstance(error, Terminated):
+                    child.terminate()
     if stopped:
         raise stopped
     return code

@@ -81,7 +81,7 @@ def stacks_of_project(region: str) -> list[str]:
         return sorted(
             each["StackName"] for page in pages for each in page["Stacks"] if each.get("Description") == DESCRIPTION
         )
-    except (ClientError, BotoCoreError):
+    except Exception:
         return []
 
 
@@ -106,7 +106,7 @@ def _size_of_file_system(id_: str, region: str) -> str:
     try:
         client = boto3.client("efs", region_name=region, config=CONFIG)
         [found] = client.describe_file_systems(FileSystemId=id_)["FileSystems"]
-    except (ClientError, BotoCoreError):
+    except Exception:
         return ""
     return f", {megabytes(found['SizeInBytes']['Value'])}"
 

@@ -28,13 +28,16 @@ if not __package__:  # run as a script: its own folder stands where scripts/ has
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from shared import command
-from shared.command import argument_parser, asked
+from shared.command import argument_parser, asked, writing_stdout
 
 import argparse
 import os
+import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
+from typing import Never
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
@@ -50,6 +53,7 @@ from deployment.images import Images, report
 from deployment.remains import remaining
 from deployment.repository import Image, ImagesError
 from infrastructure.config import Config
+from similarity.errors import reason_of
 
 GONE = ("", "DELETE_COMPLETE")
 
@@ -106,14 +110,38 @@ def unprotected(stack: Contents) -> Iterator[None]:
     if not stack.is_protected:
         yield
         return
-    try:
+    with raising_signals():
         try:
-            protect(stack, on=False)
-        except (ClientError, BotoCoreError) as error:
-            raise DestroyError(f"the protection can't be lifted: {explained(error)}") from error
+            try:
+                protect(stack, on=False)
+            except (ClientError, BotoCoreError) as error:
+                raise DestroyError(f"the protection can't be lifted: {explained(error)}") from error
+            yield
+        finally:
+            protect_again(stack)
+
+
+@contextmanager
+def raising_signals() -> Iterator[None]:
+    """Meanwhile, a closed terminal and `kill` raise KeyboardInterrupt. Else they would end this process at once.
+
+    A signal that is ignored stays so, as with `nohup`.
+    """
+    before = {
+        number: signal.signal(number, _stop)
+        for number in (signal.SIGHUP, signal.SIGTERM)
+        if signal.getsignal(number) is signal.SIG_DFL
+    }
+    try:
         yield
     finally:
-        protect_again(stack)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, frame: FrameType | None) -> Never:
+    del number, frame
+    raise cdk.Terminated
 
 
 def protect_again(stack: Contents) -> None:
@@ -124,31 +152,44 @@ def protect_again(stack: Contents) -> None:
             say("the stack is protected again")
     except NoStackError:
         return
-    except (ClientError, BotoCoreError, StackError) as error:
+    except (Exception, KeyboardInterrupt) as error:
         say(
-            f"the stack may be without its protection: {explained(error)}. This puts it back: aws cloudformation "
+            f"the stack may be without its protection: {_reason(error)}. This puts it back: aws cloudformation "
             f"update-termination-protection --region {stack.region} --stack-name {stack.name} "
             "--enable-termination-protection"
         )
+        if isinstance(error, KeyboardInterrupt):
+            raise
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped"
+    return explained(error) if isinstance(error, ClientError | BotoCoreError | StackError) else reason_of(error)
 
 
 def destroy(given: Given, stack: Contents) -> None:
     """Removes the stack with the CDK. Raises DestroyError with the reasons if it is still there then."""
+    again = "give the same command again"
     before = newest_event(stack.id, stack.region)
     print(
         "\nThis can take 40 minutes: AWS is slow to release the network interfaces of Lambdas.\n\n== cdk destroy",
         flush=True,
     )
     stopped: KeyboardInterrupt | None = None
-    with unprotected(stack):
-        try:
+    try:
+        with unprotected(stack):
             cdk.run(["destroy", stack.name, "--force"], given.root, {"STACK_NAME": stack.name})
-        except KeyboardInterrupt as error:
-            stopped = error
-    status = status_of(stack.id, stack.region)
+    except KeyboardInterrupt as error:
+        stopped = error
+    except OSError as error:
+        raise DestroyError(f"`cdk destroy` can't be started: {error.strerror}; nothing was removed") from error
+    try:
+        status = status_of(stack.id, stack.region)
+    except StackError as error:
+        raise DestroyError(f"{error}. So nobody knows how far the removal is: {again}") from error
     if status in GONE and not stopped:
         return
-    again = "give the same command again"
     if status in GONE:
         raise DestroyError(f"stopped; the stack is removed. For its images, {again}") from stopped
     if is_going(status):
@@ -213,6 +254,7 @@ class Run:
         if going and not args.yes and not asked(f"Delete {plural(len(going), 'unused image')} too?"):
             going = []
         if stack:
+            self.if_stopped = "the removal may have begun: give the same command again to go on"
             destroy(self.given, stack)
         self.if_stopped = "give the same command again to go on with the images"
         done = known
@@ -263,6 +305,12 @@ def _parsed(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = _parsed(argv)
+    with writing_stdout("destroy"):
+        return removed(args)
+
+
+def removed(args: argparse.Namespace) -> int:
+    """The exit code."""
     given = Given.read(os.environ, stack_name=args.stack)
     if given.problems:
         say_all(given.problems)
@@ -274,6 +322,10 @@ def main(argv: list[str] | None = None) -> int:
         say(str(error))
     except KeyboardInterrupt:
         say(f"stopped; {run.if_stopped}")
+    except OSError:  # stdout can't be written
+        raise
+    except Exception as error:
+        say(f"AWS's answer has an unforeseen form: {reason_of(error)}; {run.if_stopped}")
     return 1
 
 

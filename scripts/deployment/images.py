@@ -19,8 +19,8 @@ NEW = timedelta(days=1)
 class Sorted:
     """The images of the repository.
 
-    unused: ours that nobody needs. needed: ours that a Lambda or a stack names. new: ours that a deployment under way
-    may be about to name. others: those of other CDK apps.
+    unused: ours that nobody needs. needed: ours that a Lambda or a stack names, or that somebody has given a tag of
+    their own. new: ours that a deployment under way may be about to name. others: those of other CDK apps.
     """
 
     unused: list[Image] = field(default_factory=list)
@@ -42,7 +42,7 @@ def sorted_out(
         was_of_stack = not image.names.isdisjoint(of_stack)
         if not image.is_ours and not was_of_stack:
             found.others.append(image)
-        elif any(reference.names(image) for reference in references):
+        elif image.foreign_tags.difference(of_stack) or any(reference.names(image) for reference in references):
             found.needed.append(image)
         elif now - image.pushed_at < NEW and not was_of_stack:
             found.new.append(image)
@@ -74,7 +74,13 @@ class Images:
         texts = [*(each.text for each in own), *templates_of_removed(self._config.stack_name, self._config.region)]
         self._of_stack |= self._repository.named_in("\n".join(texts))
         others = [each for each in found if each not in own]
-        return sorted_out(images, others, self._of_stack, datetime.now(UTC))
+        result = sorted_out(images, others, self._of_stack, datetime.now(UTC))
+        if result.unused and (guests := self._repository.guests()):
+            raise ImagesError(
+                f"the policy of {self._repository.name} lets other accounts in ({', '.join(guests)}), and nobody knows "
+                "here whether their Lambdas use the images"
+            )
+        return result
 
     def delete(self, announced: Collection[Image]) -> None:
         """Deletes those of the announced images that are still unused. Raises ImagesError if any is still there."""
@@ -103,9 +109,10 @@ def report(found: Sorted) -> str:
     lines = []
     if found.unused:
         size = megabytes(freed_by(found.all, found.unused))
-        lines.append(f"{plural(len(found.unused), 'image')}, {size}, that nothing else uses")
+        lines.append(f"{plural(len(found.unused), 'image')}, {size}, that no other Lambda or stack here uses")
     if found.needed:
-        lines.append(f"{plural(len(found.needed), 'image')} that other Lambdas or stacks use; they stay")
+        count = plural(len(found.needed), "image")
+        lines.append(f"{count} that other Lambdas or stacks use, or with a foreign tag; they stay")
     if found.new:
         lines.append(f"{plural(len(found.new), 'image')} of the last day, for deployments under way; they stay")
     return "\n".join(f"  {line}" for line in lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,34 +65,44 @@ def _of_stacks(region: str) -> Iterator[Reference]:
     client = boto3.client("cloudformation", region_name=region, config=CONFIG)
     for page in client.get_paginator("describe_stacks").paginate():
         for each in page["Stacks"]:
-            texts = [json.dumps(each.get("Parameters", []))]
-            try:
-                texts += [_template(client, **which) for which in _templates(client, each)]
-            except ClientError as error:
-                if not _is_missing(error):
-                    raise
+            texts = [json.dumps(each.get("Parameters", [])), *_texts(client, each)]
             yield Reference("\n".join(texts), stack_name=each["StackName"])
 
 
-def _templates(client: Any, stack: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    """A stack that has only been prepared has no template of its own yet, but change sets."""
-    if stack["StackStatus"] != "REVIEW_IN_PROGRESS":
-        yield {"StackName": stack["StackId"]}
-        return
-    for page in client.get_paginator("list_change_sets").paginate(StackName=stack["StackId"]):
-        for each in page["Summaries"]:
-            yield {"StackName": stack["StackId"], "ChangeSetName": each["ChangeSetId"]}
+def _texts(client: Any, stack: Mapping[str, Any]) -> Iterator[str]:
+    """The templates of a stack and of its change sets, which a deployment may be about to carry out.
+
+    The change sets first: one that is carried out meanwhile becomes the stack's template. A stack that has only been
+    prepared has no template yet.
+    """
+    id_, status = stack["StackId"], stack["StackStatus"]
+    with _if_there():
+        for page in client.get_paginator("list_change_sets").paginate(StackName=id_):
+            for each in page["Summaries"]:
+                with _if_there():
+                    yield _template(client, StackName=id_, ChangeSetName=each["ChangeSetId"])
+    with _if_there():
+        if status == "REVIEW_IN_PROGRESS":
+            [found] = client.describe_stacks(StackName=id_)["Stacks"]
+            status = found["StackStatus"]
+        if status != "REVIEW_IN_PROGRESS":
+            yield _template(client, StackName=id_)
+
+
+@contextmanager
+def _if_there() -> Iterator[None]:
+    """Ends where a stack or a change set was removed after it was listed."""
+    try:
+        yield
+    except ClientError as error:
+        if "does not exist" not in str(error):
+            raise
 
 
 def _template(client: Any, **which: str) -> str:
     """boto3 has parsed a template that is JSON."""
     body = client.get_template(**which, TemplateStage="Original")["TemplateBody"]
     return body if isinstance(body, str) else json.dumps(body)
-
-
-def _is_missing(error: ClientError) -> bool:
-    """Whether a stack or a change set was removed after it was listed."""
-    return "does not exist" in str(error)
 
 
 def templates_of_removed(name: str, region: str) -> list[str]:
@@ -106,9 +117,6 @@ def templates_of_removed(name: str, region: str) -> list[str]:
             for each in page["StackSummaries"]:
                 if each["StackName"] != name or each.get("TemplateDescription") != DESCRIPTION:
                     continue
-                try:
+                with _if_there():
                     found.append(_template(client, StackName=each["StackId"]))
-                except ClientError as error:
-                    if not _is_missing(error):
-                        raise
     return found

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import boto3
-from botocore.exceptions import BotoCoreError, ClientError
 
-from aws.stack import CONFIG, StackError, status_of
+from aws.stack import CONFIG, status_of
 from costing import prices
 from deployment.contents import megabytes, plural
 from deployment.repository import Image, ImagesError, Repository, stored_bytes
@@ -18,12 +17,13 @@ GITHUB = "token.actions.githubusercontent.com"
 # More would be a long list of roles that aren't this project's.
 _MOST_ROLES = 5
 _MOST_FILES = 10_000
-# What can't be asked is left out: the stack is gone, and this is for information.
-_UNKNOWN = (ClientError, BotoCoreError)
 
 
 def remaining(config: Config) -> str:
-    """A line for each thing that is there; "" if there is nothing."""
+    """A line for each thing that is there; "" if there is nothing.
+
+    The stack is gone, and this is for information. So what AWS doesn't tell in a known form is left out.
+    """
     rows = [*_images(config), *_files(config), *_toolkit(config), *_domain(config), *_roles(config)]
     return "\n".join(f"  {name:<13}{value}" for name, value in rows)
 
@@ -58,7 +58,7 @@ def _files(config: Config) -> list[tuple[str, str]]:
             Bucket=bucket, PaginationConfig={"MaxItems": _MOST_FILES}
         )
         sizes = [each["Size"] for page in pages for each in page.get("Contents", [])]
-    except _UNKNOWN:
+    except Exception:
         return []
     count = f"{'at least ' if len(sizes) == _MOST_FILES else ''}{plural(len(sizes), 'file')}"
     return [("files", f"{count} of CDK apps, {megabytes(sum(sizes))}, in {bucket}")] if sizes else []
@@ -68,7 +68,7 @@ def _toolkit(config: Config) -> list[tuple[str, str]]:
     try:
         if not status_of(TOOLKIT, config.region):
             return []
-    except StackError:
+    except Exception:
         return []
     return [
         (
@@ -87,7 +87,7 @@ def _domain(config: Config) -> list[tuple[str, str]]:
     try:
         client = boto3.client("acm", region_name=config.region, config=CONFIG)
         found = client.describe_certificate(CertificateArn=config.certificate_arn)["Certificate"]
-    except _UNKNOWN:
+    except Exception:
         return rows
     used = found.get("InUseBy", [])
     use = f"in use by {plural(len(used), 'other resource')}" if used else "free of charge, and ready for another stack"
@@ -105,7 +105,7 @@ def _roles(config: Config) -> list[tuple[str, str]]:
             for each in page["Roles"]
             if GITHUB in str(each.get("AssumeRolePolicyDocument"))
         ]
-    except _UNKNOWN:
+    except Exception:
         return []
     if not roles:
         return []

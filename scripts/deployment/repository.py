@@ -18,6 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from aws.remedies import explained
 from aws.stack import CONFIG
 from infrastructure import IMAGE_TAG_PREFIX
+from similarity.errors import reason_of
 
 # ECR takes and deletes as many in one request:
 # https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_BatchDeleteImage.html
@@ -31,11 +32,15 @@ class ImagesError(Exception):
 
 @contextmanager
 def errors_of_aws(doing: str) -> Iterator[None]:
-    """Raises ImagesError for each of AWS's own."""
+    """Raises ImagesError for each of AWS's own, and for an answer of another form than AWS documents."""
     try:
         yield
+    except ImagesError:
+        raise
     except (ClientError, BotoCoreError) as error:
         raise ImagesError(f"{doing}: {explained(error)}") from error
+    except Exception as error:
+        raise ImagesError(f"{doing}: AWS's answer has an unforeseen form: {reason_of(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,11 @@ class Image:
     def is_ours(self) -> bool:
         return any(tag.startswith(IMAGE_TAG_PREFIX) for tag in self.tags)
 
+    @property
+    def foreign_tags(self) -> frozenset[str]:
+        """Those that somebody else has given it."""
+        return frozenset(tag for tag in self.tags if not tag.startswith(IMAGE_TAG_PREFIX))
+
 
 def stored_bytes(images: Iterable[Image]) -> int:
     """What images take up. The repository keeps a layer once, however many images share it."""
@@ -66,6 +76,7 @@ class Repository:
 
     def __init__(self, account: str, region: str) -> None:
         self.name = f"cdk-hnb659fds-container-assets-{account}-{region}"
+        self._account = account
         self._client = boto3.client("ecr", region_name=region, config=CONFIG)
 
     def images(self) -> list[Image]:
@@ -88,15 +99,35 @@ class Repository:
         ]
 
     def _manifests(self, digests: Iterable[str]) -> dict[str, str]:
-        """By the images' digests. Empty without the permission: then a shared layer counts for each of its images."""
+        """By the images' digests. Empty if AWS doesn't tell: then a shared layer counts for each of its images."""
         found: dict[str, str] = {}
         try:
             for batch in _batches(list(digests)):
                 answer = self._client.batch_get_image(repositoryName=self.name, imageIds=_ids(batch))
                 found |= {each["imageId"]["imageDigest"]: each["imageManifest"] for each in answer["images"]}
-        except (ClientError, BotoCoreError):
+        except Exception:
             return {}
         return found
+
+    def guests(self) -> list[str]:
+        """Other accounts that may pull from the repository; "everybody" for a policy without names. Raises ImagesError.
+
+        Their Lambdas may run its images, which nobody sees from here:
+        https://docs.aws.amazon.com/lambda/latest/dg/images-create.html#images-permissions
+        """
+        with errors_of_aws(f"the policy of {self.name} can't be looked at"):
+            try:
+                policy = json.loads(self._client.get_repository_policy(repositoryName=self.name)["policyText"])
+            except self._client.exceptions.RepositoryPolicyNotFoundException:
+                return []
+            statements = policy["Statement"]
+            found: set[str] = set()
+            for each in statements if isinstance(statements, list) else [statements]:
+                if each["Effect"] == "Allow":
+                    found |= set(re.findall(r"(?<!\d)\d{12}(?!\d)", json.dumps(each))) - {self._account}
+                    if each.get("Principal") in ("*", {"AWS": "*"}, {"AWS": ["*"]}):
+                        found.add("everybody")
+            return sorted(found)
 
     def delete(self, images: Iterable[Image]) -> list[str]:
         """Deletes images with all their tags. Returns a sentence for each that couldn't be deleted."""
@@ -131,5 +162,5 @@ def _ids(digests: Iterable[str]) -> list[dict[str, str]]:
 def _blobs(manifest: str) -> dict[str, int]:
     """Empty for a list of images, which are images of the repository themselves."""
     content = json.loads(manifest)
-    parts = [*content.get("layers", []), *filter(None, [content.get("config")])]
+    parts = [*(content.get("layers") or []), *filter(None, [content.get("config")])]
     return {part["digest"]: part["size"] for part in parts}

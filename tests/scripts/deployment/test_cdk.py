@@ -55,6 +55,23 @@ def test_ctrl_c_waits_for_what_the_child_cleans_up(tmp_path: Path) -> None:
     assert (out, err.splitlines()[-1]) == ("", "KeyboardInterrupt")
 
 
+def test_a_signal_that_only_this_process_got_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = tmp_path / "ended"
+    clean_up = f"trap 'touch {ended}; exit 143' TERM; kill -USR1 $PPID; while :; do sleep 0.05; done"
+    monkeypatch.setenv("PATH", stand_in(tmp_path, clean_up))
+
+    def stop(*_: object) -> None:
+        raise cdk.Terminated
+
+    before = signal.signal(signal.SIGUSR1, stop)
+    try:
+        with pytest.raises(cdk.Terminated):
+            cdk.run([], tmp_path, {})
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert ended.exists()
+
+
 @pytest.mark.parametrize("first", ["launcher", "other"])
 def test_node_is_started_without_its_launcher(
     first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

@@ -5,7 +5,10 @@ What is played is the CDK's command line. AWS is moto. `tests/deploy` rehearses 
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -155,8 +158,8 @@ def test_with_yes_stack_and_images_go_without_a_question(stage: Stage, capsys: O
     assert f"to keep the newest one: aws s3 cp s3://{BUCKET}/states/incident_cls.pt .\n" in before
     assert "python scripts/publish_state.py --fetch-vectors\n" in before
     assert "This can take 40 minutes" in before
-    assert "1 image, 1.0 MB, that nothing else uses\n" in before
-    assert "1 image that other Lambdas or stacks use; they stay\n" in before
+    assert "1 image, 1.0 MB, that no other Lambda or stack here uses\n" in before
+    assert "1 image that other Lambdas or stacks use, or with a foreign tag; they stay\n" in before
     assert "Deleted 1 image, 1.0 MB.\n" in after
     assert f"images       2 images, 602 MB, $0.06 a month, in {REPOSITORY}\n" in after
     assert "1 of this project, 1 of other CDK apps or of earlier versions\n" in after
@@ -321,11 +324,15 @@ def test_a_stack_that_cannot_be_looked_at_stays(
     assert stage.commands == []
 
 
+@pytest.mark.parametrize("garbled", [False, True])
 def test_sizes_that_aws_does_not_tell_are_left_out(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, capsys: Output
+    garbled: bool, stage: Stage, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
     refuse(monkeypatch, "ListObjectVersions")
-    refuse(monkeypatch, "DescribeFileSystems")
+    if garbled:
+        answer(monkeypatch, "DescribeFileSystems", lambda parameters, moto: {})
+    else:
+        refuse(monkeypatch, "DescribeFileSystems")
     stage.answers = ["n"]
     assert destroy.main([]) == 1
     out = capsys.readouterr().out
@@ -418,7 +425,136 @@ def test_a_protection_that_cannot_be_put_back_is_told_with_the_command_that_does
     ) in capsys.readouterr().err
 
 
+def test_a_protection_that_an_answer_of_another_form_leaves_unknown_is_told(
+    protected: Stage, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    def garble_and_fail() -> int:
+        answer(monkeypatch, "DescribeStacks", lambda parameters, moto: {})
+        return 1
+
+    protected.removes = garble_and_fail
+    assert destroy.main(["--yes", "--unprotect"]) == 1
+    assert "the stack may be without its protection: KeyError" in capsys.readouterr().err
+
+
+def test_ctrl_c_while_the_protection_is_put_back_is_told(
+    protected: Stage, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    def fail_and_be_stopped() -> int:
+        monkeypatch.setattr("deployment.destroy.protect", lambda stack, on: stops())
+        return 1
+
+    protected.removes = fail_and_be_stopped
+    assert destroy.main(["--yes", "--unprotect"]) == 1
+    said = capsys.readouterr().err
+    assert "the stack may be without its protection: stopped. This puts it back: aws cloudformation update-" in said
+    assert said.endswith("destroy: stopped; nothing was removed\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_closed_terminal_and_kill_leave_the_stack_protected(
+    number: signal.Signals, protected: Stage, capsys: Output
+) -> None:
+    before = signal.getsignal(number)
+
+    def be_stopped() -> int:
+        assert not is_protected()
+        assert callable(signal.getsignal(number))
+        signal.raise_signal(number)
+        return 0
+
+    protected.removes = be_stopped
+    assert destroy.main(["--yes", "--unprotect"]) == 1
+    assert is_protected()
+    assert signal.getsignal(number) is before
+    assert capsys.readouterr().err.endswith("destroy: stopped; nothing was removed\n")
+
+
+def test_a_signal_that_is_ignored_stays_so(protected: Stage) -> None:
+    """As with `nohup`."""
+
+    def be_left_alone() -> int:
+        signal.raise_signal(signal.SIGHUP)
+        return protected.remove_stack()
+
+    protected.removes = be_left_alone
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert destroy.main(["--yes", "--unprotect"]) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert stacks() == set()
+
+
 # A removal that doesn't end.
+
+
+def test_a_command_line_that_cannot_be_started(protected: Stage, capsys: Output) -> None:
+    def be_missing() -> int:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "npx")
+
+    protected.removes = be_missing
+    assert destroy.main(["--yes", "--unprotect"]) == 1
+    assert is_protected()
+    assert capsys.readouterr().err.endswith(
+        "destroy: `cdk destroy` can't be started: No such file or directory; nothing was removed\n"
+    )
+
+
+def test_a_removal_whose_end_aws_does_not_tell(stage: Stage, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    def remove_and_expire() -> int:
+        stage.remove_stack()
+        fail(monkeypatch, "DescribeStacks", "ExpiredToken", "The security token included in the request is expired")
+        return 0
+
+    stage.removes = remove_and_expire
+    assert destroy.main(["--yes"]) == 1
+    said = capsys.readouterr().err
+    assert "log in to AWS again" in said
+    assert said.endswith("So nobody knows how far the removal is: give the same command again\n")
+
+
+def test_ctrl_c_while_nobody_knows_how_far_the_removal_is(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    def remove() -> int:
+        stage.remove_stack()
+        answer(monkeypatch, "DescribeStacks", lambda parameters, moto: stops())
+        return 0
+
+    stage.removes = remove
+    assert destroy.main(["--yes"]) == 1
+    assert capsys.readouterr().err.endswith(
+        "destroy: stopped; the removal may have begun: give the same command again to go on\n"
+    )
+
+
+def test_an_answer_of_another_form_is_told_in_one_line(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    answer(monkeypatch, "DescribeStacks", lambda parameters, moto: {})
+    assert destroy.main(["--yes"]) == 1
+    assert capsys.readouterr().err == (
+        "destroy: AWS's answer has an unforeseen form: KeyError: 'Stacks'; nothing was removed\n"
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that can't be written")
+def test_a_full_disk_ends_it_in_one_line_before_anything_is_removed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    kept = os.dup(1)
+    try:
+        with Path("/dev/full").open("w") as full:
+            os.dup2(full.fileno(), 1)
+            monkeypatch.setattr("sys.stdout", os.fdopen(1, "w", closefd=False))
+            with pytest.raises(SystemExit, match="1"):
+                destroy.main(["--yes"])
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+    assert stage.commands == []
+    assert capfd.readouterr().err == "destroy: stdout can't be written: No space left on device\n"
 
 
 def begins(code: int | None) -> Callable[[], int]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from moto.awslambda.models import lambda_backends
 
 from bootstrapped import (
@@ -24,6 +25,7 @@ from bootstrapped import (
     make_stack,
     push,
     refuse,
+    set_status,
     sha256,
     tags_left,
     template,
@@ -56,6 +58,13 @@ def test_an_image_with_our_prefix_that_nothing_names_is_unused() -> None:
     assert (tags_of(found.unused), tags_of(found.others)) == ([OURS], [FOREIGN])
 
 
+def test_an_image_with_a_tag_of_somebody_else_stays_whatever_uses_it() -> None:
+    images = [image(OURS, "live"), image(SHARED, FRESH), image(EARLIER)]
+    found = sorted_out(images, [], [EARLIER, OURS], TODAY)
+    assert tags_of(found.needed) == sorted([OURS, "live"])
+    assert tags_of(found.unused) == sorted([SHARED, FRESH, EARLIER])
+
+
 @pytest.mark.parametrize("name", [f"{ADDRESS}:{OURS}", f"{ADDRESS}@{image('latest', OURS).digest}", "x latest x"])
 def test_an_image_with_several_tags_is_needed_if_one_of_its_names_is(name: str) -> None:
     found = sorted_out([image("latest", OURS)], [Reference(name)], [], TODAY)
@@ -84,8 +93,8 @@ def test_a_layer_that_images_share_counts_once() -> None:
 def test_what_becomes_of_the_images_is_said_a_line_each() -> None:
     found = Sorted([image("a"), image("b")], [image("c")], [image("d")], [image("e")])
     assert report(found).splitlines() == [
-        "  2 images, 0.0 MB, that nothing else uses",
-        "  1 image that other Lambdas or stacks use; they stay",
+        "  2 images, 0.0 MB, that no other Lambda or stack here uses",
+        "  1 image that other Lambdas or stacks use, or with a foreign tag; they stay",
         "  1 image of the last day, for deployments under way; they stay",
     ]
     assert report(Sorted(others=[image("e")])) == ""
@@ -146,6 +155,31 @@ class TestRepository:
         assert problem == (
             f"{found.digest}: Requested image referenced by manifest list: [sha256:0] (ImageReferencedByManifestList)"
         )
+
+    @pytest.mark.parametrize(
+        ("principal", "guests"),
+        [
+            ({"Service": "lambda.amazonaws.com"}, []),
+            ({"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, []),
+            ({"AWS": [f"arn:aws:iam::{ACCOUNT}:root", "arn:aws:iam::210987654321:root"]}, ["210987654321"]),
+            ({"AWS": "*"}, ["everybody"]),
+            ("*", ["everybody"]),
+        ],
+    )
+    def test_accounts_that_its_policy_lets_in(self, principal: Any, guests: list[str]) -> None:
+        repository = Repository(ACCOUNT, REGION)
+        assert repository.guests() == []
+        # As bootstrapping writes it: https://github.com/aws/aws-cdk-cli, bootstrap-template.yaml
+        condition = {"ArnLike": {"aws:sourceArn": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:*"}}
+        statement = {"Effect": "Allow", "Principal": principal, "Action": "ecr:BatchGetImage", "Condition": condition}
+        denied = {"Effect": "Deny", "Principal": {"AWS": "arn:aws:iam::111111111111:root"}, "Action": "ecr:*"}
+        self.set_policy([statement, denied])
+        assert repository.guests() == guests
+
+    @staticmethod
+    def set_policy(statements: list[Any]) -> None:
+        text = json.dumps({"Version": "2012-10-17", "Statement": statements})
+        boto3.client("ecr", region_name=REGION).set_repository_policy(repositoryName=REPOSITORY, policyText=text)
 
     def test_a_refusal_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
         refuse(monkeypatch, "BatchDeleteImage")
@@ -232,6 +266,57 @@ class TestReferences:
         (found,) = references(REGION)
         assert found.names(image(OURS))
 
+    @pytest.fixture
+    def change_sets(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+        """Tags that the templates of change sets name, by the change set. moto doesn't keep their templates."""
+        found: dict[str, str] = {}
+
+        def listed(parameters: Any, moto: Answer) -> Any:
+            return {"Summaries": [{"ChangeSetId": each, "StackName": parameters["StackName"]} for each in found]}
+
+        def of_change_set(parameters: Any, moto: Answer) -> Any:
+            if not (name := parameters.get("ChangeSetName")):
+                return moto(parameters)
+            if found[name]:
+                return {"TemplateBody": json.loads(template(found[name]))}
+            error = {"Code": "ChangeSetNotFound", "Message": f"ChangeSet [{name}] does not exist"}
+            raise ClientError({"Error": error}, "GetTemplate")
+
+        answer(monkeypatch, "ListChangeSets", listed)
+        answer(monkeypatch, "GetTemplate", of_change_set)
+        return found
+
+    def test_a_deployed_stack_names_images_in_its_change_sets_too(self, change_sets: dict[str, str]) -> None:
+        make_stack("Staging", template(OURS))
+        change_sets |= {"cdk-deploy-change-set": SHARED}
+        (found,) = references(REGION)
+        assert found.names(image(OURS))
+        assert found.names(image(SHARED))
+
+    def test_a_change_set_that_is_removed_meanwhile_hides_no_other(self, change_sets: dict[str, str]) -> None:
+        make_stack("Staging", template(OURS))
+        change_sets |= {"removed": "", "more": SHARED}
+        (found,) = references(REGION)
+        assert found.names(image(OURS))
+        assert found.names(image(SHARED))
+
+    def test_a_prepared_stack_that_is_deployed_meanwhile_has_a_template(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        make_stack("Staging", template(OURS))
+        set_status("Staging", "REVIEW_IN_PROGRESS")
+
+        def too_late(parameters: Any, moto: Answer) -> Any:
+            set_status("Staging", "CREATE_IN_PROGRESS")
+            return {"Summaries": []}
+
+        answer(monkeypatch, "ListChangeSets", too_late)
+        (found,) = references(REGION)
+        assert found.names(image(OURS))
+
+    def test_an_answer_of_another_form_tells_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        answer(monkeypatch, "ListFunctions", lambda parameters, moto: {})
+        with pytest.raises(ImagesError, match="the Lambdas can't be looked at: AWS's answer has an unforeseen form"):
+            references(REGION)
+
     def test_a_lambda_that_is_removed_meanwhile_names_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
         push(OURS, BASE)
         make_lambda("f", OURS)
@@ -248,7 +333,9 @@ class TestReferences:
         fail(monkeypatch, "GetTemplate", "ValidationError", "Stack with id Gone does not exist")
         assert not [each for each in references(REGION) if each.names(image(OURS))]
 
-    @pytest.mark.parametrize("operation", ["ListFunctions", "GetFunction", "DescribeStacks", "GetTemplate"])
+    @pytest.mark.parametrize(
+        "operation", ["ListFunctions", "GetFunction", "DescribeStacks", "GetTemplate", "ListChangeSets"]
+    )
     def test_without_a_permission_nobody_knows(self, operation: str, monkeypatch: pytest.MonkeyPatch) -> None:
         push(OURS, BASE)
         make_lambda("f", OURS)
@@ -324,6 +411,15 @@ class TestImages:
         assert "Deleted 2 images" in (said := capsys.readouterr().out)
         assert "1 image stayed: something else uses them now." in said
 
+    def test_what_the_removal_has_left_counts_as_in_use(self, stack: Contents) -> None:
+        images = Images(CONFIG, stack)
+        announced = images.look().unused
+        assert OURS in tags_of(announced)
+        boto3.client("cloudformation", region_name=REGION).delete_stack(StackName=NAME)
+        images.delete(announced)
+        assert OURS in tags_left()
+        assert EARLIER not in tags_left()
+
     def test_what_was_not_announced_stays(self, stack: Contents) -> None:
         images = Images(CONFIG, stack)
         announced = images.look().unused
@@ -348,6 +444,25 @@ class TestImages:
         with pytest.raises(ImagesError, match="the Lambdas can't be looked at"):
             images.delete(announced)
         assert tags_left() == before
+
+    def test_where_another_account_may_pull_nobody_knows_and_nothing_is_deleted(
+        self, stack: Contents, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        images = Images(CONFIG, stack)
+        announced = images.look().unused
+        self.remove()
+        before = tags_left()
+        monkeypatch.setattr(Repository, "guests", lambda _: ["210987654321"])
+        with pytest.raises(ImagesError, match=r"lets other accounts in \(210987654321\), and nobody knows"):
+            images.delete(announced)
+        assert tags_left() == before
+
+    def test_without_the_repositorys_policy_nothing_is_deleted(
+        self, stack: Contents, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        refuse(monkeypatch, "GetRepositoryPolicy")
+        with pytest.raises(ImagesError, match=r"the policy of .* can't be looked at: .*GetRepositoryPolicy"):
+            Images(CONFIG, stack).look()
 
     def test_what_cannot_be_deleted_is_told(self, stack: Contents, monkeypatch: pytest.MonkeyPatch) -> None:
         images = Images(CONFIG, stack)
