@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -56,9 +57,22 @@ def test_ctrl_c_waits_for_what_the_child_cleans_up(tmp_path: Path) -> None:
 
 
 def test_a_signal_that_only_this_process_got_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ended = tmp_path / "ended"
-    clean_up = f"trap 'touch {ended}; exit 143' TERM; kill -USR1 $PPID; while :; do sleep 0.05; done"
+    ended, waiting = tmp_path / "ended", tmp_path / "waiting"
+    # The signal comes once this process waits for the child, however long it takes to get there.
+    clean_up = f"""
+        trap 'touch {ended}; exit 143' TERM
+        until [ -e {waiting} ]; do sleep 0.05; done
+        kill -USR1 $PPID
+        while :; do sleep 0.05; done
+    """
     monkeypatch.setenv("PATH", stand_in(tmp_path, clean_up))
+    wait = subprocess.Popen.wait
+
+    def wait_and_say_so(child: subprocess.Popen[bytes], timeout: float | None = None) -> int:
+        waiting.touch()
+        return wait(child, timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", wait_and_say_so)
 
     def stop(*_: object) -> None:
         raise cdk.Terminated
