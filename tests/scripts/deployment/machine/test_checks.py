@@ -38,7 +38,7 @@ npm error network This is a problem related to network connectivity.
 npm error network In most cases you are behind a proxy or have bad network settings.
 npm error network
 npm error network If you are behind a proxy, please make sure that the 'proxy' config is set properly.
-npm error A complete log of this run can be found in: /root/.npm/_logs/2026-11-27T02_53_59_020Z-debug-0.log
+npm error A complete log of this run can be found in: /home/me/.npm/_logs/2026-11-27T02_53_59_020Z-debug-0.log
 """
 REFUSED = """npm error code ECONNREFUSED
 npm error errno ECONNREFUSED
@@ -47,7 +47,7 @@ npm error     at ClientRequest.<anonymous> (/lib/node_modules/npm/node_modules/m
 npm error   code: 'ECONNREFUSED',
 npm error }
 npm error
-npm error A complete log of this run can be found in: /root/.npm/_logs/2026-11-27T02_53_57_571Z-debug-0.log
+npm error A complete log of this run can be found in: /home/me/.npm/_logs/2026-11-27T02_53_57_571Z-debug-0.log
 """
 
 
