@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from aws.remedies import explained
 
 _BUCKET, _API, _AUTH = "stateBucketName", "apiUrl", "apiAuth"
-# The status of a stack whose first deployment failed, or was only prepared. The next deployment replaces it.
+# The first deployment failed, or has only been prepared. The next deployment replaces such a stack.
 _NEVER_MADE = ("REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE")
 CONFIG = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "total_max_attempts": 5})
 
@@ -22,7 +22,7 @@ class StackError(Exception):
 
 
 class NoStackError(StackError):
-    """There is no such stack, or only what its first deployment left when it failed."""
+    """There is no such stack, or its first deployment failed."""
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,16 @@
 #!/usr/bin/env python3
-"""Remove a deployed stack, and the images that only it has used. It says first what goes, and asks.
+"""Remove a deployed stack and its images. It lists the parts first, and asks.
 
-All published states go with the stack. Before the question stands the command that keeps the newest one.
+All published states are removed with the stack. The list has a command that keeps the newest one.
 
 A stack may be protected from removal (TERMINATION_PROTECTION=true). At a terminal, the command asks whether to lift the
 protection. With --yes it needs --unprotect. If the removal doesn't begin, the stack is protected again.
 
-The images lie in a repository that all CDK apps of the account and region share. Only images of this project are
-deleted, and only those that no Lambda and no other stack of this account and region uses.
+All CDK apps of an account and region keep their images in one repository. Only images of this project are deleted, and
+only those that no Lambda and no other stack of this account and region uses.
 
-The exit code is 0 if the stack isn't there any more, also if it wasn't there before, and the images that should go are
-gone. It is 1 if anything failed or was refused, and 2 for wrong arguments. After a failure, give the same command
-again.
+The exit code is 0 if the stack isn't there, and the unused images are deleted. It is 1 if anything failed or was
+refused, and 2 for wrong arguments. After a failure, give the same command again.
 
 Examples:
     scripts/destroy
@@ -32,26 +31,23 @@ from shared.command import argument_parser, asked, writing_stdout
 
 import argparse
 import os
-import signal
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
-from types import FrameType
-from typing import Never
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from aws.remedies import explained
 from aws.settings import require_stack_name
-from aws.stack import CONFIG, NoStackError, StackError, described, status_of
+from aws.stack import CONFIG, NoStackError, StackError, status_of
 from deployment import cdk
-from deployment.contents import Contents, plural, stacks_of_project
 from deployment.failures import failures, newest_event
 from deployment.given import Given
-from deployment.images import Images, report
-from deployment.remains import remaining
-from deployment.repository import Image, ImagesError
+from deployment.removal.contents import Contents, plural, stacks_of_project
+from deployment.removal.images import Images, report
+from deployment.removal.protection import ProtectionError, unprotected
+from deployment.removal.remains import remaining
+from deployment.removal.repository import Image, ImagesError
 from infrastructure.config import Config
 from similarity.errors import reason_of
 
@@ -81,7 +77,7 @@ def require_own_account(config: Config) -> None:
 
 
 def require_removable(stack: Contents) -> None:
-    """Raises DestroyError for a stack that isn't this project's, and for one that somebody deploys."""
+    """Raises DestroyError for a stack that isn't this project's, and for one that is being deployed."""
     where = f"the stack {stack.name} in {stack.region}"
     if stack.status == "REVIEW_IN_PROGRESS":
         raise DestroyError(
@@ -98,78 +94,8 @@ def is_going(status: str) -> bool:
     return status == "DELETE_IN_PROGRESS"
 
 
-def protect(stack: Contents, on: bool) -> None:
-    """Raises ClientError or BotoCoreError."""
-    client = boto3.client("cloudformation", region_name=stack.region, config=CONFIG)
-    client.update_termination_protection(StackName=stack.id, EnableTerminationProtection=on)
-
-
-@contextmanager
-def unprotected(stack: Contents) -> Iterator[None]:
-    """Lifts a stack's protection. At the end, a stack whose removal hasn't begun is protected again."""
-    if not stack.is_protected:
-        yield
-        return
-    with raising_signals():
-        try:
-            try:
-                protect(stack, on=False)
-            except (ClientError, BotoCoreError) as error:
-                raise DestroyError(f"the protection can't be lifted: {explained(error)}") from error
-            yield
-        finally:
-            protect_again(stack)
-
-
-@contextmanager
-def raising_signals() -> Iterator[None]:
-    """Meanwhile, a closed terminal and `kill` raise KeyboardInterrupt. Else they would end this process at once.
-
-    A signal that is ignored stays so, as with `nohup`.
-    """
-    before = {
-        number: signal.signal(number, _stop)
-        for number in (signal.SIGHUP, signal.SIGTERM)
-        if signal.getsignal(number) is signal.SIG_DFL
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _stop(number: int, frame: FrameType | None) -> Never:
-    del number, frame
-    raise cdk.Terminated
-
-
-def protect_again(stack: Contents) -> None:
-    try:
-        found = described(stack.id, stack.region)
-        if not found["StackStatus"].startswith("DELETE_") and not found.get("EnableTerminationProtection"):
-            protect(stack, on=True)
-            say("the stack is protected again")
-    except NoStackError:
-        return
-    except (Exception, KeyboardInterrupt) as error:
-        say(
-            f"the stack may be without its protection: {_reason(error)}. This puts it back: aws cloudformation "
-            f"update-termination-protection --region {stack.region} --stack-name {stack.name} "
-            "--enable-termination-protection"
-        )
-        if isinstance(error, KeyboardInterrupt):
-            raise
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, KeyboardInterrupt):
-        return "stopped"
-    return explained(error) if isinstance(error, ClientError | BotoCoreError | StackError) else reason_of(error)
-
-
 def destroy(given: Given, stack: Contents) -> None:
-    """Removes the stack with the CDK. Raises DestroyError with the reasons if it is still there then."""
+    """Removes the stack with the CDK. Raises DestroyError or ProtectionError if it is still there."""
     again = "give the same command again"
     before = newest_event(stack.id, stack.region)
     print(
@@ -178,7 +104,7 @@ def destroy(given: Given, stack: Contents) -> None:
     )
     stopped: KeyboardInterrupt | None = None
     try:
-        with unprotected(stack):
+        with unprotected(stack, say):
             cdk.run(["destroy", stack.name, "--force"], given.root, {"STACK_NAME": stack.name})
     except KeyboardInterrupt as error:
         stopped = error
@@ -194,9 +120,10 @@ def destroy(given: Given, stack: Contents) -> None:
         raise DestroyError(f"stopped; the stack is removed. For its images, {again}") from stopped
     if is_going(status):
         raise DestroyError(
-            f"{'stopped' if stopped else 'the CDK has ended'}; CloudFormation goes on removing the stack. This tells "
-            f"how far it is: aws cloudformation describe-stacks --region {stack.region} --stack-name {stack.id} "
-            f"--query 'Stacks[].StackStatus'\nTo wait for its end, and to delete the images then, {again}"
+            f"{'stopped' if stopped else 'the CDK has ended'}; CloudFormation continues the removal. This "
+            f"command prints its status: aws cloudformation describe-stacks --region {stack.region} "
+            f"--stack-name {stack.id} --query 'Stacks[].StackStatus'\n"
+            f"To wait for its end, and to delete the images then, {again}"
         ) from stopped
     if status == "DELETE_FAILED":
         causes = "".join(f"\n  {cause}" for cause in failures(stack.id, stack.region, before))
@@ -242,7 +169,7 @@ class Run:
     if_stopped: str = "nothing was removed"
 
     def remove(self) -> int:
-        """The exit code. Raises DestroyError or StackError if the stack is still there."""
+        """The exit code. Raises DestroyError, ProtectionError or StackError if the stack is still there."""
         config, args = self.given.config, self.args
         require_own_account(config)
         stack = look(config)
@@ -318,7 +245,7 @@ def removed(args: argparse.Namespace) -> int:
     run = Run(given, args)
     try:
         return run.remove()
-    except (DestroyError, StackError) as error:
+    except (DestroyError, ProtectionError, StackError) as error:
         say(str(error))
     except KeyboardInterrupt:
         say(f"stopped; {run.if_stopped}")

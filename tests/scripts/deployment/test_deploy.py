@@ -23,6 +23,7 @@ from costing.rows import at_rest
 from deployment import deploy
 from deployment.findings import Finding, not_checked, note, ok, problem
 from deployment.given import Given
+from full_disk import full_stdout
 from infrastructure.config import Config
 
 ACCOUNT = "123456789012"
@@ -165,16 +166,8 @@ def test_a_command_line_that_cannot_be_started_is_told(stage: Stage, capsys: pyt
 def test_output_that_cannot_be_written_is_told_in_a_line(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    kept = os.dup(1)
-    try:
-        with Path("/dev/full").open("w") as full:
-            os.dup2(full.fileno(), 1)
-            monkeypatch.setattr("sys.stdout", os.fdopen(1, "w", closefd=False))
-            with pytest.raises(SystemExit, match="1"):
-                deploy.main(["--check"])
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
+    with full_stdout(monkeypatch), pytest.raises(SystemExit, match="1"):
+        deploy.main(["--check"])
     assert capfd.readouterr().err == "deploy: stdout can't be written: No space left on device\n"
 
 

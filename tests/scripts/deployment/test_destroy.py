@@ -37,8 +37,9 @@ from bootstrapped import (
 )
 from buckets import REGION
 from deployment import destroy
-from deployment.contents import megabytes, plural
 from deployment.given import Given
+from deployment.removal.contents import megabytes, plural
+from full_disk import full_stdout
 from infrastructure import IMAGE_TAG_PREFIX
 
 # Each test has a stand-in for AWS.
@@ -441,13 +442,16 @@ def test_ctrl_c_while_the_protection_is_put_back_is_told(
     protected: Stage, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
     def fail_and_be_stopped() -> int:
-        monkeypatch.setattr("deployment.destroy.protect", lambda stack, on: stops())
+        monkeypatch.setattr("deployment.removal.protection.protect", lambda stack, on: stops())
         return 1
 
     protected.removes = fail_and_be_stopped
     assert destroy.main(["--yes", "--unprotect"]) == 1
     said = capsys.readouterr().err
-    assert "the stack may be without its protection: stopped. This puts it back: aws cloudformation update-" in said
+    assert (
+        "the stack may be without its protection: stopped. This command puts it back: aws cloudformation update-"
+        in said
+    )
     assert said.endswith("destroy: stopped; nothing was removed\n")
 
 
@@ -543,16 +547,8 @@ def test_an_answer_of_another_form_is_told_in_one_line(
 def test_a_full_disk_ends_it_in_one_line_before_anything_is_removed(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    kept = os.dup(1)
-    try:
-        with Path("/dev/full").open("w") as full:
-            os.dup2(full.fileno(), 1)
-            monkeypatch.setattr("sys.stdout", os.fdopen(1, "w", closefd=False))
-            with pytest.raises(SystemExit, match="1"):
-                destroy.main(["--yes"])
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
+    with full_stdout(monkeypatch), pytest.raises(SystemExit, match="1"):
+        destroy.main(["--yes"])
     assert stage.commands == []
     assert capfd.readouterr().err == "destroy: stdout can't be written: No space left on device\n"
 
@@ -572,7 +568,7 @@ def test_a_removal_that_was_left_alone_goes_on(code: int | None, says: str, prot
     protected.removes = begins(code)
     assert destroy.main(["--yes", "--unprotect"]) == 1
     said = capsys.readouterr().err
-    assert f"destroy: {says}; CloudFormation goes on removing the stack." in said
+    assert f"destroy: {says}; CloudFormation continues the removal." in said
     assert "aws cloudformation describe-stacks --region eu-west-1 --stack-name arn:aws:cloudformation:" in said
     assert not is_protected()
     assert tags_left() == {OURS, SHARED, FOREIGN}

@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from deployment.contents import Contents, megabytes, plural
-from deployment.references import Reference, references, templates_of_removed
-from deployment.repository import Image, ImagesError, Repository, stored_bytes
+from deployment.removal.contents import Contents, megabytes, plural
+from deployment.removal.references import Reference, references, templates_of_removed
+from deployment.removal.repository import Image, ImagesError, Repository, stored_bytes
 from infrastructure.config import Config
 
 # Deployments push their image first. Only then does a template or a Lambda name it.

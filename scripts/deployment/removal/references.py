@@ -12,7 +12,7 @@ import boto3
 from botocore.exceptions import ClientError
 
 from aws.stack import CONFIG
-from deployment.repository import Image, ImagesError, errors_of_aws
+from deployment.removal.repository import Image, ImagesError, errors_of_aws
 from infrastructure import DESCRIPTION
 
 

@@ -31,10 +31,10 @@ from bootstrapped import (
     template,
 )
 from buckets import REGION
-from deployment.contents import Contents
-from deployment.images import Images, Sorted, freed_by, report, sorted_out
-from deployment.references import Reference, references, templates_of_removed
-from deployment.repository import Image, ImagesError, Repository, stored_bytes
+from deployment.removal.contents import Contents
+from deployment.removal.images import Images, Sorted, freed_by, report, sorted_out
+from deployment.removal.references import Reference, references, templates_of_removed
+from deployment.removal.repository import Image, ImagesError, Repository, stored_bytes
 from infrastructure import IMAGE_TAG_PREFIX
 from infrastructure.config import Config
 

@@ -8,8 +8,8 @@ import boto3
 
 from aws.stack import CONFIG, status_of
 from costing import prices
-from deployment.contents import megabytes, plural
-from deployment.repository import Image, ImagesError, Repository, stored_bytes
+from deployment.removal.contents import megabytes, plural
+from deployment.removal.repository import Image, ImagesError, Repository, stored_bytes
 from infrastructure.config import Config
 
 TOOLKIT = "CDKToolkit"
