@@ -1,7 +1,5 @@
 """GET and POST /embed-to-db-similar: the recorded incidents most like a CLS vector. Loads no model."""
 
-from typing import Any
-
 from similarity.api import answers, parameters
 from similarity.api.events import Request, endpoint
 from similarity.service import service
@@ -12,8 +10,11 @@ TIMEOUT_S = 60
 MEMORY_MIB = 1024
 
 
-@endpoint(parameters=("embed", "num", "metric"), ready=lambda: service().dimension())
-def handler(request: Request) -> dict[str, Any]:
-    vector = parameters.embed(request, service().dimension())
-    num, metric = parameters.num(request), parameters.metric(request)
-    return answers.ranked(request.take(service().similar_to_vector(vector, num, metric)))
+@endpoint(
+    parameters=("embed", "num", "metric", "exclude"),
+    ready=lambda: service().dimension(),
+    fields=answers.RankedFields,
+)
+def handler(request: Request) -> answers.RankedFields:
+    vector, asked = parameters.embed(request, service().dimension()), parameters.asked_of_vector(request)
+    return answers.ranked(request.take(service().similar_to_vector(vector, asked)))

@@ -1,7 +1,5 @@
 """GET /health: which state, model and code answer; 503 if a text couldn't be answered. Runs no model."""
 
-from typing import Any
-
 from similarity.api import answers
 from similarity.api.events import Request, endpoint
 from similarity.service import service
@@ -14,6 +12,6 @@ MEMORY_MIB = 1024
 
 
 # A deployment fails if this would answer 503.
-@endpoint(parameters=(), ready=lambda: service().health())
-def handler(request: Request) -> dict[str, Any]:
+@endpoint(parameters=(), ready=lambda: service().health(), fields=answers.HealthFields)
+def handler(request: Request) -> answers.HealthFields:
     return answers.health(request.take(service().health()))

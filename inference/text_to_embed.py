@@ -1,8 +1,6 @@
 """GET and POST /text-to-embed: the CLS vector of a text."""
 
-from typing import Any
-
-from similarity.api import parameters
+from similarity.api import answers, parameters
 from similarity.api.events import Request, endpoint
 from similarity.service import service
 
@@ -10,6 +8,6 @@ from similarity.service import service
 TIMEOUT_S = 60
 
 
-@endpoint(parameters=("text",), ready=lambda: service().embedding("ready"))
-def handler(request: Request) -> dict[str, Any]:
-    return {"embedding": request.take(service().embedding(parameters.text(request)))}
+@endpoint(parameters=("text",), ready=lambda: service().embedding("ready"), fields=answers.EmbedFields)
+def handler(request: Request) -> answers.EmbedFields:
+    return answers.embedding(request.take(service().embedding(parameters.text(request))))

@@ -11,6 +11,7 @@ from similarity.incidents.facts import StateFacts
 from similarity.incidents.ranking import Match
 from similarity.metrics import Metric
 from similarity.settings import Engine, Precision
+from similarity.vectors import Vector
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -64,15 +65,26 @@ class Answer(Generic[T_co]):
 
 
 @dataclass(frozen=True)
+class Embedding:
+    """The CLS vector of a text (hidden,), and the SHA-1 of the prepared text in hex digits."""
+
+    vector: Vector
+    from_text_hash: str
+
+
+@dataclass(frozen=True)
 class Ranked:
     """Incidents, best first, and the state that ranked them.
 
     verdict: whether the best incident of the state is a match, even if `matches` is empty. None if the state can't say.
+    explained: whether the matches were to say why. embedding: of the text, if it was asked for.
     """
 
     matches: Sequence[Match]
     state: StateFacts
     verdict: Verdict | None = None
+    explained: bool = False
+    embedding: Embedding | None = None
 
 
 @dataclass(frozen=True)

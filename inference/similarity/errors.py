@@ -4,15 +4,38 @@ What the caller may not see (file names, causes) goes into `detail`, which `simi
 """
 
 from collections.abc import Sequence
+from typing import Literal
+
+# The words by which programs tell errors apart. docs/api.md explains them.
+Code = Literal[
+    "text_missing",
+    "text_invalid",
+    "embed_missing",
+    "embed_invalid",
+    "metric_unknown",
+    "metric_unavailable",
+    "incident_id_invalid",
+    "incident_unknown",
+    "exclude_invalid",
+    "parameters_conflict",
+    "request_invalid",
+    "model_unavailable",
+    "state_unavailable",
+    "internal_error",
+]
 
 # Characters of a detail that are kept at its start and at its end.
 _KEPT = 1000
 
 
 class SimilarityError(Exception):
-    """Base of all of them. `str(error)` is the sentence for the caller; `detail` is for the log."""
+    """Base of all of them. `str(error)` is the sentence for the caller; `detail` is for the log.
+
+    status: of HTTP. code: for the caller's program.
+    """
 
     status = 500
+    code: Code = "internal_error"
 
     def __init__(self, message: str, *, detail: str = "") -> None:
         super().__init__(message)
@@ -24,11 +47,25 @@ class RequestError(SimilarityError):
 
     status = 400
 
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class UnknownIncidentError(RequestError):
+    """The caller named an incident that isn't there."""
+
+    status = 404
+
+    def __init__(self, message: str) -> None:
+        super().__init__("incident_unknown", message)
+
 
 class ModelError(SimilarityError):
     """The model's files are missing, broken or of a kind this project can't run."""
 
     status = 503
+    code = "model_unavailable"
 
     def __init__(self, detail: str) -> None:
         super().__init__("Error! The model could not be loaded on our side; the cause is in our log.", detail=detail)
@@ -38,6 +75,7 @@ class StateError(SimilarityError):
     """The incident state is missing, broken, or made with another model than the one loaded."""
 
     status = 503
+    code = "state_unavailable"
 
     def __init__(self, detail: str) -> None:
         super().__init__(

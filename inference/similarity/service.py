@@ -1,36 +1,35 @@
-"""The encoder and the incident state of this process, and the answers made with them."""
+"""The encoder and the incident state of this process. `similarity.answering` makes the answers with them."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from time import perf_counter
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from similarity.answer import Answer, Facts, Health, Ranked
-from similarity.encoder.legibility import length_warnings, script_warnings
+from similarity.answer import Answer, Embedding, Facts, Health, Ranked
+from similarity.answering import (
+    answer_to_incident,
+    answer_to_text,
+    answer_to_vector,
+    embedding_of,
+    require_usable,
+    vector_warnings,
+)
+from similarity.asked import Asked
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.text_encoder import Encoding, TextEncoder
-from similarity.encoder.tokens import prepared, prepared_beginning
-from similarity.errors import ModelError, RequestError, StateError, one_of
-from similarity.incidents.metrics import METRICS, VECTOR_METRICS, Metric
+from similarity.errors import ModelError, RequestError, StateError
+from similarity.incidents.facts import StateFacts
 from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState, state_version
-from similarity.incidents.words import MOST_CHARS
 from similarity.once import Once
 from similarity.reloading import FromFiles
 from similarity.settings import Settings
 from similarity.shelf.models import load_from_shelf
 from similarity.shelf.served import Look, ServedState
 from similarity.shelf.usable import FolderModel
-
-# What a state lacks if it can't be searched by a metric.
-_DATA = {"whitened": "whitening map", "hybrid": "word index"}
 
 
 class Service:
@@ -142,75 +141,51 @@ class Service:
                 raise
             return pair[0].fingerprint, pair[1]
 
-    def similar_to_text(self, text: str, num: int, metric: Metric) -> Answer[Ranked]:
+    def facts(self) -> StateFacts:
+        """The facts of the state that ranks a vector. Raises as `dimension`."""
+        return self._ranking().facts
+
+    def similar(self, query: str | int, asked: Asked) -> Answer[Ranked]:
+        """`similar_to_text` for a text, `similar_to_incident` for the id of an incident."""
+        if isinstance(query, str):
+            return self.similar_to_text(query, asked)
+        return self.similar_to_incident(query, asked)
+
+    def similar_to_text(self, text: str, asked: Asked) -> Answer[Ranked]:
         """The incidents most like a text. Raises RequestError, ModelError or StateError."""
         encoder, ranking = self._encoder_and_ranking()
-        _require_usable(ranking, metric)
+        require_usable(ranking, asked.metric)
         encoding = _encode(encoder, text)
-        # The words of a text are those in its beginning. Preparing megabytes takes time, so only where they count.
-        needs_words = metric not in VECTOR_METRICS
-        beginning = prepared_beginning(text, MOST_CHARS, encoder.text_preparation) if needs_words else ""
-        found = _ranked(ranking, encoding.vector, num, metric, beginning)
-        warnings = [*_warnings(encoder, encoding, text), *length_warnings(text), *found.warnings]
+        found = answer_to_text(encoder, ranking, text, encoding.tokens, encoding.vector, asked)
         of = found.facts
         facts = replace(_facts(encoding), ranking_s=of.ranking_s, state=of.state, match=of.match)
-        return Answer(found.value, warnings, facts)
+        return replace(found, facts=facts)
 
-    def similar_to_vector(self, vector: NDArray[np.float64], num: int, metric: Metric) -> Answer[Ranked]:
+    def similar_to_incident(self, incident_id: int, asked: Asked) -> Answer[Ranked]:
+        """The other incidents most like one of the state. Loads no model. Raises RequestError, or as `dimension`."""
+        return answer_to_incident(self._ranking(), incident_id, asked)
+
+    def similar_to_vector(self, vector: NDArray[np.float64], asked: Asked) -> Answer[Ranked]:
         """The incidents most like a CLS vector (hidden,). Loads no model. Raises RequestError, or as `dimension`."""
-        ranking = self._ranking()
-        _require_usable(ranking, metric, VECTOR_METRICS)
-        return _ranked(ranking, vector, num, metric)
+        return answer_to_vector(self._ranking(), vector, asked)
 
-    def embedding(self, text: str) -> Answer[dict[str, Any]]:
+    def embedding(self, text: str) -> Answer[Embedding]:
         """A text's CLS vector with the SHA-1 of the prepared text. Raises RequestError or ModelError."""
         encoder = self._encoder.get()
         encoding = _encode(encoder, text)
-        digest = hashlib.sha1(usedforsecurity=False)
-        for piece in prepared(text, encoder.text_preparation):
-            digest.update(piece.encode())
-        embedding = {"vector": encoding.vector.tolist(), "from_text_hash": digest.hexdigest()}
-        return Answer(embedding, _warnings(encoder, encoding, text), _facts(encoding))
+        warnings = vector_warnings(encoder, encoding.tokens, text)
+        return Answer(embedding_of(encoder, text, encoding.vector), warnings, _facts(encoding))
 
 
 def _encode(encoder: TextEncoder, text: str) -> Encoding:
     encoding = encoder.encode(text)
     if encoding.tokens.is_blank:  # e.g. only emoji, which are dropped
-        raise RequestError("Error! Valid input text not provided!")
+        raise RequestError("text_missing", "Error! Valid input text not provided!")
     return encoding
-
-
-def _warnings(encoder: TextEncoder, encoding: Encoding, text: str) -> list[str]:
-    """What the caller should know of the text's vector."""
-    tokens = encoding.tokens
-    return [*tokens.warnings(), *script_warnings(text, tokens.unread, encoder.text_preparation)]
 
 
 def _facts(encoding: Encoding) -> Facts:
     return Facts(len(encoding.tokens.ids), encoding.tokenising_s, encoding.encoding_s)
-
-
-def _require_usable(ranking: Ranking, metric: Metric, metrics: Sequence[Metric] = METRICS) -> None:
-    """Raises RequestError if the state lacks the metric's data, or if it isn't one of `metrics`, those of the route."""
-    usable = [each for each in ranking.metrics if each in metrics]
-    if metric not in usable:
-        cause = f"the state has no {_DATA[metric]}" if metric in metrics else "a vector has no words"
-        raise RequestError(f'Error! "metric" can\'t be "{metric}" here, because {cause}. Use {one_of(usable)}.')
-
-
-def _ranked(
-    ranking: Ranking, vector: NDArray[np.floating[Any]], num: int, metric: Metric, text: str | None = None
-) -> Answer[Ranked]:
-    """The incidents most like a vector (hidden,), or like the text of that vector."""
-    start_s = perf_counter()
-    # At least one, which tells whether anything matches.
-    matches = ranking.most_similar(vector, num or 1, metric, text or "")
-    verdict = ranking.verdict(matches, metric)
-    facts = Facts(ranking_s=perf_counter() - start_s, state=ranking.version or None, match=verdict)
-    given = "vector" if text is None else "text"
-    none = f"No incident in the database is close enough: this {given} probably belongs to none of them."
-    warnings = [none] if verdict == "none" else []
-    return Answer(Ranked(matches if num else [], ranking.facts, verdict), warnings, facts)
 
 
 @Once

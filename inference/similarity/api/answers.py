@@ -1,44 +1,151 @@
-"""How an answer looks: its fields, the envelope around them, the response to API Gateway."""
+"""How an answer looks: its fields, the envelope around them, the response to API Gateway.
+
+`openapi` writes the types of the fields into the API's document.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, NotRequired, TypedDict
+
+from msgspec import Meta
 
 from similarity import __version__
-from similarity.answer import Health, Ranked
+from similarity.answer import Embedding, Health, Ranked
+from similarity.errors import Code
+from similarity.incidents.confidence import Verdict
 from similarity.incidents.facts import StateFacts
+from similarity.incidents.ranking import Match
+from similarity.settings import Engine, Precision
 
-CITE_URL = "https://incidentdatabase.ai/cite/"
 HEADERS = {"Content-Type": "application/json"}
 
+_Pairs = Annotated[
+    str,
+    Meta(
+        description="The pairs (similarity, incident id), best first, as the string of a Python list. It becomes JSON "
+        "when parentheses are replaced by brackets.",
+        examples=["[(0.9975811839103699, 1), (0.996882975101471, 55)]"],
+    ),
+]
+_Warnings = Annotated[
+    list[str], Meta(description="A sentence for each thing that was unexpected and was answered anyway.")
+]
+_Page = Annotated[str | None, Meta(description="The incident's page; null if it isn't known.")]
 
-def ranked(found: Ranked) -> dict[str, Any]:
-    """The fields in which a caller gets matches: `msg`, `match`, `best_url`, `incidents`, `state`.
+
+class StateFields(TypedDict):
+    """The state that answered. A fact is null if the state doesn't know it."""
+
+    incidents: Annotated[int, Meta(description="The number of its incidents.", ge=1)]
+    reports: Annotated[int, Meta(description="The number of their reports.", ge=1)]
+    built_at: Annotated[str | None, Meta(description="The time at which it was built: UTC, ISO 8601.")]
+    source_date: Annotated[str | None, Meta(description="The time of its data: UTC, ISO 8601.")]
+    model: Annotated[str | None, Meta(description="The name of the model that made it.")]
+    version: Annotated[str | None, Meta(description="The first 16 digits of its file's SHA-256.")]
+
+
+class WhyFields(TypedDict):
+    """What speaks most for a match, by BM25."""
+
+    words: Annotated[list[str], Meta(description="Up to three words of the text, best first.", max_length=3)]
+    sentence: Annotated[str | None, Meta(description="A sentence of the text; null if no word speaks for the match.")]
+
+
+class IncidentFields(TypedDict):
+    """An incident that was found."""
+
+    incident_id: Annotated[int, Meta(ge=1)]
+    similarity: Annotated[float, Meta(description="By the metric: -1 to 1, but `hybrid` has no bounds.")]
+    confidence: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | None,
+        Meta(
+            description="The probability that the text belongs to this incident. Null if the state can't "
+            "say, or if there was an incident instead of a text."
+        ),
+    ]
+    title: Annotated[str | None, Meta(description="Null if the state doesn't know it.")]
+    date: Annotated[str | None, Meta(description="YYYY-MM-DD; null if the state doesn't know it.")]
+    url: _Page
+    why: NotRequired[Annotated[WhyFields | None, Meta(description="With `explain`. Null if the state has no words.")]]
+
+
+class EmbeddingFields(TypedDict):
+    """The vector of a text."""
+
+    vector: Annotated[list[float], Meta(description="The CLS vector.")]
+    from_text_hash: Annotated[
+        str, Meta(description="The SHA-1 of the prepared text, without a prefix.", pattern="^[0-9a-f]{40}$")
+    ]
+
+
+class RankedFields(TypedDict):
+    """Incidents, best first."""
+
+    msg: _Pairs
+    match: Annotated[
+        Verdict | None,
+        Meta(
+            description="Whether the first incident is that of the text. Null if the state can't say, or if "
+            "there was an incident instead of a text."
+        ),
+    ]
+    best_url: _Page
+    incidents: list[IncidentFields]
+    embedding: NotRequired[EmbeddingFields]
+    state: StateFields
+
+
+class EmbedFields(TypedDict):
+    """The answer to a text alone."""
+
+    embedding: EmbeddingFields
+
+
+class HealthFields(TypedDict):
+    """What answers."""
+
+    state: StateFields
+    model_fingerprint: Annotated[str, Meta(description="Tells models apart.")]
+    engine: Engine
+    precision: Precision
+    version: Annotated[str, Meta(description="Of the code.")]
+
+
+class ErrorFields(TypedDict):
+    """What went wrong."""
+
+    warnings: _Warnings
+    msg: Annotated[str, Meta(description="One sentence for a person.")]
+    code: Annotated[Code, Meta(description="One word for a program.")]
+
+
+def ranked(found: Ranked) -> RankedFields:
+    """The fields in which a caller gets matches.
 
     `msg` stays what callers have always parsed: a Python literal that becomes JSON when its parentheses are replaced.
     """
     matches = found.matches
-    return {
+    fields: RankedFields = {
         "msg": str([(match.similarity, match.incident_id) for match in matches]),
         "match": found.verdict,
-        "best_url": f"{CITE_URL}{matches[0].incident_id}" if matches else None,
-        "incidents": [
-            {
-                "incident_id": match.incident_id,
-                "similarity": match.similarity,
-                "confidence": match.confidence,
-                "title": match.title or None,
-                "url": f"{CITE_URL}{match.incident_id}",
-            }
-            for match in matches
-        ],
+        "best_url": matches[0].url if matches else None,
+        "incidents": [_incident(match, explained=found.explained) for match in matches],
         "state": _state(found.state),
     }
+    if found.embedding:
+        fields["embedding"] = _embedding(found.embedding)
+    return fields
 
 
-def health(found: Health) -> dict[str, Any]:
+def embedding(found: Embedding) -> EmbedFields:
+    """The fields of /text-to-embed."""
+    return {"embedding": _embedding(found)}
+
+
+def health(found: Health) -> HealthFields:
     """The fields of /health."""
     return {
         "state": _state(found.state),
@@ -49,8 +156,25 @@ def health(found: Health) -> dict[str, Any]:
     }
 
 
-def _state(facts: StateFacts) -> dict[str, Any]:
-    """The state that answers, for the caller. An unknown fact is null."""
+def _incident(match: Match, *, explained: bool) -> IncidentFields:
+    fields: IncidentFields = {
+        "incident_id": match.incident_id,
+        "similarity": match.similarity,
+        "confidence": match.confidence,
+        "title": match.title or None,
+        "date": match.date or None,
+        "url": match.url,
+    }
+    if explained:
+        fields["why"] = {"words": list(match.why.words), "sentence": match.why.sentence} if match.why else None
+    return fields
+
+
+def _embedding(found: Embedding) -> EmbeddingFields:
+    return {"vector": found.vector.tolist(), "from_text_hash": found.from_text_hash}
+
+
+def _state(facts: StateFacts) -> StateFields:
     return {
         "incidents": facts.incidents,
         "reports": facts.reports,
@@ -59,6 +183,14 @@ def _state(facts: StateFacts) -> dict[str, Any]:
         "model": facts.model or None,
         "version": facts.version or None,
     }
+
+
+@dataclass(frozen=True)
+class Document:
+    """An answer that isn't put into the envelope. media_type: of its content, for the Content-Type header."""
+
+    content: str
+    media_type: str
 
 
 def envelope(status: int, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,3 +216,9 @@ def response(status: int, fields: Mapping[str, Any], *, to_gateway: bool) -> dic
     # Lambda will serialise this once more, and can.
     plain: dict[str, Any] = json.loads(content)
     return plain
+
+
+def document_response(document: Document) -> dict[str, Any]:
+    """The response of a document, for API Gateway and a direct invoke alike."""
+    headers = {"Content-Type": document.media_type}
+    return {"isBase64Encoded": False, "statusCode": 200, "headers": headers, "body": document.content}

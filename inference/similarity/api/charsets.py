@@ -37,7 +37,9 @@ def decode(body: str | bytes, charset: str) -> str:
     except UnicodeError as error:
         which = f"byte {error.start + 1} of {len(content)}" if isinstance(error, UnicodeDecodeError) else "some of it"
         remedy = "send UTF-8" if charset else "send UTF-8, or name the encoding as the charset of Content-Type"
-        raise RequestError(f"Error! The body must be text in {codec}, but {which} isn't; {remedy}.") from error
+        raise RequestError(
+            "request_invalid", f"Error! The body must be text in {codec}, but {which} isn't; {remedy}."
+        ) from error
 
 
 def _text_codec(charset: str) -> str:
@@ -51,6 +53,7 @@ def _text_codec(charset: str) -> str:
     except (LookupError, ValueError):
         pass
     raise RequestError(
+        "request_invalid",
         f"Error! The charset of Content-Type, a name of {len(charset)} characters, is not an encoding known here; "
-        "send UTF-8."
+        "send UTF-8.",
     )

@@ -20,7 +20,7 @@ from typing import Any, overload
 from similarity import __version__
 from similarity.answer import Facts
 from similarity.api import parameters as checks
-from similarity.api.answers import envelope, response
+from similarity.api.answers import Document, document_response, envelope, response
 from similarity.api.request import Request, is_from_gateway, read_request
 from similarity.api.routes import route_of
 from similarity.errors import SimilarityError, reason_of
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 # Counts the calls of this process. The first one is the cold start.
 _calls = itertools.count()
 
-Respond = Callable[[Request], Mapping[str, Any]]
+Respond = Callable[[Request], Mapping[str, Any] | Document]
 Ready = Callable[[], object]
 
 
@@ -71,15 +71,26 @@ class Endpoint:
     raises nothing: a SimilarityError becomes its status and sentence. Any other error, and an answer that JSON can't
     hold, becomes a 500 whose cause is logged.
 
+    A Document is sent as it is. Only its errors have the envelope.
+
     parameters: the names that the route knows, or None where it doesn't say. Others are ignored with a warning.
+    fields: the type of the answer's fields, of `similarity.api.answers`, for the API's document; None where it doesn't
+        say.
     ready: loads and tries what answers need. Two events call it: a deployment *primes* with an event that is empty, a
     schedule keeps the Lambda *warm* with `{"warm": true}`. If it raises, the event raises, because deployment and
     schedule take any answer for success.
     """
 
-    def __init__(self, respond: Respond, parameters: Sequence[str] | None = None, ready: Ready = _nothing) -> None:
+    def __init__(
+        self,
+        respond: Respond,
+        parameters: Sequence[str] | None = None,
+        ready: Ready = _nothing,
+        fields: type | None = None,
+    ) -> None:
         update_wrapper(self, respond)
         self.parameters = parameters
+        self.fields = fields
         self.route = route_of(respond.__module__)
         self._respond = respond
         self._ready = ready
@@ -125,18 +136,21 @@ class Endpoint:
         try:
             request = read_request(event)
             checks.warn_of_unknown(request, self.parameters)
-            fields = {"warnings": request.warnings, **self._respond(request)}
+            answer = self._respond(request)
+            if isinstance(answer, Document):
+                return document_response(answer), _Outcome(200, request.facts)
+            fields = {"warnings": request.warnings, **answer}
             return response(200, fields, to_gateway=to_gateway), _Outcome(200, request.facts)
         except Exception as raised:
             error = raised
-        status, message = _told(error)
+        status, told = _told(error)
         try:
-            fields = {"warnings": request.warnings, "msg": message}
+            fields = {"warnings": request.warnings, **told}
             return response(status, fields, to_gateway=to_gateway), _failed(status, request.facts, error)
         except Exception as raised:  # of a warning or a status that JSON can't hold
             error = raised
-        status, message = _told(error)
-        fields = {"warnings": [], "msg": message}
+        status, told = _told(error)
+        fields = {"warnings": [], **told}
         return response(status, fields, to_gateway=to_gateway), _failed(status, request.facts, error)
 
 
@@ -145,16 +159,22 @@ def endpoint(respond: Respond) -> Endpoint: ...
 
 
 @overload
-def endpoint(*, parameters: Sequence[str] | None = None, ready: Ready = _nothing) -> Callable[[Respond], Endpoint]: ...
+def endpoint(
+    *, parameters: Sequence[str] | None = None, ready: Ready = _nothing, fields: type | None = None
+) -> Callable[[Respond], Endpoint]: ...
 
 
 def endpoint(
-    respond: Respond | None = None, *, parameters: Sequence[str] | None = None, ready: Ready = _nothing
+    respond: Respond | None = None,
+    *,
+    parameters: Sequence[str] | None = None,
+    ready: Ready = _nothing,
+    fields: type | None = None,
 ) -> Endpoint | Callable[[Respond], Endpoint]:
-    """Makes an `Endpoint` of a function, as `@endpoint` or `@endpoint(parameters=…, ready=…)`."""
+    """Makes an `Endpoint` of a function, as `@endpoint` or `@endpoint(parameters=…, ready=…, fields=…)`."""
     if respond is not None:
-        return Endpoint(respond, parameters, ready)
-    return lambda respond: Endpoint(respond, parameters, ready)
+        return Endpoint(respond, parameters, ready, fields)
+    return lambda respond: Endpoint(respond, parameters, ready, fields)
 
 
 def _is_warming(event: Any) -> bool:
@@ -162,18 +182,19 @@ def _is_warming(event: Any) -> bool:
     return isinstance(event, Mapping) and set(event) == {"warm"} and event["warm"] is True
 
 
-def _told(error: Exception) -> tuple[int, str]:
-    """Status and sentence for the caller. Logs the cause of a 500 or 503. Raises nothing."""
+def _told(error: Exception) -> tuple[int, dict[str, str]]:
+    """Status, and sentence and code for the caller. Logs the cause of a 500 or 503. Raises nothing."""
     try:
         if isinstance(error, SimilarityError):
-            status, message, detail = error.status, str(error), error.detail
+            status, told, detail = error.status, {"msg": str(error), "code": error.code}, error.detail
             if status >= 500:
                 _log("not answered", level=logging.ERROR, error=_cause(error, detail))
-            return status, message
+            return status, told
     except Exception as unforeseen:
         error = unforeseen
     _log("unexpected error", level=logging.ERROR, error=_cause(error, "its message may quote the caller"))
-    return 500, "Error! Something went wrong on our side; the cause is in our log."
+    msg = "Error! Something went wrong on our side; the cause is in our log."
+    return 500, {"msg": msg, "code": SimilarityError.code}
 
 
 def _cause(error: Exception, message: str) -> Exception:

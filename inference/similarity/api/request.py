@@ -52,12 +52,14 @@ def is_from_gateway(event: Any) -> bool:
 def read_request(event: Any) -> Request:
     """The parameters of the query string and of the body, or of a direct invoke. Raises RequestError."""
     if not isinstance(event, Mapping):
-        raise RequestError(f"Error! The event must be a JSON object, not {kind(event)}.")
+        raise RequestError("request_invalid", f"Error! The event must be a JSON object, not {kind(event)}.")
     if not is_from_gateway(event):
         return Request(event)
     query = event.get("queryStringParameters") or {}
     if not isinstance(query, Mapping):
-        raise RequestError(f'Error! "queryStringParameters" must be a JSON object, not {kind(query)}.')
+        raise RequestError(
+            "request_invalid", f'Error! "queryStringParameters" must be a JSON object, not {kind(query)}.'
+        )
     body = event.get("body")
     if _method(event) == "GET" or not body:
         return Request(query, query.keys())
@@ -90,11 +92,13 @@ def _read_body(body: Any, content_type: str, *, is_base64: bool) -> Mapping[str,
         try:
             content = base64.b64decode(body, validate=True) if is_base64 else body
         except ValueError as error:
-            raise RequestError(f"Error! The body must be valid base64, got {len(body)} characters.") from error
+            raise RequestError(
+                "request_invalid", f"Error! The body must be valid base64, got {len(body)} characters."
+            ) from error
         try:
             content = parse_json(decode(content, charset_of(content_type)))
         except NotJsonError as error:
-            raise RequestError(f"Error! The body must be a JSON object; {error}.") from error
+            raise RequestError("request_invalid", f"Error! The body must be a JSON object; {error}.") from error
     if not isinstance(content, Mapping):
-        raise RequestError(f"Error! The body must be a JSON object, not {kind(content)}.")
+        raise RequestError("request_invalid", f"Error! The body must be a JSON object, not {kind(content)}.")
     return content

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Protocol
 
 from similarity.errors import StateError
+from similarity.incidents.collection import DEFAULT_COLLECTION
 from similarity.settings import DEFAULT_TEXT_PREPARATION
 
 _REMEDY = "build the state again with this model (scripts/build_state.py)"
@@ -48,6 +49,7 @@ class StateFacts:
     options: Mapping[str, str] = field(default_factory=dict)
     max_tokens: int = 0
     text_preparation: str = DEFAULT_TEXT_PREPARATION
+    collection: str = DEFAULT_COLLECTION
 
     def require_made_by(self, encoder: MadeBy, name: str) -> None:
         """Raises StateError if another model than `encoder` made this state. name: the encoder's name."""

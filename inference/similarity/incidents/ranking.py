@@ -10,8 +10,8 @@ component, so their plain cosines all lie between 0.99 and 1. `whitened` also ap
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from similarity.incidents.confidence import Verdict, features
 from similarity.incidents.metrics import METRICS, VECTOR_METRICS, Metric, VectorMetric
-from similarity.incidents.state import IncidentState
+from similarity.incidents.state import MAX_ID, IncidentState
 from similarity.incidents.vector_index import Index, largest
+from similarity.incidents.why import Why, explain
 from similarity.incidents.words import words_of
 from similarity.vectors import Vector
 
@@ -36,13 +37,19 @@ _LEAST_SPREAD = 0.5
 class Match:
     """An incident and its similarity to the query: -1 to 1, but `hybrid` has no bounds.
 
-    confidence: the probability that the text belongs to the incident, 0 to 1; None if the state has no calibration.
+    confidence: the probability that the text belongs to the incident, 0 to 1; None if the state has no calibration, or
+        the query is an incident.
+    date: YYYY-MM-DD, "" if unknown. url: of the incident's page, None if unknown.
+    why: the reason in the words of the text, if it was asked for.
     """
 
     incident_id: int
     similarity: float
     title: str
     confidence: float | None = None
+    date: str = ""
+    url: str | None = None
+    why: Why | None = None
 
 
 @dataclass(frozen=True)
@@ -115,27 +122,35 @@ class Ranking:
         return tuple(metric for metric in METRICS if metric not in lacks)
 
     def most_similar(
-        self, vector: NDArray[np.floating[Any]], num: int, metric: Metric = "cosine", text: str = ""
+        self,
+        vector: NDArray[np.floating[Any]],
+        num: int,
+        metric: Metric = "cosine",
+        text: str = "",
+        exclude: Collection[int] = (),
     ) -> list[Match]:
         """The `num` incidents most like `vector` (hidden,), best first, ties by incident id; all incidents if num < 0.
 
         text: the query's, prepared as the texts of the state; `hybrid` alone looks at it.
+        exclude: ids of incidents that are left out, those that were merged as what they became. The similarities of the
+            others stay as they are.
         A vector of zeros has no direction, so its similarities are 0. With `centered`, so has the center. Raises
         ValueError if the vector has another shape than the state's, or the state can't be searched by the metric.
         """
         state = self.state
         self._require(vector, metric)
-        count = len(state) if num < 0 else min(num, len(state))
         words, terms = None, 0
         if metric == "hybrid":
             words, terms = self._words(text)
             similarities = fused(self._index.similarities(vector, "centered").astype(np.float64), words)
         else:
             similarities = self._index.similarities(vector, metric).astype(np.float64)
+        left = self._exclude(similarities, exclude)
+        count = left if num < 0 else min(num, left)
         # The confidence of the first match depends on the second one.
-        best = largest(similarities, min(max(count, 2), len(state)))
+        best = largest(similarities, min(max(count, 2), left))
         confidences: Sequence[float | None] = [None] * len(best)
-        if metric in state.fit.calibration:
+        if len(best) and metric in state.fit.calibration:
             parts: dict[str, NDArray[np.float64]] = {
                 each: self._index.between(vector, state.means[best], each) for each in _PLAIN if each != metric
             }
@@ -143,16 +158,74 @@ class Ranking:
                 metric, {**parts, metric: similarities[best]}, None if words is None else words[best], terms
             )
             confidences = state.fit.calibration[metric].of(found).tolist()
+        return self._matches(best[:count], similarities, confidences[:count])
+
+    def most_like(
+        self, incident_id: int, num: int, metric: Metric = "cosine", exclude: Collection[int] = ()
+    ) -> list[Match]:
+        """The `num` other incidents most like an incident of the state, by its stored mean, as `most_similar`.
+
+        Incidents that were merged into it are left out as well. The matches have no confidence, because that is fitted
+        to texts. Raises ValueError if the state doesn't have the incident, or can't be searched by the metric.
+        """
+        state = self.state
+        row = state.row_of(incident_id)
+        if row is None:
+            raise ValueError(f"the state has no incident {incident_id}")
+        if metric == "hybrid":
+            raise ValueError("hybrid compares words too, and the mean of an incident has none")
+        self._require(state.means[row], metric)
+        similarities = self._index.similarities(state.means[row], metric).astype(np.float64)
+        left = self._exclude(similarities, {incident_id, *exclude})
+        best = largest(similarities, left if num < 0 else min(num, left))
+        return self._matches(best, similarities, [None] * len(best))
+
+    def _exclude(self, similarities: NDArray[np.float64], exclude: Collection[int]) -> int:
+        """Makes the similarities (incidents,) of excluded incidents minus infinity. Returns how many are left."""
+        if not exclude:
+            return len(similarities)
+        merged, became = self.state.duplicates.T  # (merged, 2) -> twice (merged,)
+        ids = np.array([each for each in exclude if each <= MAX_ID], dtype=np.int64)
+        ids = np.union1d(ids, became[np.isin(merged, ids)])
+        ids = np.union1d(ids, merged[np.isin(became, ids)])
+        out = np.isin(self.state.incident_ids, ids)
+        similarities[out] = -np.inf
+        return len(similarities) - int(out.sum())
+
+    def _matches(
+        self, rows: NDArray[np.intp], similarities: NDArray[np.float64], confidences: Sequence[float | None]
+    ) -> list[Match]:
+        """The matches in `rows` (matches,). similarities: of all incidents. confidences: of the matches."""
+        state = self.state
         return [
-            Match(incident_id, similarity, state.titles[row], confidence)
+            Match(
+                incident_id,
+                similarity,
+                state.titles[row],
+                confidence,
+                date=state.dates[row] if state.dates else "",
+                url=state.url_of(row),
+            )
             for row, incident_id, similarity, confidence in zip(
-                best[:count].tolist(),
-                state.incident_ids[best[:count]].tolist(),
-                similarities[best[:count]].tolist(),
-                confidences[:count],
+                rows.tolist(),
+                state.incident_ids[rows].tolist(),
+                similarities[rows].tolist(),
+                confidences,
                 strict=True,
             )
         ]
+
+    def explained(self, matches: Sequence[Match], text: str, prepare: Callable[[str], str]) -> list[Match]:
+        """The matches of a text, each with its reason; without one if the state has no word index.
+
+        text: as it came. prepare: prepares a part of it as the texts of the state.
+        """
+        index = self.state.fit.words
+        if index is None:
+            return list(matches)
+        rows = np.searchsorted(self.state.incident_ids, [match.incident_id for match in matches])
+        reasons = explain(index, rows, text, prepare)
+        return [replace(match, why=why) for match, why in zip(matches, reasons, strict=True)]
 
     def verdict(self, matches: Sequence[Match], metric: Metric) -> Verdict | None:
         """What the confidence of the first of `matches`, found by `metric`, means; None if it has none."""

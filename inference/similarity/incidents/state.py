@@ -23,6 +23,12 @@ Two forms can be read, without torch (`similarity.incidents.pt_file`) or with `t
        duplicates        int64 (merged, 2): id of a merged incident, in ascending order, unique; id of the incident
                          that it became, which isn't a merged one
        dissimilar        int64 (pairs, 2): ids of incidents that people marked as dissimilar, the smaller id first
+       collection        str, name of the database that the incidents are of; in states of earlier versions the AI
+                         Incident Database
+       record_url        str, URL of an incident's page with {id} for its id, "" if there are no pages; in states of
+                         earlier versions that of the AI Incident Database
+       urls              list of str, one per incident, the URL of its page where it isn't that of record_url, otherwise
+                         ""; an empty list if all are that of record_url
    and what was fitted to the incidents, each part absent where there is none:
        whitening         float32 (hidden, hidden), finite: the map of `similarity.incidents.whitening`
        whitening_power   float, its power, from 0 to 1
@@ -53,6 +59,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from similarity.errors import StateError
+from similarity.incidents.collection import (
+    DEFAULT_COLLECTION,
+    DEFAULT_RECORD_URL,
+    require_name,
+    require_template,
+    require_url,
+    url_of,
+)
 from similarity.incidents.facts import MadeBy, StateFacts
 from similarity.incidents.fit import Fit
 from similarity.incidents.pt_file import read_pt
@@ -66,12 +80,14 @@ TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 # What the states of all versions have.
 _FIRST_FIELDS = ("incident_ids", "report_counts", "means", "titles", "model", "model_fingerprint", "precision")
-# Of a source: an archive that AIID published, tables, or documents.
-KINDS = ("aiid-snapshot", "csv", "records")
+# Of a source: an archive that AIID published, its tables, its documents, or the table of another database.
+KINDS = ("aiid-snapshot", "csv", "records", "other")
 
 # An encoder ends with layer normalisation, so a number of a vector is at most sqrt(hidden) times a weight. Real numbers
 # stay below 20. A larger one comes from a damaged file, and would dominate every comparison.
 MAX_SIZE = 1e6
+# The largest id that int64 holds.
+MAX_ID = 2**63 - 1
 # Beyond that, a program that reads our JSON may round the number.
 MAX_REPORTS = 2**53
 
@@ -99,6 +115,9 @@ class IncidentState:
     text_preparation: str = DEFAULT_TEXT_PREPARATION
     duplicates: NDArray[np.int64] = field(default_factory=_no_pairs)
     dissimilar: NDArray[np.int64] = field(default_factory=_no_pairs)
+    collection: str = DEFAULT_COLLECTION
+    record_url: str = DEFAULT_RECORD_URL
+    urls: Sequence[str] = ()
     fit: Fit = field(default_factory=Fit)
 
     def __post_init__(self) -> None:
@@ -119,6 +138,7 @@ class IncidentState:
         self._require_strings()
         self._require_origin()
         self._require_pairs()
+        self._require_pages()
         if not (self.incident_ids > 0).all() or not (np.diff(self.incident_ids) > 0).all():
             raise ValueError("incident_ids must be 1 or more, in ascending order and unique")
         if not (self.report_counts > 0).all():
@@ -156,6 +176,22 @@ class IncidentState:
         if type(self.max_tokens) is not int or (self.max_tokens != 0 and self.max_tokens < FEWEST_TOKENS):
             raise ValueError(f"max_tokens must be a whole number from {FEWEST_TOKENS} on, or 0 for the model's maximum")
 
+    def _require_pages(self) -> None:
+        if not isinstance(self.urls, list | tuple) or len(self.urls) not in (0, len(self.titles)):
+            raise ValueError("urls must be a list of as many URLs as there are incidents, or of none")
+        if not all(isinstance(each, str) for each in (self.collection, self.record_url, *self.urls)):
+            raise ValueError("collection, record_url and urls must be strings")
+        for name, require, values in (
+            ("collection", require_name, [self.collection]),
+            ("record_url", require_template, [self.record_url]),
+            ("each of urls", require_url, filter(None, self.urls)),
+        ):
+            for value in values:
+                try:
+                    require(value)
+                except ValueError as error:
+                    raise ValueError(f"{name} {error}") from error
+
     def _require_pairs(self) -> None:
         for name, pairs in {"duplicates": self.duplicates, "dissimilar": self.dissimilar}.items():
             if not isinstance(pairs, np.ndarray) or pairs.dtype != np.int64 or pairs.shape[1:] != (2,):
@@ -187,6 +223,20 @@ class IncidentState:
     def dimension(self) -> int:
         return int(self.means.shape[1])
 
+    def row_of(self, incident_id: int) -> int | None:
+        """The row of an incident; None if the state doesn't have it."""
+        row = int(np.searchsorted(self.incident_ids, incident_id)) if incident_id <= self.incident_ids[-1] else -1
+        return row if row >= 0 and self.incident_ids[row] == incident_id else None
+
+    def became(self, incident_id: int) -> int:
+        """The id of the incident that a merged one became; the same id for one that wasn't merged."""
+        found = self.duplicates[self.duplicates[:, 0] == incident_id, 1] if incident_id <= MAX_ID else []
+        return int(found[0]) if len(found) else incident_id
+
+    def url_of(self, row: int) -> str | None:
+        """The URL of the page of an incident; None if it isn't known."""
+        return (self.urls[row] if self.urls else "") or url_of(self.record_url, int(self.incident_ids[row]))
+
     def facts(self, version: str = "") -> StateFacts:
         """All that the state says of itself. version: of its file, see `state_version`."""
         return StateFacts(
@@ -202,6 +252,7 @@ class IncidentState:
             options=self.options,
             max_tokens=self.max_tokens,
             text_preparation=self.text_preparation,
+            collection=self.collection,
         )
 
     def require_made_by(self, encoder: MadeBy, name: str) -> None:
@@ -229,6 +280,9 @@ class IncidentState:
             "text_preparation": self.text_preparation,
             "duplicates": self.duplicates,
             "dissimilar": self.dissimilar,
+            "collection": self.collection,
+            "record_url": self.record_url,
+            "urls": list(map(str, self.urls)),
             **self.fit.to_plain(),
         }
         descriptor, temporary = tempfile.mkstemp(prefix=path.name + ".", suffix=".tmp", dir=path.parent)

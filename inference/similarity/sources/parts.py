@@ -8,14 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
+from similarity.incidents.state import MAX_ID
 from similarity.sources.database import Incident, Report
 from similarity.sources.problems import Problems, SourceError, Unit
 from similarity.vectors import Vector
 
 # AIID's tag for companies' answers.
 RESPONSE = "response"
-# The largest id that a state can hold.
-_LARGEST = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ def whole_number(value: object) -> int | None:
     """`value` as an int if it is a whole number above 0 that a state can hold, otherwise None. BSON may have floats."""
     if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,18}\s*", value):
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LARGEST or value % 1:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_ID or value % 1:
         return None
     return int(value)
 

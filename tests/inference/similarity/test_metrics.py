@@ -44,7 +44,7 @@ def requests(route: str, status: int) -> dict[str, Any]:
 
 @endpoint
 def fails(request: Request) -> dict[str, Any]:
-    raise {"ours": KeyError("x"), "state": StateError("gone"), "theirs": RequestError("Error!")}[
+    raise {"ours": KeyError("x"), "state": StateError("gone"), "theirs": RequestError("text_missing", "Error!")}[
         request.parameters["text"]
     ]
 

@@ -186,7 +186,7 @@ def test_warnings_survive_an_error() -> None:
     @endpoint
     def warns_then_fails(request: Request) -> dict[str, Any]:
         request.warnings.append("first")
-        raise RequestError("Error! Then this.")
+        raise RequestError("text_missing", "Error! Then this.")
 
     assert warns_then_fails({}, None)["body"] == {"warnings": ["first"], "msg": "Error! Then this."}
 
@@ -308,14 +308,14 @@ class WithoutDetailError(RequestError):
     "error",
     [
         ValueError("\ud800"),
-        UnprintableError("Error!"),
+        UnprintableError("text_missing", "Error!"),
         WithoutDetailError(),
         MemoryError(),
         RecursionError(),
         ExceptionGroup("several", [ValueError()]),
         type("UnreadableError", (Exception,), {"__str__": lambda self: 1 / 0})(),
         StopIteration(),
-        type("OddError", (RequestError,), {"status": np.int64(400)})("Error!"),
+        type("OddError", (RequestError,), {"status": np.int64(400)})("text_missing", "Error!"),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -383,7 +383,7 @@ def test_parameters_that_the_route_does_not_know_are_named(event: dict[str, Any]
 def test_unknown_parameters_are_named_beside_an_error() -> None:
     @endpoint(parameters=("text",))
     def fails(request: Request) -> dict[str, Any]:
-        raise RequestError("Error! No text.")
+        raise RequestError("text_missing", "Error! No text.")
 
     assert fails({"Text": "a"}, None)["body"] == {"warnings": unknown("Text"), "msg": "Error! No text."}
 
@@ -423,7 +423,7 @@ def test_a_schedule_and_a_deployment_get_the_handler_ready() -> None:
     @endpoint(ready=lambda: calls.append("ready"))
     def handler(request: Request) -> dict[str, Any]:
         calls.append("answer")
-        raise RequestError("Error! Nothing came.")
+        raise RequestError("text_missing", "Error! Nothing came.")
 
     envelope = handler({"warm": True}, None)
     assert (envelope["statusCode"], envelope["body"]) == (200, {"warnings": [], "warm": True})

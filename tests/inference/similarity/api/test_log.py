@@ -166,7 +166,7 @@ def raising(error: Exception) -> Any:
 
 
 def test_the_callers_error_is_one_line_without_its_sentence(log: Log) -> None:
-    raising(RequestError("Error! Too much of zqxj."))({"text": "zqxj"}, None)
+    raising(RequestError("text_invalid", "Error! Too much of zqxj."))({"text": "zqxj"}, None)
     line = log.line()
     assert set(line) == ALWAYS | {"status", "error"}
     assert (line["level"], line["status"], line["error"]) == ("INFO", 400, "RequestError")
@@ -218,7 +218,7 @@ def test_a_log_that_can_not_be_written_to_does_not_keep_the_answer(log: Log, mon
 
     monkeypatch.setattr(log, "log", full)
     assert raising(ValueError())({"a": 1}, None)["statusCode"] == 500
-    assert raising(RequestError("Error!"))({"a": 1}, None)["statusCode"] == 400
+    assert raising(RequestError("text_missing", "Error!"))({"a": 1}, None)["statusCode"] == 400
 
 
 # Stands in everything that a caller chooses below, and in the titles of the state.
