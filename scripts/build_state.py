@@ -5,7 +5,8 @@ SOURCE is one of
     a snapshot of the AI Incident Database (tar, zip or folder with its dumps, *.bson, or its tables, *.csv),
     an incidents.csv alone (title and description replace the reports),
     a state.csv of nlp-lambdas (vectors of allenai/longformer-base-4096; no model is run),
-    a state (no model is run).
+    a state (no model is run),
+    with --columns, the records of another database: a CSV, or JSON lines (an object a line).
 --latest downloads the newest snapshot instead. SNAPSHOTS_URL is the page that links to it.
 
 A snapshot has AIID's own vectors of most reports. --vectors says whether they are used:
@@ -18,6 +19,8 @@ Examples:
     python scripts/build_state.py --latest
     python scripts/build_state.py scripts/sample --out sample.pt
     python scripts/build_state.py state.csv --titles incidents.csv
+    python scripts/build_state.py cves.csv --columns id=number,title=name,text=description,url=link,date=published
+    python scripts/build_state.py inference/model/incident_cls.pt --record-url https://example.org/{id}
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ from typing import get_args
 
 from similarity.encoder.model_folder import HOW_TO_GET_ONE
 from similarity.errors import ModelError, StateError, one_line
+from similarity.incidents.collection import DEFAULT_COLLECTION, DEFAULT_RECORD_URL, require_name, require_template
 from similarity.incidents.state import IncidentState
 from similarity.refresh.build import VectorsFrom
 from similarity.refresh.changes import changes
@@ -47,6 +51,7 @@ from similarity.sources.database import Responses, TextMode
 from similarity.sources.download import download
 from similarity.sources.page import newest_snapshot, snapshots_url
 from similarity.sources.problems import Problems, SourceError
+from similarity.sources.records import Columns, Part, columns_option
 from states.building import BuildEngine, Options, Result, build, is_current, words_option
 from states.ray_engine import DEFAULT_CPUS, ClusterError
 
@@ -82,13 +87,18 @@ def report(result: Result, before: IncidentState | None, out: Path) -> None:
         f"model {one_line(state.model) or 'unknown'}"
     )
     print(_fit(result))
+    if (state.collection, state.record_url) != (DEFAULT_COLLECTION, DEFAULT_RECORD_URL) or state.urls:
+        own = sum(map(bool, state.urls))
+        pages = [*filter(None, [state.record_url]), *([f"{own} URLs of their own"] if own else [])]
+        print(f"Collection: {state.collection}; pages: {', '.join(pages) or 'none'}")
     if not result.built or not result.database:
         return
     count = result.built.reports
     saved = (count["published"] + count["stored"]) / state.report_counts.sum()
+    published = "" if result.database.source.kind == "other" else f"{count['published']} published by AIID, "
     print(
-        f"Vectors: {count['published']} published by AIID, {count['stored']} from earlier builds, {count['computed']} "
-        f"computed now{f'; {saved:.1%} of the work was saved' if saved else ''}"
+        f"Vectors: {published}{count['stored']} from earlier builds, {count['computed']} computed now"
+        f"{f'; {saved:.1%} of the work was saved' if saved else ''}"
     )
     if result.built.without:
         print(
@@ -145,6 +155,26 @@ def _number(least: int, also: str = "") -> Callable[[str], int]:
     return parse
 
 
+def _columns(value: str) -> Columns:
+    try:
+        return columns_option(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _checked_by(require: Callable[[str], None], variable: str) -> Callable[[str], str]:
+    """A parser of a value that stands in a variable too."""
+
+    def parse(value: str) -> str:
+        try:
+            require(value)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"or {variable} {error}, not {one_line(repr(value))}") from error
+        return value
+
+    return parse
+
+
 def _share(value: str) -> float:
     try:
         share = float(value)
@@ -181,6 +211,28 @@ def _parser() -> argparse.ArgumentParser:
         help="cut texts at N tokens (default: the variable MAX_TOKENS; without it 2,000 if AIID's vectors may be used, "
         "else the model's maximum)",
     )
+    parser.add_argument(
+        "--columns",
+        type=_columns,
+        metavar="PART=COLUMN,…",
+        help=f"columns of another database's table: {', '.join(get_args(Part))}; id and text are required",
+    )
+    parser.add_argument(
+        "--record-url",
+        type=_checked_by(require_template, "RECORD_URL"),
+        metavar="TEMPLATE",
+        default=os.environ.get("RECORD_URL") or None,
+        help="URL of a record's page with {id} for its id, '' for none (default: the variable RECORD_URL; without it "
+        "that of AIID, with --columns none, of a state its own)",
+    )
+    parser.add_argument(
+        "--collection-name",
+        type=_checked_by(require_name, "COLLECTION_NAME"),
+        metavar="NAME",
+        default=os.environ.get("COLLECTION_NAME") or None,
+        help="name of the database (default: the variable COLLECTION_NAME; without it that of AIID, with --columns the "
+        "file's name without its ending, of a state its own)",
+    )
     parser.add_argument("--titles", type=Path, help="incidents.csv with titles and dates for a state.csv or a state")
     parser.add_argument(
         "--text",
@@ -192,9 +244,8 @@ def _parser() -> argparse.ArgumentParser:
         "--words",
         type=words_option,
         metavar="PARTS",
-        default=DEFAULT_WORDS_FROM,
         help=f"parts of an incident in the word index: {', '.join(get_args(WordsFrom))} (default title,description; "
-        "with --text description, the description alone)",
+        "with --text description, the description alone; with --columns without a description, title,reports)",
     )
     parser.add_argument(
         "--precision",
@@ -230,9 +281,35 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _without_title(words: tuple[WordsFrom, ...]) -> tuple[WordsFrom, ...]:
-    """A state without titles can be asked with titles."""
-    return tuple(part for part in words if part != "title") or ("description",)
+def _words(args: argparse.Namespace) -> tuple[WordsFrom, ...]:
+    """The parts of an incident in the word index."""
+    if args.columns and not args.words and "description" not in args.columns:
+        return ("title", "reports")
+    words: tuple[WordsFrom, ...] = args.words or DEFAULT_WORDS_FROM
+    if args.text == "description":  # A state without titles can be asked with titles.
+        return tuple(part for part in words if part != "title") or ("description",)
+    return words
+
+
+def _check_columns(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Exits with 2 if --columns stands with an argument that is for AIID's data."""
+    if args.latest:
+        parser.error("--columns is for the table of another database, not for --latest")
+    for name, given in {
+        "--titles": args.titles,
+        "--text": args.text != "title-and-description",
+        "--responses": args.responses != "include",
+        "--vectors published": args.vectors == "published",
+    }.items():
+        if given:
+            parser.error(f"{name} is for AIID's data, not for --columns")
+    if args.source.is_dir():
+        parser.error(f"{args.source} is a folder; with --columns, the source is a file")
+    if not args.collection_name:
+        try:
+            require_name(args.source.stem)
+        except ValueError as error:
+            parser.error(f"the file's name can't be the database's: it {error}; give --collection-name")
 
 
 def _checked(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Options:
@@ -243,6 +320,8 @@ def _checked(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Optio
         parser.error("--address, --workers and --cpus-per-worker are for --engine ray")
     if args.latest and args.titles:
         parser.error("--titles is for a state or a state.csv, not for --latest, which has titles")
+    if args.columns:
+        _check_columns(parser, args)
     for path in (args.source, args.titles):
         if path and not path.exists():
             parser.error(f"there is no file or folder {path}")
@@ -251,7 +330,7 @@ def _checked(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Optio
         parser.error(f"{out} is a folder; --out is a file")
     if args.out and not out.parent.is_dir():
         parser.error(f"there is no folder {out.parent}")
-    if not args.model.is_dir() and args.vectors == "computed":
+    if not args.model.is_dir() and (args.vectors == "computed" or args.columns):
         parser.error(f"there is no model folder {args.model}: {HOW_TO_GET_ONE}")
     return Options(
         model_dir=args.model,
@@ -261,7 +340,10 @@ def _checked(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Optio
         responses=args.responses,
         max_tokens=args.max_tokens or 0,
         text=args.text,
-        words=_without_title(args.words) if args.text == "description" else args.words,
+        words=_words(args),
+        columns=args.columns,
+        collection=args.collection_name,
+        record_url=args.record_url,
         titles=args.titles,
         precision=args.precision,
         engine=args.engine,

@@ -13,6 +13,7 @@ from typing import Literal, get_args
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.model_folder import ModelFiles
 from similarity.errors import ModelError
+from similarity.incidents.collection import DEFAULT_COLLECTION, DEFAULT_RECORD_URL
 from similarity.incidents.pt_file import is_pt
 from similarity.incidents.state import TIME_FORMAT, IncidentState
 from similarity.incidents.whitening import DEFAULT_POWER, whitening
@@ -24,6 +25,7 @@ from similarity.settings import AIID_MAX_TOKENS, DEFAULT_PRECISION, Precision
 from similarity.sources.database import Database, Responses, TextMode
 from similarity.sources.problems import Problems, SourceError
 from similarity.sources.read import read_database
+from similarity.sources.records import Columns, read_records
 from similarity.sources.state_files import has_vectors, read_original_state, read_state_csv, with_titles
 from similarity.sources.tables import is_text
 from states.ray_engine import DEFAULT_CPUS, ray_compute
@@ -37,7 +39,8 @@ STORE_FILENAME = "vectors.sqlite"
 class Options:
     """The options of `build_state.py`, see there.
 
-    cache: folder of the vectors' store. max_tokens: 0 for the default. progress: as for `Computer`.
+    cache: folder of the vectors' store. max_tokens: 0 for the default. columns: those of another database, None for
+    AIID's sources. collection, record_url: None for the source's own. progress: as for `Computer`.
     """
 
     model_dir: Path
@@ -48,6 +51,9 @@ class Options:
     max_tokens: int = 0
     text: TextMode = "title-and-description"
     words: tuple[WordsFrom, ...] = DEFAULT_WORDS_FROM
+    columns: Columns | None = None
+    collection: str | None = None
+    record_url: str | None = None
     titles: Path | None = None
     precision: Precision = DEFAULT_PRECISION
     engine: BuildEngine = "torch"
@@ -55,6 +61,10 @@ class Options:
     workers: int | None = None
     cpus_per_worker: float = DEFAULT_CPUS
     progress: Callable[[int, int], None] | None = None
+
+    def named(self, collection: str, record_url: str) -> tuple[str, str]:
+        """The name of the collection and the template of its URLs, of which a source has these."""
+        return self.collection or collection, record_url if self.record_url is None else self.record_url
 
     @property
     def snapshots(self) -> Path:
@@ -85,6 +95,8 @@ def is_current(state: IncidentState, snapshot_name: str, options: Options) -> bo
         return False
     if state.options.get("words") != ",".join(options.words):  # States of earlier versions have no word index.
         return False
+    if (state.collection, state.record_url) != options.named(DEFAULT_COLLECTION, DEFAULT_RECORD_URL):
+        return False
     if vectors == "published":
         wanted = options.vectors == "published" or (options.vectors == "auto" and not model)
         return wanted and state.max_tokens == (options.max_tokens or AIID_MAX_TOKENS)
@@ -101,7 +113,11 @@ def build(source: Path, options: Options, problems: Problems) -> Result:
 
     Raises SourceError, ModelError, StoreError, ClusterError or OSError.
     """
-    if source.is_file() and is_pt(source):
+    if options.columns:
+        database = read_records(source, options.columns, problems, collection=source.stem)
+        built = _build(database, options)
+        result = Result(built.state, database, built)
+    elif source.is_file() and is_pt(source):
         result = Result(read_original_state(source))
     elif source.is_file() and is_text(source) and has_vectors(source):
         result = Result(read_state_csv(source, problems))
@@ -118,6 +134,8 @@ def build(source: Path, options: Options, problems: Problems) -> Result:
         state = replace(
             state, fit=replace(state.fit, whitening=whitening(state.means, DEFAULT_POWER), power=DEFAULT_POWER)
         )
+    collection, record_url = options.named(state.collection, state.record_url)
+    state = replace(state, collection=collection, record_url=record_url)
     # The Lambdas find the newest state by this time.
     state = replace(state, built_at=f"{datetime.now(UTC):{TIME_FORMAT}}")
     options.out.parent.mkdir(exist_ok=True)  # published vectors need no model, but their state goes into its folder

@@ -303,7 +303,7 @@ def _state(
     database: Database, kept: Sequence[_Kept], options: dict[str, str], max_tokens: int, computer: Computer | None
 ) -> IncidentState:
     encoder = computer.encoder if computer else None
-    dates = [each.incident.date for each in kept]
+    dates, urls = [each.incident.date for each in kept], [each.incident.url for each in kept]
     source = database.source
     try:
         return IncidentState(
@@ -321,6 +321,9 @@ def _state(
             text_preparation=encoder.text_preparation if encoder else DEFAULT_TEXT_PREPARATION,
             duplicates=_pairs(sorted(database.duplicates.items())),
             dissimilar=_pairs(sorted(database.dissimilar)),
+            collection=database.collection,
+            record_url=database.record_url,
+            urls=urls if any(urls) else [],
         )
     except ValueError as error:
         raise SourceError(f"the vectors don't make a usable state: {error}") from error

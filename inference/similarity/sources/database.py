@@ -1,4 +1,4 @@
-"""AIID's data in the form that the rest of the project uses: incidents with the texts of their reports."""
+"""A database in the form that the rest of the project uses: incidents with the texts of their reports."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from similarity.incidents.collection import DEFAULT_COLLECTION, DEFAULT_RECORD_URL
 from similarity.vectors import Vector
 
 # The columns that stand in for reports if there is only an incidents.csv.
 TextMode = Literal["title-and-description", "title", "description"]
 # Whether companies' answers count as reports.
 Responses = Literal["include", "exclude"]
-SourceKind = Literal["aiid-snapshot", "csv", "records"]
+SourceKind = Literal["aiid-snapshot", "csv", "records", "other"]
 
 
 @dataclass(frozen=True)
 class Report:
     """A report of an incident.
 
-    number: AIID's report_number; None if the text stands in for reports.
+    number: AIID's report_number; in another database the line; None if the text stands in for reports.
     text: the text to embed, before transliteration. Never blank.
     language: AIID's code for the language of `text`, e.g. "en"; "" if unknown.
     published: AIID's own vector of this text, float32 (768,); None without one.
@@ -39,6 +40,7 @@ class Incident:
 
     date: YYYY-MM-DD; "" if unknown.
     description: AIID's summary of the incident, plain text without spaces at its ends; "" if unknown.
+    url: of the incident's page, where it isn't that of the database's template; otherwise "".
     """
 
     incident_id: int
@@ -46,6 +48,7 @@ class Incident:
     date: str
     reports: tuple[Report, ...]
     description: str = ""
+    url: str = ""
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -57,7 +60,7 @@ class Source:
     """The origin of the data.
 
     kind: "aiid-snapshot" for an archive with a name that AIID gives its snapshots. Otherwise "csv" for tables, and
-        "records" for documents.
+        "records" for documents. "other" for the table of another database, see `records`.
     name: the name of the file or folder.
     date: the time when AIID made the snapshot: UTC, ISO 8601, e.g. "2026-11-23T10:00:00Z"; "" for the other kinds.
     """
@@ -77,6 +80,7 @@ class Database:
         incident has the id of the incident that it became.
     similar: pairs of ids of incidents that editors marked as similar, in the same form. A pair that is marked as both
         is in both.
+    collection: the database's name. record_url: the template of the URLs of its pages, "" without one.
     """
 
     incidents: tuple[Incident, ...]
@@ -84,6 +88,8 @@ class Database:
     dissimilar: frozenset[tuple[int, int]]
     source: Source
     similar: frozenset[tuple[int, int]] = frozenset()
+    collection: str = DEFAULT_COLLECTION
+    record_url: str = DEFAULT_RECORD_URL
 
     @property
     def untranslated(self) -> tuple[int, ...]:

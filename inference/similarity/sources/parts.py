@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date
 
 from similarity.incidents.state import MAX_ID
 from similarity.sources.database import Incident, Report
@@ -135,7 +135,7 @@ def day(value: object) -> str:
     if isinstance(value, str) and re.match(r"\s*[0-9]{4}-[0-9]{2}-[0-9]{2}(?![0-9])", value):
         text = value.strip()[:10]
         try:
-            return f"{datetime.strptime(text, '%Y-%m-%d'):%Y-%m-%d}"
+            return date.fromisoformat(text).isoformat()
         except ValueError:
             return ""
     return ""
