@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Protocol
 
 from similarity.errors import StateError
-from similarity.incidents.collection import DEFAULT_COLLECTION
+from similarity.incidents.collection import DEFAULT_COLLECTION, DEFAULT_RECORD_URL
 from similarity.settings import DEFAULT_TEXT_PREPARATION
 
 _REMEDY = "build the state again with this model (scripts/build_state.py)"
@@ -50,6 +50,7 @@ class StateFacts:
     max_tokens: int = 0
     text_preparation: str = DEFAULT_TEXT_PREPARATION
     collection: str = DEFAULT_COLLECTION
+    record_url: str = DEFAULT_RECORD_URL
 
     def require_made_by(self, encoder: MadeBy, name: str) -> None:
         """Raises StateError if another model than `encoder` made this state. name: the encoder's name."""

@@ -253,6 +253,7 @@ class IncidentState:
             max_tokens=self.max_tokens,
             text_preparation=self.text_preparation,
             collection=self.collection,
+            record_url=self.record_url,
         )
 
     def require_made_by(self, encoder: MadeBy, name: str) -> None:

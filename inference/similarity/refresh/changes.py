@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ _SAME = 1e-4
 
 @dataclass(frozen=True)
 class Changes:
-    """Ids of incidents, ascending. changed: those with another mean, number of reports, title or date."""
+    """Ids of incidents, ascending. changed: those with another mean, number of reports, title, date or own URL."""
 
     added: tuple[int, ...]
     changed: tuple[int, ...]
@@ -28,8 +29,8 @@ def changes(before: IncidentState, now: IncidentState) -> Changes | None:
     common, rows_before, rows_now = np.intersect1d(before.incident_ids, now.incident_ids, return_indices=True)
     differs = np.array(
         [
-            (before.report_counts[old], before.titles[old], _date(before, old))
-            != (now.report_counts[new], now.titles[new], _date(now, new))
+            (before.report_counts[old], before.titles[old], _at(before.dates, old), _at(before.urls, old))
+            != (now.report_counts[new], now.titles[new], _at(now.dates, new), _at(now.urls, new))
             or np.abs(before.means[old] - now.means[new]).max() > _SAME
             for old, new in zip(rows_before, rows_now, strict=True)
         ],
@@ -50,5 +51,6 @@ def _made_alike(before: IncidentState, now: IncidentState) -> bool:
     return same_model and first == second
 
 
-def _date(state: IncidentState, row: int) -> str:
-    return state.dates[row] if state.dates else ""
+def _at(values: Sequence[str], row: int) -> str:
+    """The value of an incident; "" if the state has none of any."""
+    return values[row] if values else ""

@@ -202,12 +202,13 @@ def as_queries(questions: Sequence[Question], computer: Computer) -> list[Questi
 def _title_to_ask(incident: Incident, preparation: TextPreparation) -> tuple[str, str] | None:
     """The title and the text without it that takes the place of the incident's only text; "" if that stays.
 
-    Both are prepared. None: the title is blank, or there is no text without it.
+    Both are prepared. None: the title is blank or the text of a report, or there is no text without it.
     """
     title = prepare(incident.title, preparation)
-    if not title.strip():
-        return None
     [first, *others] = incident.reports
+    # A title that is a report's text would find itself.
+    if not title.strip() or any(each.text.strip() == incident.title for each in incident.reports if each.number):
+        return None
     described = stand_in(incident.description)
     if first.number is not None or others or first.text == described:
         return title, ""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from similarity.inbox.bucket import STATE_KEY, Bucket, InboxError, Stored
 from similarity.inbox.checks import LossError, require_about_as_many, require_most_incidents, served_state
 from similarity.inbox.notes import SNAPSHOT_KIND, Hold, Served, iso, now
 from similarity.inbox.publications import facts_of, publish
+from similarity.incidents.collection import DEFAULT_COLLECTION, DEFAULT_RECORD_URL
 from similarity.incidents.facts import StateFacts
 from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState
@@ -195,7 +197,7 @@ class Refresher:
         path.unlink()  # It makes room for the store of vectors.
         if database.source.kind != SNAPSHOT_KIND:
             raise SourceError(f"{snapshot.name} wasn't read as a snapshot of AIID.")
-        return database
+        return replace(database, collection=options.collection, record_url=options.record_url)
 
     def _build(self, database: Database, options: _Options, computer: Computer | None) -> Built:
         self._require_time("the vectors were computed")
@@ -297,7 +299,7 @@ class Refresher:
 
 @dataclass(frozen=True)
 class _Options:
-    """The build options of the served state."""
+    """The build options of the served state, and the name and pages that a new state takes over."""
 
     vectors: VectorsFrom
     responses: Responses
@@ -305,6 +307,8 @@ class _Options:
     words_from: tuple[WordsFrom, ...]
     max_tokens: int
     longest_input: int
+    collection: str
+    record_url: str
 
     @classmethod
     def of(cls, served: Served) -> _Options:
@@ -321,7 +325,16 @@ class _Options:
                 f"On a laptop: {_BUILD}; {_PUBLISH}",
             )
         words_from = words_from_option(facts.options.get("words"))
-        return cls(vectors, responses, precision, words_from, facts.max_tokens or longest, longest)
+        return cls(
+            vectors,
+            responses,
+            precision,
+            words_from,
+            facts.max_tokens or longest,
+            longest,
+            facts.collection,
+            facts.record_url,
+        )
 
     def on_a_laptop(self) -> str:
         """The commands that do the same on a laptop."""
@@ -334,6 +347,10 @@ class _Options:
             flags.append(f"--precision {self.precision}")
         if self.max_tokens != token_limit(self.vectors, 0, self.longest_input):
             flags.append(f"--max-tokens {self.max_tokens}")
+        if self.collection != DEFAULT_COLLECTION:
+            flags.append(f"--collection-name {shlex.quote(self.collection)}")
+        if self.record_url != DEFAULT_RECORD_URL:
+            flags.append(f"--record-url {shlex.quote(self.record_url)}")
         return f"On a laptop: {_FETCH}; {' '.join([_BUILD, *flags])}; {_PUBLISH}"
 
 

@@ -91,7 +91,9 @@ def read_records(
 def _is_json_lines(path: Path) -> bool:
     """Raises SourceError for a file that is neither JSON lines nor a table."""
     if not is_text(path):
-        raise SourceError(f"{path.name} isn't text in UTF-8: unpack an archive, and save a spreadsheet as CSV in UTF-8.")
+        raise SourceError(
+            f"{path.name} isn't text in UTF-8: unpack an archive, and save a spreadsheet as CSV in UTF-8."
+        )
     with reading(path.name), path.open("rb") as file:
         start = file.read(4096).removeprefix(_BOM).lstrip()
     if re.match(rb"\[\s*(\{|$)", start):
