@@ -112,15 +112,17 @@ def _json_rows(path: Path, columns: Columns, problems: Problems) -> Iterator[_Ro
     keys: dict[str, None] = {}
     with reading(path.name), path.open("rb") as file:
         for line, content in enumerate(file, start=1):
-            content = content.removeprefix(_BOM) if line == 1 else content
-            if not content.strip():
+            content = (content.removeprefix(_BOM) if line == 1 else content).strip()
+            if not content:
                 continue
             try:
                 row = json.loads(content.decode(), parse_constant=lambda _: None)
             except UnicodeDecodeError:
                 problems.report(path.name, line, "not valid UTF-8")
-            except (ValueError, RecursionError) as error:
-                problems.report(path.name, line, f"not valid JSON: {str(error) or 'nested too deeply'}")
+            except json.JSONDecodeError as error:
+                problems.report(path.name, line, f"not valid JSON: {error.msg}, character {error.pos + 1:,}")
+            except (ValueError, RecursionError) as error:  # a number of thousands of digits, deep nesting
+                problems.report(path.name, line, f"not usable JSON: {error}")
             else:
                 if not isinstance(row, dict):
                     problems.report(path.name, line, f"{_kind(row)} instead of an object")
