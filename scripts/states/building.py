@@ -114,7 +114,8 @@ def build(source: Path, options: Options, problems: Problems) -> Result:
     Raises SourceError, ModelError, StoreError, ClusterError or OSError.
     """
     if options.columns:
-        database = read_records(source, options.columns, problems, collection=source.stem)
+        collection, record_url = options.named(source.stem, "")
+        database = read_records(source, options.columns, problems, collection=collection, record_url=record_url)
         built = _build(database, options)
         result = Result(built.state, database, built)
     elif source.is_file() and is_pt(source):

@@ -28,7 +28,7 @@ from similarity.incidents.collection import require_url
 from similarity.sources.database import Database, Incident, Report, Source
 from similarity.sources.parts import day, whole_number
 from similarity.sources.problems import GroupedProblems, Problems, SourceError, reading
-from similarity.sources.tables import is_text, not_unicode, read_rows
+from similarity.sources.tables import not_unicode, read_rows
 
 Part = Literal["id", "text", "title", "description", "url", "date"]
 # The column of each part of a record; always of id and text.
@@ -90,12 +90,12 @@ def read_records(
 
 def _is_json_lines(path: Path) -> bool:
     """Raises SourceError for a file that is neither JSON lines nor a table."""
-    if not is_text(path):
+    with reading(path.name), path.open("rb") as file:
+        start = file.read(4096).removeprefix(_BOM).lstrip()
+    if b"\0" in start.partition(b"\n")[0]:  # A zero byte further on may be a slip in a text.
         raise SourceError(
             f"{path.name} isn't text in UTF-8: unpack an archive, and save a spreadsheet as CSV in UTF-8."
         )
-    with reading(path.name), path.open("rb") as file:
-        start = file.read(4096).removeprefix(_BOM).lstrip()
     if re.match(rb"\[\s*(\{|$)", start):
         raise SourceError(
             f"{path.name} is one JSON list; write each of its objects on a line, e.g. with: jq -c '.[]' {path.name}"

@@ -41,6 +41,14 @@ def test_a_state_of_these_options_is_current(state: IncidentState, options: Opti
     assert is_current(of(state, "computed"), NAME, replace(options, vectors="computed"))
 
 
+def test_name_and_pages_are_current_if_they_are_the_options(state: IncidentState, options: Options) -> None:
+    named = replace(state, collection="A copy", record_url="https://records.example/{id}")
+    given = replace(options, collection="A copy", record_url="https://records.example/{id}")
+    assert is_current(named, NAME, given)
+    assert not is_current(state, NAME, given)
+    assert not is_current(named, NAME, replace(given, record_url=""))
+
+
 OTHER_STATES: dict[str, dict[str, object]] = {
     "source": {"source": {"kind": "aiid-snapshot", "name": "backup-20261116100000.tar.bz2", "date": ""}},
     "a folder of that name": {"source": {"kind": "records", "name": NAME, "date": ""}},
@@ -53,6 +61,9 @@ OTHER_STATES: dict[str, dict[str, object]] = {
     "precision": {"precision": "bfloat16"},
     "limit": {"max_tokens": 100},
     "no limit": {"max_tokens": 0},
+    "pages": {"record_url": "https://records.example/{id}"},
+    "no pages": {"record_url": ""},
+    "name": {"collection": "A copy"},
 }
 
 

@@ -46,6 +46,7 @@ CHANGED: dict[str, Callable[[IncidentState], dict[str, object]]] = {
     "number of reports": lambda s: {"report_counts": np.array([3, 9, 7])},
     "title": lambda s: {"titles": ["Incident 2", "", "Incident 6"]},
     "date": lambda s: {"dates": ["2026-01-02", "2026-12-31", "2026-01-06"]},
+    "own URL": lambda s: {"urls": ["", "https://records.example/4", ""]},
 }
 
 
