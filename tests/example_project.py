@@ -123,6 +123,7 @@ def copy_project(folder: Path, model_dir: Path, encoder: TextEncoder) -> None:
     quick_start = folder / ".quickstart" / "model"
     options = Options(quick_start, folder / "descriptions.pt", folder / "other cache", text="description")
     build(folder / "incidents.csv", options, Problems())
+    shutil.copy(folder / "descriptions.pt", folder / "weaknesses.pt")
 
 
 @dataclass(frozen=True)

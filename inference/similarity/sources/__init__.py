@@ -1,4 +1,4 @@
-"""Reads AIID's data, from snapshots and tables, into incidents with their texts.
+"""Reads AIID's data, from snapshots and tables, and other databases into incidents with their texts.
 
 No model runs here.
 """

@@ -9,6 +9,7 @@ import dataclasses
 import errno
 import json
 import logging
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -249,9 +250,10 @@ def same_fit(first: Fit, second: Fit) -> None:
         {"kind": "csv", "name": "incidents.csv", "date": ""},
         {"kind": "records", "name": "ours", "date": ""},
         {"kind": "csv", "name": MONDAY, "date": MONDAYS[MONDAY]},
+        {"kind": "other", "name": "cves.jsonl", "date": ""},
         {},
     ],
-    ids=["csv", "records", "csv with a date", "unknown"],
+    ids=["csv", "records", "csv with a date", "another database", "unknown"],
 )
 def test_a_service_of_other_records_is_left_alone(source: dict[str, str], computed: Service) -> None:
     computed.serve(replace(computed.published(), source=source))
@@ -272,12 +274,13 @@ def publish_unserved(service: Service, **source: str) -> None:
     publish(service.bucket, path)
 
 
-def test_other_records_that_are_published_but_not_served_yet_are_left_alone(computed: Service) -> None:
-    publish_unserved(computed, kind="records")
+@pytest.mark.parametrize("kind", ["records", "other"])
+def test_other_records_that_are_published_but_not_served_yet_are_left_alone(kind: str, computed: Service) -> None:
+    publish_unserved(computed, kind=kind)
     before = computed.keys()
     answer = computed.refresh()
     assert (answer["published"], answer["snapshot"], computed.asked()) == (None, None, [])
-    assert "isn't served yet isn't made of a snapshot of AIID, but of records" in answer["reason"]
+    assert f"isn't served yet isn't made of a snapshot of AIID, but of {kind}" in answer["reason"]
     assert computed.keys() == before
 
 
@@ -426,6 +429,38 @@ def test_the_words_are_from_the_parts_that_the_served_state_names(
     state = service.published()
     assert state.options == {"vectors": "computed", "responses": "include", "words": expected}
     same(state, built(service, path, "--vectors", "computed", "--words", expected), 1e-5)
+
+
+NAMED = {"collection": "A copy of AIID's", "record_url": "https://records.example/{id}"}
+
+
+def test_name_and_pages_stay_those_of_the_served_state(computed: Service) -> None:
+    computed.serve(replace(computed.published(), **NAMED))  # type: ignore[arg-type]
+    assert computed.refresh()["published"]
+    state = computed.published()
+    assert state.source["name"] == NEXT_MONDAY
+    assert (state.collection, state.record_url) == (NAMED["collection"], NAMED["record_url"])
+    assert state.url_of(0) == "https://records.example/1"
+
+
+def test_a_note_of_an_earlier_version_means_aiids_name_and_pages(computed: Service) -> None:
+    content = computed.bucket.read_note(SERVED_KEY)
+    assert content is not None
+    for name in NAMED:
+        del content["state"][name]
+    put_by_hand(json.dumps(content).encode(), SERVED_KEY)
+    assert computed.refresh()["published"]
+    state = computed.published()
+    assert (state.collection, state.url_of(0)) == ("AI Incident Database", "https://incidentdatabase.ai/cite/1")
+
+
+def test_the_command_for_a_laptop_names_name_and_pages(computed: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed.serve(replace(computed.published(), **NAMED))  # type: ignore[arg-type]
+    monkeypatch.setattr(refresher, "MOST_COMPUTED", 1)
+    computed.refresh()
+    command = computed.line().remedy.split("; ")[1]
+    arguments = ["--collection-name", NAMED["collection"], "--record-url", NAMED["record_url"]]
+    assert shlex.split(command)[2:] == ["--latest", "--vectors", "computed", *arguments]
 
 
 def test_the_command_for_a_laptop_names_other_words(computed: Service, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,6 +71,9 @@ LATER: dict[str, Any] = {
     "text_preparation": "none",
     "duplicates": np.array([[5, 10], [7, 99]]),
     "dissimilar": np.array([[20, 30], [10, 20]]),
+    "collection": "Événements d'aviation",
+    "record_url": "https://records.example/?no={id}",
+    "urls": ["", "http://records.example:8080/geese", "https://[2001:db8::1]/c#2"],
 }
 
 
@@ -94,6 +97,8 @@ def test_a_state_of_an_earlier_version_loads(missing: list[str], tmp_path: Path)
     torch.save({name: value for name, value in content.items() if name not in missing}, tmp_path / "s.pt")
     state, plain = IncidentState.load(tmp_path / "s.pt"), make_state()
     assert (plain.max_tokens, plain.text_preparation, plain.duplicates.shape) == (0, "unidecode", (0, 2))
+    assert plain.collection == "AI Incident Database"
+    assert (plain.record_url, list(plain.urls)) == ("https://incidentdatabase.ai/cite/{id}", [])
     for name in missing:
         found, expected = getattr(state, name), getattr(plain, name)
         assert np.array_equal(found, expected) if isinstance(expected, np.ndarray) else found == expected, name
@@ -108,7 +113,7 @@ ORIGINS = st.fixed_dictionaries(
         "source": st.just({})
         | st.fixed_dictionaries(
             {
-                "kind": st.sampled_from(["csv", "records"]),
+                "kind": st.sampled_from(["csv", "records", "other"]),
                 "name": TEXTS,
                 "date": st.sampled_from(["", LATER["built_at"]]),
             }
@@ -141,6 +146,17 @@ def test_whatever_a_state_may_say_is_read_again(tmp_path_factory: Any, origin: d
             assert getattr(again, name) == by_torch[name] == value, name
 
 
+def test_the_url_of_an_incident_is_its_own_or_the_template_filled_in() -> None:
+    state = make_state(record_url=LATER["record_url"], urls=LATER["urls"])
+    expected = ["https://records.example/?no=10", *LATER["urls"][1:]]
+    assert [state.url_of(row) for row in range(3)] == expected
+    none = make_state(record_url="", urls=["", LATER["urls"][1], ""])
+    assert [none.url_of(row) for row in range(3)] == [None, LATER["urls"][1], None]
+    assert make_state(record_url="").url_of(1) is None
+    twice = make_state(record_url="https://records.example/{id}/{id}.html")
+    assert twice.url_of(2) == "https://records.example/30/30.html"
+
+
 WRONG: dict[str, list[object]] = {
     "dates": [
         "abc", {"a": "b"}, ["2026-11-26"], ["", "", 7], ["", "", "26 November"], ["", "", "20261126"],
@@ -162,6 +178,18 @@ WRONG: dict[str, list[object]] = {
     "dissimilar": [
         [(20, 30)], torch.tensor([20.0, 30.0]), torch.tensor([[30, 20]]), torch.tensor([[20, 20]]),
         torch.tensor([[0, 1]]), torch.tensor([[1, 2, 3]]), torch.tensor([[20, 30]]).int(), None,
+    ],
+    "collection": ["", "  ", "a" * 101, "two\nlines", "a\0b", "\u202eevil", 7, None, ["AIID"]],
+    "record_url": [
+        "https://records.example/", "javascript:alert({id})", "JAVASCRIPT:alert({id})", "data:text/html,{id}", "{id}",
+        "//records.example/{id}", "https:///{id}", "https://records.example/{id}/ {id}", "ftp://records.example/{id}",
+        'https://records.example/{id}"onload=', "https://records.example:{id}000000/", "https://[{id}", "\n", 7, None,
+        "https://records.example/{id}" + "a" * 2000,
+    ],
+    "urls": [
+        "abc", {"a": "b"}, ["https://records.example/1"], ["", "", 7], ["", "", None], ["", "", "javascript:alert(1)"],
+        ["", "", " https://records.example/1"], ["", "", "records.example/1"], ["", "", "https://a/<script>"],
+        ["", "", "https://records.example/1\n"], ["", "", "https://a/" + "a" * 2000], torch.ones(3), None,
     ],
 }  # fmt: skip
 
