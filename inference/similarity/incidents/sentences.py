@@ -65,7 +65,7 @@ def _is_end(line: str, end: re.Match[str]) -> bool:
     word = found[0].lower() if found else ""
     if word in _BEFORE_NUMBERS:
         return not following_word[:1].isdigit()
-    is_short = (len(word) == 1 and word.isalpha() and word != "i") or "." in word
+    is_short = word[:1].isalpha() and ("." in word or (len(word) == 1 and word != "i"))
     if is_short or word in _AT_ENDS_TOO:
         return following_word.istitle() and len(following_word) > 1 and following_word.lower() in STOP_WORDS
     return word not in _BEFORE_ANYTHING
