@@ -48,6 +48,14 @@ def load_encoder_of(state: IncidentState, model_dir: Path, engine: Engine, preci
     return encoder.cut_at(state.max_tokens)
 
 
+def text_of(value: object) -> str | RequestError:
+    """The text that a caller gave, or the API's error where there is none. It is found before anything else is read."""
+    try:
+        return parameters.text(Request({"text": value}))
+    except RequestError as error:
+        return error
+
+
 def of_text(encoder: TextEncoder, ranking: Ranking, text: str, asked: Asked) -> Answer[Ranked]:
     """Raises RequestError or ModelError."""
     encoding = encoder.encode(text)
@@ -78,17 +86,18 @@ def of_table(
     computer = Computer(encoder, store, progress=report, equals=("torch", "onnx")).for_queries()
     for batch in _batches(table):
         size = len(batch)
-        texts = [_text_or_error(row) for row in batch]
+        texts = [text_of(row.text) for row in batch]
         prepared = [prepare(text, encoder.text_preparation) if isinstance(text, str) else "" for text in texts]
         # The store has no vectors of blank texts.
         filled = [text for text in prepared if text.strip()]
         computer.compute(filled)
         vector_of = computer.computed(filled)
         for row, text, key in zip(batch, texts, prepared, strict=True):
+            if isinstance(text, RequestError):
+                yield row, body_of_error(text, [])
+                continue
+            tokens = encoder.tokenizer(text)
             try:
-                if isinstance(text, RequestError):
-                    raise text
-                tokens = encoder.tokenizer(text)
                 require_text(tokens)
                 found = answer_to_text(encoder, ranking, text, tokens, vector_of[key], asked)
                 yield row, body_of(found, warnings)
@@ -98,13 +107,6 @@ def of_table(
         progress(done, table.rows)
     # Removes the vectors of earlier runs that are too old.
     computer.keep([])
-
-
-def _text_or_error(row: Row) -> str | RequestError:
-    try:
-        return parameters.text(Request({"text": row.text}))
-    except RequestError as error:
-        return error
 
 
 def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:

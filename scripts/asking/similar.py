@@ -37,11 +37,20 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from asking.answers import STORE_FILENAME, body_of, body_of_error, load_encoder_of, load_ranking, of_table, of_text
+from asking.answers import (
+    STORE_FILENAME,
+    Body,
+    body_of,
+    body_of_error,
+    load_encoder_of,
+    load_ranking,
+    of_table,
+    of_text,
+    text_of,
+)
 from asking.shown import lines_of, writer, written_whole
 from asking.tables import Form, Table, TableError
 from similarity.answer import Answer, Ranked
@@ -60,15 +69,6 @@ STDIN = "-"
 FORMS: dict[str, Form] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 # A word that ends so is the name of a file that isn't there.
 _FILE_ENDS = (*FORMS, ".json", ".tsv", ".txt")
-
-
-@dataclass(frozen=True)
-class Query:
-    """The incident, the text or the table to ask with, and what is asked. warnings: about the latter."""
-
-    by: int | str | Table
-    asked: Asked
-    warnings: list[str]
 
 
 class InputError(Exception):
@@ -162,8 +162,6 @@ def _require_usable_table(parser: argparse.ArgumentParser, args: argparse.Namesp
             parser.error("--out is the table itself")
         if args.json and FORMS.get(out.suffix.lower()) == "csv":
             parser.error(f"--json is JSON lines, and {out} is a CSV by its name")
-    if args.embedding and _form(args) == "csv":
-        parser.error("--embedding is for JSON lines: give --json too, or --out FILE.jsonl")
 
 
 def _form(args: argparse.Namespace) -> Form | None:
@@ -173,25 +171,26 @@ def _form(args: argparse.Namespace) -> Form | None:
     return FORMS.get(args.out.suffix.lower()) if args.out else None
 
 
-def _query(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Query:
-    """Reads the parameters as the API does, and the text or the table.
-
-    Exits with 2 for a value that can't be used. Raises InputError, TableError or OSError.
-    """
+def _parameters(parser: argparse.ArgumentParser, args: argparse.Namespace) -> tuple[int | None, Asked, list[str]]:
+    """The incident, all else that is asked, and the API's warnings about that. Exits with 2 for a bad value."""
     given = {"num": args.num, "metric": args.metric, "exclude": args.exclude, "explain": args.explain}
     request = Request({**given, "embedding": args.embedding, "incident_id": args.incident})
-    by: int | str | Table
     try:
         asked = parameters.asked(request)
-        if args.incident is not None:
-            by = parameters.text_or_incident(request)
+        incident = None if args.incident is None else int(parameters.text_or_incident(request))
     except RequestError as error:
         parser.error(str(error).removeprefix("Error! "))
-    if args.column is not None:
-        by = Table.of(Path(args.source), args.column)
-    elif args.source is not None:
-        by = _standard_input() if args.source == STDIN else args.source
-    return Query(by, asked, request.warnings)
+    return incident, asked, request.warnings
+
+
+def _table(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Table:
+    """Exits with 2 if its answers can't have what is asked. Raises TableError or OSError."""
+    if sys.stderr.isatty():  # a table of 1 GB takes 10 s
+        print(f"Reading {args.source} ...", file=sys.stderr)
+    table = Table.of(Path(args.source), args.column)
+    if args.embedding and (_form(args) or table.form) == "csv":
+        parser.error("--embedding is for JSON lines: give --json too, or --out FILE.jsonl")
+    return table
 
 
 def _standard_input() -> str:
@@ -204,7 +203,7 @@ def _standard_input() -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"standard input isn't valid UTF-8: see byte {error.start:,}.") from error
+        raise InputError(f"standard input isn't valid UTF-8: see byte {error.start + 1:,}.") from error
 
 
 def _paths(args: argparse.Namespace) -> tuple[Path, Path]:
@@ -219,14 +218,23 @@ def _paths(args: argparse.Namespace) -> tuple[Path, Path]:
     return model, args.state or model / DEFAULT_INCIDENTS_FILENAME
 
 
-def ask(query: Query, args: argparse.Namespace) -> int:
-    """Answers a text or an incident, and prints. Returns the exit code. Raises StoreError or OSError."""
-    failed = None
+def ask(by: str | int, asked: Asked, warnings: list[str], args: argparse.Namespace) -> int:
+    """Answers a text or an incident, and prints. Returns the exit code. Raises StoreError or OSError.
+
+    warnings: about `asked`.
+    """
+    failed: SimilarityError | None = None
+    body: Body
     try:
-        body = body_of(_answer(query, args), query.warnings)
+        # First, as in the API, whose answer to a blank text has no warnings.
+        text = by if isinstance(by, int) else text_of(by)
+        if isinstance(text, RequestError):
+            warnings = []
+            raise text
+        body = body_of(_answer(text, asked, args), warnings)
     except SimilarityError as error:
         failed = error
-        body = body_of_error(error, query.warnings)
+        body = body_of_error(error, warnings)
     for warning in body["warnings"]:
         _say(warning)
     if failed:
@@ -239,19 +247,18 @@ def ask(query: Query, args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _answer(query: Query, args: argparse.Namespace) -> Answer[Ranked]:
+def _answer(by: str | int, asked: Asked, args: argparse.Namespace) -> Answer[Ranked]:
     """Raises SimilarityError, StoreError or OSError."""
-    text = parameters.text(Request({"text": query.by})) if isinstance(query.by, str) else ""
     model, ranking = _model_and_ranking(args)
-    if isinstance(query.by, int):
-        return answer_to_incident(ranking, query.by, query.asked)
-    require_usable(ranking, query.asked.metric)
+    if isinstance(by, int):
+        return answer_to_incident(ranking, by, asked)
+    require_usable(ranking, asked.metric)
     # onnx starts sooner than torch, but it has no bfloat16.
     engine: Engine = "onnx" if args.precision in PRECISIONS["onnx"] else "torch"
-    return of_text(load_encoder_of(ranking.state, model, engine, args.precision), ranking, text, query.asked)
+    return of_text(load_encoder_of(ranking.state, model, engine, args.precision), ranking, by, asked)
 
 
-def ask_table(query: Query, table: Table, args: argparse.Namespace) -> int:
+def ask_table(table: Table, asked: Asked, warnings: list[str], args: argparse.Namespace) -> int:
     """Answers the rows of a table, and writes them. Returns the exit code.
 
     Raises SimilarityError, StoreError, TableError or OSError.
@@ -260,17 +267,17 @@ def ask_table(query: Query, table: Table, args: argparse.Namespace) -> int:
     if form == "jsonl":
         table.require_different_columns()
     model, ranking = _model_and_ranking(args)
-    require_usable(ranking, query.asked.metric)
+    require_usable(ranking, asked.metric)
     encoder = load_encoder_of(ranking.state, model, "torch", args.precision)
     failed = 0
     with VectorStore(args.cache / STORE_FILENAME) as store, Bar("texts") as bar, _writing(args.out) as file:
         with _problems_of(args.out):
             written = writer(file, form, table, explain=args.explain)
-        for row, body in of_table(encoder, ranking, table, query.asked, query.warnings, store, bar):
+        for row, body in of_table(encoder, ranking, table, asked, warnings, store, bar):
             with _problems_of(args.out):
                 written.write(row, body)
             failed += "code" in body
-    for warning in query.warnings:
+    for warning in warnings:
         _say(warning)
     if failed:
         _say(f"{failed:,} of {table.rows:,} rows have no answer; their lines say why.")
@@ -315,9 +322,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
     _require_usable(parser, args)
+    incident, asked, warnings = _parameters(parser, args)
     try:
-        query = _query(parser, args)
-        return ask_table(query, query.by, args) if isinstance(query.by, Table) else ask(query, args)
+        if args.column is not None:
+            return ask_table(_table(parser, args), asked, warnings, args)
+        by = incident or (_standard_input() if args.source == STDIN else args.source)
+        return ask(by, asked, warnings, args)
     except KeyboardInterrupt:
         print("", file=sys.stderr)
         _say("stopped; give the same command again to resume." if args.column is not None else "stopped.")
