@@ -292,7 +292,7 @@ def _writing(out: Path | None) -> Iterator[TextIO]:
         return
     if isinstance(sys.stdout, io.TextIOWrapper):
         # The table is UTF-8 for whoever reads it, whatever the terminal's encoding is.
-        sys.stdout.reconfigure(encoding="utf-8", newline="")
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="")
     yield sys.stdout
 
 
@@ -303,6 +303,10 @@ def _problems_of(out: Path | None) -> AbstractContextManager[None]:
 def _model_and_ranking(args: argparse.Namespace) -> tuple[Path, Ranking]:
     """The model's folder, and the state. Raises ModelError, StateError, StoreError or OSError."""
     model, state = _paths(args)
+    if not state.exists():
+        raise StateError(
+            f"there is no state {state}: scripts/build_state.py builds one, and --quick-start takes that of the sample"
+        )
     return model, load_ranking(state)
 
 
@@ -312,10 +316,7 @@ def _say(message: str) -> None:
 
 def _reason(error: SimilarityError) -> str:
     """An error for the person at this machine, who may see causes."""
-    remedy = ""
-    if isinstance(error, StateError):
-        remedy = ". scripts/build_state.py builds a state, and --quick-start takes that of the sample"
-    return f"{error.detail}{remedy}" if error.detail else str(error)
+    return error.detail or str(error)
 
 
 def main(argv: list[str] | None = None) -> int:

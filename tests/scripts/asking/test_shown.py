@@ -18,7 +18,7 @@ from pages import DOCS, spans, text_of
 from pages import table as table_of
 from tiny import contents
 
-INCIDENTS = [
+INCIDENTS: list[dict[str, Any]] = [
     {
         "incident_id": 4,
         "similarity": 0.625481903553009,
