@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,14 +23,14 @@ from similarity.incidents.collection import (
 from similarity.incidents.state import MAX_ID, IncidentState
 
 
-def state_of(ids: Sequence[int], duplicates: Sequence[tuple[int, int]] = (), **pages: object) -> IncidentState:
+def state_of(ids: Sequence[int], duplicates: Sequence[tuple[int, int]] = (), **pages: Any) -> IncidentState:
     return IncidentState(
         np.array(ids),
         np.ones(len(ids), dtype=np.int64),
         np.ones((len(ids), 2), dtype=np.float32),
         [""] * len(ids),
         duplicates=np.array(duplicates, dtype=np.int64).reshape(-1, 2),
-        **pages,  # type: ignore[arg-type]
+        **pages,
     )
 
 
@@ -155,7 +156,7 @@ def test_a_page_is_the_template_with_the_id() -> None:
         ({"record_url": 3}, "collection, record_url and urls must be strings"),
     ],
 )
-def test_pages_of_another_type_are_refused(pages: dict[str, object], message: str) -> None:
+def test_pages_of_another_type_are_refused(pages: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
         state_of([3, 5], **pages)
 
