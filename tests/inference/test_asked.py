@@ -148,8 +148,17 @@ def test_an_unknown_incident_is_not_found(incident_id: int, call: Call, served: 
         status, body = ask(module, call, incident_id=incident_id, explain=True)
         assert status == 404
         assert body["code"] == "incident_unknown"
-        assert body["msg"].startswith('Error! No incident in the database has the "incident_id" ')
+        named = min(int(incident_id), 2**63)
+        assert body["msg"] == f'Error! No incident in the database has the "incident_id" {named}.'
+        assert body["warnings"] == []
         assert set(body) == {"warnings", "msg", "code"}
+
+
+def test_an_incident_stands_for_itself_if_what_it_became_is_missing(served: Deployed, state: IncidentState) -> None:
+    dataclasses.replace(state, duplicates=np.array([(7, 1000)])).save(served.state_path)
+    body = answered("similar", incident_id=7, num=-1)
+    assert ids(body) == [number for number, _ in like(state, 7, "cosine", {7})]
+    assert body["warnings"] == []
 
 
 def test_an_id_of_19_digits_is_that_incident(deployed: Deployed, state: IncidentState) -> None:
