@@ -133,9 +133,11 @@ def blocks() -> Iterator[Block]:
 
 
 BLOCKS = list(blocks())
-PYTHON = [block for block in BLOCKS if block.language == "python"]
+# Programs that call the API, by language. `test_clients.py` runs them.
+CLIENTS = {block.language: block for block in BLOCKS if block.page == API and "\n## Clients\n" in block.before}
+PYTHON = [block for block in BLOCKS if block.language == "python" and block not in CLIENTS.values()]
 JSON = [block for block in BLOCKS if block.language == "json"]
-SHELL = [block for block in BLOCKS if block.language in ("bash", "console")]
+SHELL = [block for block in BLOCKS if block.language in ("bash", "console") and block not in CLIENTS.values()]
 DRAWINGS = [block for block in BLOCKS if block.language == "mermaid"]
 
 
