@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,21 @@ import importlib, json, sys
 sys.path.insert(0, sys.argv[1])
 assert importlib.import_module(sys.argv[2]).handler(json.loads(sys.argv[3]), None)["statusCode"] == 200
 """
+
+
+class Waits:
+    """The seconds of each way, round by round."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, list[float]] = {"one": [], "two": [], "second": []}
+
+    def note(self, one_s: float, first_s: float, second_s: float) -> None:
+        for way, seconds in zip(self._seconds, (one_s, first_s + second_s, second_s), strict=True):
+            self._seconds[way].append(seconds)
+
+    def medians_s(self) -> dict[str, float]:
+        """Without the first round, which loads the model or fills the file cache."""
+        return {way: statistics.median(found[1:]) for way, found in self._seconds.items()}
 
 
 @contextmanager
@@ -60,15 +75,12 @@ def _post(client: httpx2.Client, route: str, parameters: Mapping[str, object]) -
     return client.post(route, json=parameters).raise_for_status().json()["body"]
 
 
-def _one(client: httpx2.Client, text: str) -> tuple[Any, Any]:
-    answer = _post(client, "/similar", {"text": text, "num": NUM, "embedding": True})
-    return answer["embedding"], answer["msg"]
+def _one(text: str) -> dict[str, object]:
+    return {"text": text, "num": NUM, "embedding": True}
 
 
-def _two(client: httpx2.Client, text: str) -> tuple[Any, Any]:
-    embedding = _post(client, "/text-to-embed", {"text": text})["embedding"]
-    embed = json.dumps(embedding["vector"])
-    return embedding, _post(client, "/embed-to-db-similar", {"num": NUM, "embed": embed})["msg"]
+def _second(vector: object) -> dict[str, object]:
+    return {"num": NUM, "embed": json.dumps(vector)}
 
 
 def _start_s(module: str, event: Mapping[str, object], environment: Mapping[str, str]) -> float:
@@ -82,39 +94,37 @@ def _start_s(module: str, event: Mapping[str, object], environment: Mapping[str,
 def benchmark_calls(model_dir: Path, state_path: Path, lengths: list[int], rounds: int) -> list[Row]:
     """For each length in tokens: medians of a warm server, in milliseconds, and of fresh processes, in seconds.
 
-    One process serves all warm calls. Of the fresh processes each answers one call, as a Lambda's first. The ways take
-    turns. Raises AssertionError if they give different answers.
+    `second` is the second of the two calls alone. One process serves all warm calls. Each fresh process answers one
+    call, as a Lambda that has just started. The ways take turns. Raises AssertionError if their answers differ.
     """
     environment = {**os.environ, "MODEL_DIR": str(model_dir.resolve()), "INCIDENTS_FILENAME": str(state_path.resolve())}
-    ways: dict[str, Callable[[httpx2.Client, str], tuple[Any, Any]]] = {"one": _one, "two": _two}
     rows: list[Row] = []
     for tokens in lengths:
         # With most tokenizers two tokens are added.
         text = "word " * max(tokens - 2, 1)
-        warm: dict[str, list[float]] = {way: [] for way in ways}
-        cold: dict[str, list[float]] = {way: [] for way in ways}
+        warm, cold = Waits(), Waits()
         with _server(model_dir, state_path) as client:
-            answers = [ask(client, text) for ask in ways.values()]
-            if answers[0] != answers[1]:
-                raise AssertionError("one call and two calls give different answers")
-            for _ in range(rounds):
-                for way, ask in ways.items():
-                    start = time.perf_counter()
-                    ask(client, text)
-                    warm[way].append(time.perf_counter() - start)
-        [(embedding, _), _] = answers
-        one = {"text": text, "num": NUM, "embedding": True}
-        embed = {"embed": json.dumps(embedding["vector"]), "num": NUM}
+            for _ in range(rounds + 1):
+                start = time.perf_counter()
+                one = _post(client, "/similar", _one(text))
+                one_s = time.perf_counter() - start
+                start = time.perf_counter()
+                embedding = _post(client, "/text-to-embed", {"text": text})["embedding"]
+                first_s = time.perf_counter() - start
+                start = time.perf_counter()
+                similar = _post(client, "/embed-to-db-similar", _second(embedding["vector"]))
+                warm.note(one_s, first_s, time.perf_counter() - start)
+                if (one["embedding"], one["msg"]) != (embedding, similar["msg"]):
+                    raise AssertionError("one call and two calls give different answers")
         for _ in range(rounds + 1):
-            cold["one"].append(_start_s("similar", one, environment))
-            cold["two"].append(
-                _start_s("text_to_embed", {"text": text}, environment)
-                + _start_s("embed_to_db_similar", embed, environment)
+            cold.note(
+                _start_s("similar", _one(text), environment),
+                _start_s("text_to_embed", {"text": text}, environment),
+                _start_s("embed_to_db_similar", _second(embedding["vector"]), environment),
             )
-        row: Row = {"tokens": float(tokens)}
-        row |= {f"{way} ms": 1e3 * statistics.median(found) for way, found in warm.items()}
+        row = {"tokens": float(tokens)}
+        row |= {f"{way} ms": 1e3 * seconds for way, seconds in warm.medians_s().items()}
         row["two / one"] = row["two ms"] / row["one ms"]
-        # The first round fills the file cache.
-        row |= {f"{way} cold s": statistics.median(found[1:]) for way, found in cold.items()}
-        rows.append(row | {"two cold / one cold": row["two cold s"] / row["one cold s"]})
+        row |= {f"cold {way} s": seconds for way, seconds in cold.medians_s().items()}
+        rows.append(row | {"cold two / one": row["cold two s"] / row["cold one s"]})
     return rows
