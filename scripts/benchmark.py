@@ -44,7 +44,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.calls import benchmark_calls
 from benchmarks.inputs import aiid_lengths, random_ids, random_model, random_state
 from benchmarks.limits import arithmetic, weight_bytes
 from benchmarks.worker import Worker
@@ -307,6 +306,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _measure(args: Any) -> list[Row]:
     # Imported here, because the workers import this module too and their memory is measured.
+    from benchmarks.calls import benchmark_calls
     from models.export import export
 
     if args.what == "ranking":

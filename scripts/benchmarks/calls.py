@@ -53,7 +53,7 @@ class Waits:
 @contextmanager
 def _server(model_dir: Path, state_path: Path) -> Iterator[httpx2.Client]:
     """A client of the local server, which serves with the default engine."""
-    command = [sys.executable, SERVER, "--model", model_dir, "--state", state_path, "--port", "0"]
+    command = [sys.executable, str(SERVER), "--model", str(model_dir), "--state", str(state_path), "--port", "0"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
