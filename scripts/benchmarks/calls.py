@@ -49,6 +49,11 @@ class Waits:
         """Without the first round, which loads the model or fills the file cache."""
         return {way: statistics.median(found[1:]) for way, found in self._seconds.items()}
 
+    def ratio(self) -> float:
+        """The median of the rounds' own ratios, two / one: other load on the machine changes from round to round."""
+        pairs = zip(self._seconds["two"][1:], self._seconds["one"][1:], strict=True)
+        return statistics.median(two_s / one_s for two_s, one_s in pairs)
+
 
 @contextmanager
 def _server(model_dir: Path, state_path: Path) -> Iterator[httpx2.Client]:
@@ -124,7 +129,7 @@ def benchmark_calls(model_dir: Path, state_path: Path, lengths: list[int], round
             )
         row = {"tokens": float(tokens)}
         row |= {f"{way} ms": 1e3 * seconds for way, seconds in warm.medians_s().items()}
-        row["two / one"] = row["two ms"] / row["one ms"]
+        row["two / one"] = warm.ratio()
         row |= {f"cold {way} s": seconds for way, seconds in cold.medians_s().items()}
-        rows.append(row | {"cold two / one": row["cold two s"] / row["cold one s"]})
+        rows.append(row | {"cold two / one": cold.ratio()})
     return rows

@@ -18,16 +18,20 @@ import pytest
 import torch
 from unidecode import unidecode
 
+import text_to_embed
 from failing import failing_first
 from processes import PATIENCE_S, node
 from reference import load_longformer, reference_of_text
 from serving import Server, serving
 from similarity.incidents.state import IncidentState
+from tiny import Deployed
 
 PROGRAM = Path(__file__).with_name("aiid_callers.mjs")
 TEXT = "A robot — in a wärehouse — hurt “workers”"
 ROBOT = "\N{ROBOT FACE}"
 ROBOT_CHARACTERS = len("%F0%9F%A4%96")
+# As UTF-16 has it.
+HALF_ROBOT = chr(0xD83E)
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +128,14 @@ def test_the_cuts_of_the_news_job_are_inside_escapes_and_characters(cut_news: li
     # A whole robot; an escape without one or both of its digits; a robot without one to three of its bytes; and both.
     ends = {found["read"].rpartition(ROBOT)[2] for found in cut_news}
     assert ends == {"", "%", "%F", "\ufffd", "\ufffd%", "\ufffd%9", "\ufffd%A"}
+
+
+@pytest.mark.parametrize("end", ["%", "%F", "\ufffd", "\ufffd%9", HALF_ROBOT])
+def test_a_lambda_answers_whatever_a_gateway_makes_of_the_cut(end: str, deployed: Deployed) -> None:
+    query = {"text": f"A robot hurt workers{end}"}
+    event = {"requestContext": {"http": {"method": "GET"}}, "queryStringParameters": query}
+    envelope = json.loads(text_to_embed.handler(event, None)["body"])
+    assert (envelope["statusCode"], envelope["body"]["warnings"]) == (200, [])
+    # Half a character is dropped.
+    prepared = unidecode(query["text"].removesuffix(HALF_ROBOT))
+    assert envelope["body"]["embedding"]["from_text_hash"] == hashlib.sha1(prepared.encode()).hexdigest()
