@@ -33,7 +33,7 @@ MAY_USE = {
     "asking": {"local", "shared", "similarity"},
     # Vectors are kept where a build keeps them.
     "evaluation": {"shared", "similarity", "states"},
-    "benchmarks": {"models", "similarity"},
+    "benchmarks": {"models", "shared", "similarity"},
     "costing": {"infrastructure", "similarity"},
     # Of the stack it needs the settings only. The smoke test is a command at the top.
     "deployment": {"", "aws", "costing", "deployment", "infrastructure", "shared", "similarity", "smoke"},
