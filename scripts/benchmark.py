@@ -5,6 +5,8 @@
                 the first backend's time to the machine's limit: its fastest float32 product, or one reading of the
                 weights
     build       tokens a second while a state is built, ours and transformers', for batches of texts as long as AIID's
+    calls       milliseconds to ask for a text's vector and incidents by one call and by two, and seconds until fresh
+                processes have answered them
     coldstart   seconds from the start of a process to its first vector or first answer
     ranking     milliseconds to find the three most similar incidents, and to read the vectors once
     state       seconds to save and load a state, also with torch.load, and to answer the first query with a metric;
@@ -19,6 +21,7 @@ OpenVINO needs scripts/benchmarks/requirements.txt. Everything else needs requir
 Example:
     python scripts/benchmark.py encoder --size base --plot encoder.png
     python scripts/benchmark.py encoder --model inference/model --tokens 40 700 --backends onnx transformers
+    python scripts/benchmark.py calls --tokens 250 700
     python scripts/benchmark.py ranking --incidents 1400
 """
 
@@ -41,12 +44,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.inputs import aiid_lengths, random_ids, random_model
+from benchmarks.inputs import aiid_lengths, random_ids, random_model, random_state
 from benchmarks.limits import arithmetic, weight_bytes
 from benchmarks.worker import Worker
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.model_folder import GRAPH_FILENAMES, ModelFiles
-from similarity.incidents.state import IncidentState
 
 Row = dict[str, float]
 
@@ -151,15 +153,9 @@ def benchmark_build(model_dir: Path, texts: int, rounds: int) -> list[Row]:
 
 def benchmark_cold_start(model_dir: Path, rounds: int) -> list[Row]:
     """Median seconds from the start of a process to its end, after one vector or answer."""
-    config = ModelFiles(model_dir).config()
-    dimension = config.hidden_size
-    means = np.random.default_rng(0).standard_normal((1400, dimension), np.float32)
-    ids = np.arange(1, len(means) + 1)
-    state = IncidentState(ids, np.ones_like(ids), means, [""] * len(ids), text_preparation=config.text_preparation)
+    dimension = ModelFiles(model_dir).config().hidden_size
     seconds: dict[str, list[float]] = {name: [] for name in COLD_STARTS}
-    with tempfile.TemporaryDirectory() as folder:
-        state_path = Path(folder) / "state.pt"
-        state.save(state_path)
+    with random_state(model_dir) as state_path:
         environment = {**os.environ, "MODEL_DIR": str(model_dir.resolve()), "INCIDENTS_FILENAME": str(state_path)}
         for _ in range(rounds + 1):
             for name, program in COLD_STARTS.items():
@@ -270,7 +266,7 @@ def _is_installed(backend: str) -> bool:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argument_parser(__doc__)
-    parser.add_argument("what", choices=("encoder", "build", "coldstart", "ranking", "state", "memory"))
+    parser.add_argument("what", choices=("encoder", "build", "calls", "coldstart", "ranking", "state", "memory"))
     parser.add_argument("--model", type=Path, help="model folder (default: random weights of --size)")
     parser.add_argument(
         "--size", choices=("base", "small"), default="base", help="size of a model with random weights (default base)"
@@ -310,6 +306,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _measure(args: Any) -> list[Row]:
     # Imported here, because the workers import this module too and their memory is measured.
+    from benchmarks.calls import benchmark_calls
     from models.export import export
 
     if args.what == "ranking":
@@ -328,6 +325,9 @@ def _measure(args: Any) -> list[Row]:
             return benchmark_build(model_dir, args.texts, args.rounds)
         if args.what == "memory":
             return benchmark_memory(model_dir, args.tokens, args.backends)
+        if args.what == "calls":
+            with random_state(model_dir) as state_path:
+                return benchmark_calls(model_dir, state_path, args.tokens, args.rounds)
         return benchmark_cold_start(model_dir, args.rounds)
 
 

@@ -14,8 +14,9 @@ from tiny import ROOT
 
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
-API, DEPLOYING, OPERATIONS, SHELF, PUBLISHING, REFRESH, DEVELOPMENT = (
-    DOCS / f"{name}.md" for name in ("api", "deploying", "operations", "shelf", "publishing", "refresh", "development")
+API, AIID, DEPLOYING, OPERATIONS, SHELF, PUBLISHING, REFRESH, DEVELOPMENT = (
+    DOCS / f"{name}.md"
+    for name in ("api", "aiid", "deploying", "operations", "shelf", "publishing", "refresh", "development")
 )
 PAGES = (README, *sorted(DOCS.glob("*.md")), ROOT / "scripts" / "sample" / "README.md")
 
@@ -133,9 +134,12 @@ def blocks() -> Iterator[Block]:
 
 
 BLOCKS = list(blocks())
-PYTHON = [block for block in BLOCKS if block.language == "python"]
+# Programs that call the API, by language. `test_clients.py` runs them.
+CLIENTS = {block.language: block for block in BLOCKS if block.page == API and "\n## Clients\n" in block.before}
+[SINGLE_CALL] = [block for block in BLOCKS if block.page == AIID and block.language == "javascript"]
+PYTHON = [block for block in BLOCKS if block.language == "python" and block not in CLIENTS.values()]
 JSON = [block for block in BLOCKS if block.language == "json"]
-SHELL = [block for block in BLOCKS if block.language in ("bash", "console")]
+SHELL = [block for block in BLOCKS if block.language in ("bash", "console") and block not in CLIENTS.values()]
 DRAWINGS = [block for block in BLOCKS if block.language == "mermaid"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +29,13 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {PATIENCE_S:g} s"
         time.sleep(0.01)
+
+
+def node() -> str:
+    """The program Node. It comes as a Python package, so it lies beside Python."""
+    found = shutil.which("node", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    assert found, "requirements.txt installs Node"
+    return found
 
 
 @contextmanager

@@ -8,7 +8,7 @@ no rule fails. The rules (`_rule`):
 - parsed: this project's commands that download or measure for minutes. Their arguments have to be those that the
   command takes; what it does has tests of its own.
 - left out: what sets the machine up or talks to AWS or GitHub: pip, venv, npx, sudo; and the tests themselves. The
-  runbook's blocks that ask AWS run in `test_operations.py`.
+  runbook's blocks that ask AWS run in `test_operations.py`, and the API's clients in `test_clients.py`.
 
 That their tables, names and links are right is left to `test_docs_tables.py`.
 """
@@ -30,6 +30,7 @@ from example_project import COMMAND_S, Server, copy_project, example, execute, l
 from pages import (
     API,
     BLOCKS,
+    CLIENTS,
     DRAWINGS,
     JSON,
     PUBLISHING,
@@ -37,6 +38,7 @@ from pages import (
     README,
     SHELF,
     SHELL,
+    SINGLE_CALL,
     Block,
     Command,
     asks_aws,
@@ -126,7 +128,8 @@ def named(found: list[Block]) -> list[Any]:
 
 
 def test_every_block_is_dealt_with() -> None:
-    rest = [block.name for block in BLOCKS if block not in (*PYTHON, *JSON, *SHELL, *DRAWINGS)]
+    dealt_with = [*PYTHON, *JSON, *SHELL, *DRAWINGS, *CLIENTS.values(), SINGLE_CALL]
+    rest = [block.name for block in BLOCKS if block not in dealt_with]
     assert rest == []
     rules = {_rule_of(command) for block in RUN_HERE for command in block.commands()}
     assert rules == {"executed", "parsed", "left out"}

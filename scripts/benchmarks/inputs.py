@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from similarity.encoder.model_folder import ModelFiles
+from similarity.incidents.state import IncidentState
+
 
 @contextmanager
 def random_model(size: str) -> Iterator[Path]:
@@ -43,6 +46,19 @@ def random_model(size: str) -> Iterator[Path]:
         LongformerModel(config).save_pretrained(name)
         tokenizer.save(f"{name}/tokenizer.json")
         yield Path(name)
+
+
+@contextmanager
+def random_state(model_dir: Path) -> Iterator[Path]:
+    """The file of a state for a model: 1,400 incidents with random means."""
+    config = ModelFiles(model_dir).config()
+    means = np.random.default_rng(0).standard_normal((1400, config.hidden_size), np.float32)
+    ids = np.arange(1, len(means) + 1)
+    state = IncidentState(ids, np.ones_like(ids), means, [""] * len(ids), text_preparation=config.text_preparation)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "state.pt"
+        state.save(path)
+        yield path
 
 
 def random_ids(tokens: int, seed: int = 0) -> list[int]:

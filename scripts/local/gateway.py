@@ -79,7 +79,11 @@ async def _not_found(request: Request, error: Exception) -> Response:
 
 
 def to_event(request: Request, body: bytes) -> dict[str, Any]:
-    """The event, payload format 2.0, that API Gateway would make of a request."""
+    """The event, payload format 2.0, that API Gateway would make of a request.
+
+    A broken percent escape in the query stays as it is, as in browsers. No page of AWS says what API Gateway does with
+    one. A REST API was seen to answer 400 by itself: https://github.com/adamchainz/apig-wsgi/pull/102.
+    """
     headers = _joined(request.headers.items())
     query = _joined(request.query_params.multi_items())
     text = _as_text(body, headers.get("content-type", ""))

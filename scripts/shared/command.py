@@ -31,8 +31,8 @@ STOPPED = "\nStopped.\n"
 if sys.stdout is None:  # the shell's `>&-` closes it
     sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 (until the process ends)
 
-if str(INFERENCE_DIR) not in sys.path:
-    sys.path.insert(0, str(INFERENCE_DIR))
+# First: scripts/similar.py has the name of a handler.
+sys.path[:] = [str(INFERENCE_DIR), *(folder for folder in sys.path if folder != str(INFERENCE_DIR))]
 # Last, for `infrastructure`: the other folders there aren't meant to be imported.
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))

@@ -103,6 +103,27 @@ def test_cold_start_compares_with_transformers(capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.slow
+def test_calls_compares_one_call_with_two(capsys: pytest.CaptureFixture[str]) -> None:
+    short, long = run(capsys, "calls", "--size", "small", "--tokens", "5", "300")
+    assert (short["tokens"], long["tokens"]) == (5, 300)
+    for row in (short, long):
+        assert row["two / one"] == pytest.approx(row["two ms"] / row["one ms"])
+        assert row["cold two / one"] == pytest.approx(row["cold two s"] / row["cold one s"])
+        # Medians of one round, so that the parts add up.
+        assert 0 < row["second ms"] < row["two ms"]
+        assert 0 < row["cold second s"] < row["cold two s"]
+
+
+@pytest.mark.slow
+def test_calls_that_give_different_answers_are_not_compared(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("benchmarks.calls._one", lambda text: {"text": text, "num": 1, "embedding": True})
+    with pytest.raises(AssertionError, match="different answers"):
+        run(capsys, "calls", "--size", "small", "--tokens", "5")
+
+
+@pytest.mark.slow
 def test_memory_grows_with_the_text(capsys: pytest.CaptureFixture[str]) -> None:
     short, long = run(capsys, "memory", "--size", "small", "--tokens", "4096", "5", "--backends", "onnx")
     assert (short["tokens"], long["tokens"]) == (5, 4096)

@@ -130,6 +130,18 @@ def test_a_post_may_have_a_query_and_no_body(echo: TestClient) -> None:
     assert event["isBase64Encoded"] is False
 
 
+@pytest.mark.parametrize(
+    ("end", "read"),
+    [("%", "%"), ("%E", "%E"), ("%zz", "%zz"), ("%E2%80", "\ufffd"), ("%E2%8", "\ufffd%8"), ("%ff", "\ufffd")],
+)
+def test_a_broken_escape_reaches_the_handler_as_its_characters(end: str, read: str, echo: TestClient) -> None:
+    """As browsers read one: https://url.spec.whatwg.org/#percent-decode. No page of AWS says what API Gateway does."""
+    answer = echo.get(f"/echo-event?text=a%20car{end}")
+    assert answer.status_code == 200
+    assert answer.json()["rawQueryString"] == f"text=a%20car{end}"
+    assert answer.json()["queryStringParameters"] == {"text": f"a car{read}"}
+
+
 def test_repeated_query_parameters_are_joined_by_commas(echo: TestClient) -> None:
     event = echo.get("/echo-event?parameter1=value1&parameter1=value2&parameter2=value&empty=").json()
     assert event["queryStringParameters"] == {"parameter1": "value1,value2", "parameter2": "value", "empty": ""}

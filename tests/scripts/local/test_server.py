@@ -6,11 +6,13 @@ Most tests share one server; those that end it or change its state start their o
 from __future__ import annotations
 
 import ast
+import asyncio
 import hashlib
 import json
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -525,3 +527,24 @@ def test_a_broken_or_old_state_of_the_sample_is_built_again(
     before = path.stat().st_mtime_ns
     local_server.sample_state(tmp_path / "model")
     assert path.stat().st_mtime_ns == before
+
+
+def test_a_connection_does_not_hold_back_the_second_half_of_an_answer() -> None:
+    """Each later request of a connection would else wait 40 ms for it: https://www.rfc-editor.org/rfc/rfc896."""
+
+    async def nodelay() -> int:
+        with local_server.listen("127.0.0.1", 0) as listener:
+            connected: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+            def note(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                sock: socket.socket = writer.get_extra_info("socket")
+                connected.set_result(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+                writer.close()
+
+            async with await asyncio.start_server(note, sock=listener):
+                _, writer = await asyncio.open_connection(*listener.getsockname())
+                found = await connected
+                writer.close()
+            return found
+
+    assert asyncio.run(nodelay()) != 0
