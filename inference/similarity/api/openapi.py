@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 Schema = dict[str, Any]
 
 _REF = "#/components/schemas/{name}"
+# A number in a list that is a string.
+_NUMBER = r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?"
 # The methods whose parameters stand in a body.
 _WITH_BODY = ("POST", "PUT", "PATCH")
 
@@ -236,10 +238,16 @@ def _schema(name: str, endpoint: Endpoint, facts: StateFacts | None, *, in_query
     schema = dict(known.in_query if in_query and known.in_query is not None else known.schema)
     if name == "metric" and "text" not in _names(endpoint):
         schema["enum"] = list(VECTOR_METRICS)
-    if name == "embed" and facts and "oneOf" in schema:
-        length = {"minItems": facts.dimension, "maxItems": facts.dimension}
-        schema["oneOf"] = [each | length if each["type"] == "array" else each for each in schema["oneOf"]]
-    return schema
+    return _with_dimension(schema, facts.dimension) if name == "embed" and facts else schema
+
+
+def _with_dimension(schema: Schema, dimension: int) -> Schema:
+    """The values of a vector, with as many numbers as those of the state."""
+    if schema.get("type") == "array":
+        return schema | {"minItems": dimension, "maxItems": dimension}
+    if schema.get("type") == "string":
+        return schema | {"pattern": rf"^\[{_NUMBER}(, ?{_NUMBER}){{{dimension - 1}}}\]$"}
+    return schema | {"oneOf": [_with_dimension(each, dimension) for each in schema["oneOf"]]}
 
 
 def _answer(endpoint: Endpoint, bodies: Mapping[type, Schema]) -> dict[str, Any]:
