@@ -41,6 +41,7 @@ from tiny import (
 EVENTS = Path(__file__).resolve().parent.parent / "events"
 GET, POST = ({"requestContext": {"http": {"method": method}}} for method in ("GET", "POST"))
 TEXT = "A robot in a warehouse hurt workers"
+NO_TEXT = {"warnings": [], "msg": "Error! Valid input text not provided!", "code": "text_missing"}
 HANDLERS = ("similar", "text_to_db_similar", "embed_to_db_similar", "text_to_embed", "health")
 
 
@@ -72,7 +73,7 @@ def test_every_kind_of_event_gets_the_same_answer(
 ) -> None:
     status, body = invoke(module, json.loads((EVENTS / f"{name}.json").read_text()))
     if name == "similar_get_nothing_v2":
-        assert (status, body) == (400, {"warnings": [], "msg": "Error! Valid input text not provided!"})
+        assert (status, body) == (400, NO_TEXT)
         return
     expected = reference_ranking(tiny_encoder.encode(TINY_TEXTS[1]).vector, tiny_state)[:2]
     assert status == 200
@@ -89,6 +90,7 @@ def test_every_kind_of_event_gets_the_same_answer(
             "similarity": similarity,
             "confidence": None,
             "title": TINY_TEXTS[number],
+            "date": None,
             "url": f"https://incidentdatabase.ai/cite/{number}",
         }
         for similarity, number in pairs
@@ -164,7 +166,11 @@ def test_embed_to_db_similar_needs_no_model(deployed: Deployed) -> None:
     assert invoke("similar", {"text": "robots"})[0] == 503
 
 
-NOT_LOADED = "Error! The {} could not be loaded on our side; the cause is in our log."
+def not_loaded(what: str) -> tuple[int, dict[str, object]]:
+    """The answer while there is no usable model or state."""
+    name = {"state": "incident state"}.get(what, what)
+    msg = f"Error! The {name} could not be loaded on our side; the cause is in our log."
+    return 503, {"warnings": [], "msg": msg, "code": f"{what}_unavailable"}
 
 
 def made_by_another_model(deployed: Deployed, tiny_state: IncidentState) -> None:
@@ -191,7 +197,7 @@ def test_no_route_serves_a_state_of_another_model(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     replace_state(deployed, tiny_state)
-    refused = (503, {"warnings": [], "msg": NOT_LOADED.format("incident state")})
+    refused = not_loaded("state")
     for embed in ([1.0] * 32, [1.0] * 5, "nonsense"):
         assert invoke("embed_to_db_similar", {"embed": embed}) == refused
     assert loaded_from == []
@@ -232,14 +238,17 @@ def test_a_model_that_comes_later_is_compared_with_the_state(deployed: Deployed)
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
 def test_vectors_are_not_compared_beside_half_a_model(name: str, deployed: Deployed) -> None:
     (deployed.model_dir / name).unlink()
-    refused = (503, {"warnings": [], "msg": NOT_LOADED.format("model")})
+    refused = not_loaded("model")
     assert invoke("embed_to_db_similar", {"embed": [1.0] * 32}) == refused
 
 
+ASKED = {"num": 2, "metric": "centered", "exclude": [7]}
+# Beside a text, an incident may only be missing.
+OF_TEXT = {"incident_id": "", "explain": False, "embedding": True}
 PARAMETERS: dict[str, dict[str, Any]] = {
-    "similar": {"text": TEXT, "num": 2, "metric": "centered"},
-    "text_to_db_similar": {"text": TEXT, "num": 2, "metric": "centered"},
-    "embed_to_db_similar": {"embed": [1.0] * 32, "num": 2, "metric": "centered"},
+    "similar": {"text": TEXT, **ASKED, **OF_TEXT},
+    "text_to_db_similar": {"text": TEXT, **ASKED, **OF_TEXT},
+    "embed_to_db_similar": {"embed": [1.0] * 32, **ASKED},
     "text_to_embed": {"text": "robots"},
     "health": {},
 }
@@ -282,7 +291,7 @@ def test_null_in_a_body_counts_as_sent(deployed: Deployed) -> None:
     assert (status, len(body["incidents"])) == (200, 3)
     assert body["warnings"] == ['Provided value for "num" invalid, using default of 3.']
     status, body = invoke("similar", {**event, "body": '{"text": null}'})
-    assert (status, body) == (400, {"warnings": [], "msg": "Error! Valid input text not provided!"})
+    assert (status, body) == (400, NO_TEXT)
 
 
 def test_an_embed_in_quotes_is_the_list(deployed: Deployed, tiny_state: IncidentState) -> None:
@@ -311,7 +320,11 @@ def test_an_embed_below_float32_is_ranked_by_its_direction(
 
 @pytest.mark.parametrize("warm", [1, 1.0, "true", False])
 def test_only_true_warms(warm: object, deployed: Deployed, loaded_from: list[Path]) -> None:
-    message = {"warnings": ['Unknown parameter "warm" ignored.'], "msg": "Error! Valid input text not provided!"}
+    message = {
+        "warnings": ['Unknown parameter "warm" ignored.'],
+        "msg": "Error! Valid input text not provided!",
+        "code": "text_missing",
+    }
     assert invoke("similar", {"warm": warm}) == (400, message)
     assert loaded_from == []
 
@@ -343,37 +356,54 @@ def test_a_text_without_transliteration_is_no_text(text: str, deployed: Deployed
     for module in ("similar", "text_to_embed"):
         assert invoke(module, {"text": text}) == (
             400,
-            {"warnings": [], "msg": "Error! Valid input text not provided!"},
+            NO_TEXT,
         )
 
 
 METRICS = '"cosine", "centered", "whitened" or "hybrid"'
-BAD_REQUESTS: list[tuple[str, dict[str, Any], str]] = [
-    ("similar", {}, "Valid input text not provided!"),
-    ("similar", {"text": ["a"]}, '"text" must be a string, not an array of 1.'),
-    ("similar", {"text": "a", "metric": "x"}, f'"metric" must be {METRICS}, not a string of 1 characters.'),
+BAD_REQUESTS: list[tuple[str, dict[str, Any], str, str]] = [
+    ("similar", {}, "text_missing", "Valid input text not provided!"),
+    ("similar", {"text": ["a"]}, "text_invalid", '"text" must be a string, not an array of 1.'),
+    (
+        "similar",
+        {"text": "a", "metric": "x"},
+        "metric_unknown",
+        f'"metric" must be {METRICS}, not a string of 1 characters.',
+    ),
     (
         "similar",
         {**POST, "body": "text=a"},
+        "request_invalid",
         "The body must be a JSON object; the 6 characters received are not valid JSON: Expecting value "
         "(line 1, column 1).",
     ),
-    ("similar", {**POST, "body": "%", "isBase64Encoded": True}, "The body must be valid base64, got 1 characters."),
-    ("text_to_embed", {"text": " "}, "Valid input text not provided!"),
-    ("embed_to_db_similar", {}, '"embed" must be a JSON list of 32 numbers, got nothing.'),
-    ("embed_to_db_similar", {"embed": [1.0]}, '"embed" must be a JSON list of 32 numbers, got 1 entries.'),
+    (
+        "similar",
+        {**POST, "body": "%", "isBase64Encoded": True},
+        "request_invalid",
+        "The body must be valid base64, got 1 characters.",
+    ),
+    ("text_to_embed", {"text": " "}, "text_missing", "Valid input text not provided!"),
+    ("embed_to_db_similar", {}, "embed_missing", '"embed" must be a JSON list of 32 numbers, got nothing.'),
+    (
+        "embed_to_db_similar",
+        {"embed": [1.0]},
+        "embed_invalid",
+        '"embed" must be a JSON list of 32 numbers, got 1 entries.',
+    ),
     (
         "embed_to_db_similar",
         {"embed": [1.0] * 31 + [float("nan")]},
+        "embed_invalid",
         '"embed" must be a JSON list of 32 finite numbers; the number at index 31 is NaN, infinite or too large for '
         "float32.",
     ),
 ]
 
 
-@pytest.mark.parametrize(("module", "event", "message"), BAD_REQUESTS, ids=range(len(BAD_REQUESTS)))
-def test_bad_requests(module: str, event: dict[str, Any], message: str, deployed: Deployed) -> None:
-    assert invoke(module, event) == (400, {"warnings": [], "msg": f"Error! {message}"})
+@pytest.mark.parametrize(("module", "event", "code", "message"), BAD_REQUESTS, ids=range(len(BAD_REQUESTS)))
+def test_bad_requests(module: str, event: dict[str, Any], code: str, message: str, deployed: Deployed) -> None:
+    assert invoke(module, event) == (400, {"warnings": [], "msg": f"Error! {message}", "code": code})
 
 
 def other_model(deployed: Deployed, **options: Any) -> None:
@@ -392,15 +422,15 @@ def cut(path: Path) -> None:
 
 
 BREAKS: dict[str, tuple[Callable[[Deployed], object], str]] = {
-    "state is missing": (lambda d: d.state_path.unlink(), "incident state"),
-    "state is cut": (lambda d: cut(d.state_path), "incident state"),
+    "state is missing": (lambda d: d.state_path.unlink(), "state"),
+    "state is cut": (lambda d: cut(d.state_path), "state"),
     "state runs code": (
         lambda d: d.state_path.write_bytes(pickle.dumps(RunsCode(d.model_dir / "ran"))),
-        "incident state",
+        "state",
     ),
-    "state has another dimension": (lambda d: torch.save([torch.ones(1, 5)], d.state_path), "incident state"),
-    "model is another": (lambda d: other_model(d, seed=1), "incident state"),
-    "model has another dimension": (lambda d: other_model(d, hidden_size=64), "incident state"),
+    "state has another dimension": (lambda d: torch.save([torch.ones(1, 5)], d.state_path), "state"),
+    "model is another": (lambda d: other_model(d, seed=1), "state"),
+    "model has another dimension": (lambda d: other_model(d, hidden_size=64), "state"),
     "weights are missing": (lambda d: (d.model_dir / "model.safetensors").unlink(), "model"),
     "weights are cut": (lambda d: cut(d.model_dir / "model.safetensors"), "model"),
     "config is missing": (lambda d: (d.model_dir / "config.json").unlink(), "model"),
@@ -417,7 +447,7 @@ def test_broken_files_are_our_error_until_good_ones_come(
     break_it, what = BREAKS[name]
     break_it(deployed)
     for module, event in (("health", GET), ("similar", {"text": "robots"})):
-        assert invoke(module, event) == (503, {"warnings": [], "msg": NOT_LOADED.format(what)})
+        assert invoke(module, event) == not_loaded(what)
     assert caplog.records
     assert not (deployed.model_dir / "ran").exists()
     for path, content in good.items():

@@ -229,14 +229,14 @@ def test_health_needs_the_files_of_its_engine(
     if status == 200:
         assert (body["engine"], body["precision"]) == (engine, precision)
     else:
-        assert body == {"warnings": [], "msg": MODEL_GONE}
+        assert body == {"warnings": [], "msg": MODEL_GONE, "code": "model_unavailable"}
 
 
 def test_a_graph_of_another_model_is_noticed(deployed: Deployed, tmp_path: Path) -> None:
     other = write_tiny_longformer(tmp_path / "other", seed=1)
     for name in ("encoder.onnx", "provenance.json"):
         (other / name).replace(deployed.model_dir / name)
-    assert health() == (503, {"warnings": [], "msg": MODEL_GONE})
+    assert health() == (503, {"warnings": [], "msg": MODEL_GONE, "code": "model_unavailable"})
 
 
 def test_health_says_that_a_text_is_still_answered(deployed: Deployed, tiny_state: IncidentState) -> None:
@@ -268,7 +268,7 @@ def test_health_says_that_a_text_is_no_longer_answered(missing: str, deployed: D
     """Nothing was loaded before the files went, so nothing serves on."""
     healthy()
     (deployed.model_dir / missing).unlink()
-    assert health() == (503, {"warnings": [], "msg": MODEL_GONE})
+    assert health() == (503, {"warnings": [], "msg": MODEL_GONE, "code": "model_unavailable"})
     assert importlib.import_module("similar").handler({"text": "a"}, None)["statusCode"] == 503
 
 
@@ -281,7 +281,7 @@ def test_priming_and_warming_fail_where_a_text_could_not_be_answered(
         with pytest.raises(StateError):
             handler(event, None)
     assert "not ready" in caplog.text
-    assert health() == (503, {"warnings": [], "msg": STATE_GONE})
+    assert health() == (503, {"warnings": [], "msg": STATE_GONE, "code": "state_unavailable"})
     (deployed.model_dir / "config.json").unlink()
     service.cache_clear()
     for event in ({}, {"warm": True}):

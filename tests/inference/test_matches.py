@@ -118,7 +118,7 @@ def test_every_metric_answers_in_the_form_that_the_site_reads(num: int, metric: 
     assert pairs == [[each["similarity"], each["incident_id"]] for each in body["incidents"]]
     assert pairs == sorted(pairs, reverse=True)
     for each in body["incidents"]:
-        assert list(each) == ["incident_id", "similarity", "confidence", "title", "url"]
+        assert list(each) == ["incident_id", "similarity", "confidence", "title", "date", "url"]
 
 
 @pytest.mark.parametrize("metric", ["whitened", "hybrid"])
@@ -189,7 +189,7 @@ def test_a_vector_has_no_words(serve: Serve, deployed: Deployed, tiny_state: Inc
     serve(0.0)
     assert invoke("embed_to_db_similar", event) == (
         400,
-        {"warnings": [], "msg": message.format('"cosine", "centered" or "whitened"')},
+        {"warnings": [], "msg": message.format('"cosine", "centered" or "whitened"'), "code": "metric_unavailable"},
     )
     tiny_state.save(deployed.state_path)
     assert invoke("embed_to_db_similar", event)[1]["msg"] == message.format('"cosine" or "centered"')
@@ -213,7 +213,10 @@ def test_a_metric_that_the_state_has_no_data_for(
     without(fitted_state(tiny_state, 0.0), **lacks).save(deployed.state_path)
     message = f'Error! "metric" can\'t be "{metric}" here, because the state has no {what}. Use {instead}.'
     for module in BY_TEXT:
-        assert invoke(module, {"text": TEXT, "metric": metric}) == (400, {"warnings": [], "msg": message})
+        assert invoke(module, {"text": TEXT, "metric": metric}) == (
+            400,
+            {"warnings": [], "msg": message, "code": "metric_unavailable"},
+        )
     if metric != "hybrid":
         event = {"embed": tiny_state.means[0].tolist(), "metric": metric}
         assert invoke("embed_to_db_similar", event)[1]["msg"] == message.replace(instead, '"cosine" or "centered"')

@@ -41,10 +41,21 @@ STOP_WORDS = frozenset(_STOP_WORDS.split())
 def words_of(text: str) -> list[str]:
     """The stems of the words in the beginning of a prepared text, in order, without stop words and single letters."""
     found = [word for word in _WORD.findall(text[:MOST_CHARS].lower()) if word not in STOP_WORDS]
-    stemmer = Stemmer.Stemmer("english")  # Threads mustn't share one.
-    unique = list(dict.fromkeys(found))
-    stem_of = dict(zip(unique, stemmer.stemWords(unique), strict=True))
+    stem_of = _stems(found)
     return [stem_of[word] for word in found]
+
+
+def placed_words_of(text: str) -> list[tuple[str, int, int]]:
+    """As `words_of`, each stem with the start and the end of its word in `text.lower()`."""
+    found = [each for each in _WORD.finditer(text[:MOST_CHARS].lower()) if each[0] not in STOP_WORDS]
+    stem_of = _stems([each[0] for each in found])
+    return [(stem_of[each[0]], *each.span()) for each in found]
+
+
+def _stems(words: Sequence[str]) -> dict[str, str]:
+    stemmer = Stemmer.Stemmer("english")  # Threads mustn't share one.
+    unique = list(dict.fromkeys(words))
+    return dict(zip(unique, stemmer.stemWords(unique), strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,12 +122,18 @@ class WordIndex:
 
     def scores(self, words: Sequence[str]) -> NDArray[np.float64]:
         """(incidents,): the sum of the weights of `words`, each of which counts once."""
-        numbers = [self._number_of[word] for word in dict.fromkeys(words) if word in self._number_of]
-        entries = [slice(self.starts[number], self.starts[number + 1]) for number in numbers]
+        _, rows, weights = self.entries(list(dict.fromkeys(words)))
         # One sum for all words takes half the time of a sum for each.
-        rows = np.concatenate([self.rows[:0], *(self.rows[each] for each in entries)])
-        weights = np.concatenate([self.weights[:0], *(self.weights[each] for each in entries)])
         return np.bincount(rows, weights, minlength=self.incidents).astype(np.float64)
+
+    def entries(self, words: Sequence[str]) -> tuple[NDArray[np.intp], NDArray[np.int32], NDArray[np.float32]]:
+        """The entries of `words`, word by word, each (entries,): place in `words`, row of the incident, weight."""
+        numbers = [(place, self._number_of[word]) for place, word in enumerate(words) if word in self._number_of]
+        slices = [slice(self.starts[number], self.starts[number + 1]) for _, number in numbers]
+        rows = np.concatenate([self.rows[:0], *(self.rows[each] for each in slices)])
+        weights = np.concatenate([self.weights[:0], *(self.weights[each] for each in slices)])
+        places = np.array([place for place, _ in numbers], dtype=np.intp)
+        return np.repeat(places, [each.stop - each.start for each in slices]), rows, weights
 
     def score_of(self, document: str, words: Sequence[str]) -> float:
         """The score of another prepared document, as if it were an incident's. `scores` explains the words."""

@@ -148,7 +148,10 @@ UNDECODABLE = [
 def test_bytes_that_can_not_be_decoded_are_the_callers_error(
     content: bytes, content_type: str | None, message: str
 ) -> None:
-    assert post(content, content_type) == (400, {"warnings": [], "msg": f"Error! The body must be text in {message}."})
+    assert post(content, content_type) == (
+        400,
+        {"warnings": [], "msg": f"Error! The body must be text in {message}.", "code": "request_invalid"},
+    )
 
 
 @pytest.mark.parametrize(
@@ -167,7 +170,10 @@ def test_an_unknown_charset_is_the_callers_error(charset: str) -> None:
         "send UTF-8."
     )
     for content in (JSON.encode(), JSON):
-        assert post(content, f"application/json; charset={charset}") == (400, {"warnings": [], "msg": message})
+        assert post(content, f"application/json; charset={charset}") == (
+            400,
+            {"warnings": [], "msg": message, "code": "request_invalid"},
+        )
 
 
 def test_every_encoding_that_python_has_gives_an_answer_or_the_callers_error() -> None:

@@ -140,7 +140,10 @@ BAD_BODIES = {
 @pytest.mark.parametrize("name", BAD_BODIES)
 def test_a_bad_body_is_the_callers_error(name: str) -> None:
     body, message = BAD_BODIES[name]
-    assert answer_to(proxy_event(body=body)) == (400, {"warnings": [], "msg": f"Error! {message}"})
+    assert answer_to(proxy_event(body=body)) == (
+        400,
+        {"warnings": [], "msg": f"Error! {message}", "code": "request_invalid"},
+    )
 
 
 @pytest.mark.parametrize("body", ["%%%", "YWJ", "é", base64.b64encode(b"\xff\xfe\xfa").decode()])
@@ -178,6 +181,7 @@ def test_errors_know_their_status_and_keep_the_cause_for_the_log(caplog: pytest.
     assert envelope["body"] == {
         "warnings": [],
         "msg": "Error! The model could not be loaded on our side; the cause is in our log.",
+        "code": "model_unavailable",
     }
     assert "/secret/path: gone" in caplog.text
 
@@ -188,7 +192,11 @@ def test_warnings_survive_an_error() -> None:
         request.warnings.append("first")
         raise RequestError("text_missing", "Error! Then this.")
 
-    assert warns_then_fails({}, None)["body"] == {"warnings": ["first"], "msg": "Error! Then this."}
+    assert warns_then_fails({}, None)["body"] == {
+        "warnings": ["first"],
+        "msg": "Error! Then this.",
+        "code": "text_missing",
+    }
 
 
 def test_an_unexpected_error_shows_the_caller_nothing_and_the_log_everything(caplog: pytest.LogCaptureFixture) -> None:
@@ -243,7 +251,10 @@ NOT_FOR_JSON: dict[str, Callable[[], Any]] = {
     "a key": lambda: {(1, 2): 3},
     "a key that is NaN": lambda: {float("nan"): 3},
 }
-OUR_FAULT = "Error! Something went wrong on our side; the cause is in our log."
+OUR_FAULT = {
+    "msg": "Error! Something went wrong on our side; the cause is in our log.",
+    "code": "internal_error",
+}
 
 
 def answers_of(handler: Any) -> list[dict[str, Any]]:
@@ -267,7 +278,7 @@ def test_an_answer_that_json_can_not_hold_is_our_error(name: str, caplog: pytest
         return {"found": NOT_FOR_JSON[name]()}
 
     for envelope in answers_of(handler):
-        assert (envelope["statusCode"], envelope["body"]) == (500, {"warnings": ["a warning"], "msg": OUR_FAULT})
+        assert (envelope["statusCode"], envelope["body"]) == (500, {"warnings": ["a warning"], **OUR_FAULT})
     assert "unexpected error" in caplog.text
     assert "Traceback" in caplog.text
 
@@ -281,7 +292,7 @@ def test_a_warning_that_json_can_not_hold_is_our_error(name: str) -> None:
         return {}
 
     for envelope in answers_of(handler):
-        assert (envelope["statusCode"], envelope["body"]) == (500, {"warnings": [], "msg": OUR_FAULT})
+        assert (envelope["statusCode"], envelope["body"]) == (500, {"warnings": [], **OUR_FAULT})
 
 
 @pytest.mark.parametrize("answer", [None, 3, "text", [1], [("a", 1)], object()])
@@ -325,7 +336,7 @@ def test_no_error_of_a_handler_escapes(error: Exception) -> None:
         raise error
 
     for envelope in answers_of(handler):
-        assert (envelope["statusCode"], envelope["body"]) == (500, {"warnings": [], "msg": OUR_FAULT})
+        assert (envelope["statusCode"], envelope["body"]) == (500, {"warnings": [], **OUR_FAULT})
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
@@ -385,7 +396,11 @@ def test_unknown_parameters_are_named_beside_an_error() -> None:
     def fails(request: Request) -> dict[str, Any]:
         raise RequestError("text_missing", "Error! No text.")
 
-    assert fails({"Text": "a"}, None)["body"] == {"warnings": unknown("Text"), "msg": "Error! No text."}
+    assert fails({"Text": "a"}, None)["body"] == {
+        "warnings": unknown("Text"),
+        "msg": "Error! No text.",
+        "code": "text_missing",
+    }
 
 
 def test_a_name_is_known_letter_by_letter() -> None:

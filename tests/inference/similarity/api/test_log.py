@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 import similarity
 from lambdas import with_titles
+from similarity import answering
 from similarity import service as service_module
 from similarity.api import events
 from similarity.api.events import Request, endpoint
@@ -131,7 +132,7 @@ def test_each_time_is_that_of_its_own_work(
 
         return longer
 
-    for module in (text_encoder, service_module):
+    for module in (text_encoder, answering):
         monkeypatch.setattr(module, "perf_counter", lambda: clock_s[0])
     monkeypatch.setattr(TextTokenizer, "__call__", lasting(1, TextTokenizer.__call__))
     monkeypatch.setattr(tiny_encoder, "vectors", lasting(20, tiny_encoder.vectors))

@@ -240,6 +240,9 @@ def test_a_saved_state_is_what_the_module_docstring_says(tmp_path: Path) -> None
         "text_preparation": str,
         "duplicates": torch.Tensor,
         "dissimilar": torch.Tensor,
+        "collection": str,
+        "record_url": str,
+        "urls": list,
     }
     assert content["format"] == "incident-state"
     assert content["version"] == 1
