@@ -15,10 +15,10 @@ from http_servers import running
 from processes import PATIENCE_S
 from signatures import Received
 from similarity.api.routes import METHODS
-from smoke.checks import HEALTH, ROUTES
+from smoke.checks import HEALTH, OPENAPI, ROUTES
 
 # The routes that a stack guards, each with its methods.
-GUARDED = {(method, route) for route in ROUTES for method in METHODS} | {("GET", HEALTH)}
+GUARDED = {(method, route) for route in ROUTES for method in METHODS} | {("GET", HEALTH), ("GET", OPENAPI)}
 
 
 @dataclass

@@ -21,7 +21,7 @@ from smoke.api_client import Api, Reply, SkippedError, UnexpectedError, parse_js
 TEXT_ROUTES = ("/similar", "/text-to-db-similar")
 TO_EMBED, FROM_EMBED = "/text-to-embed", "/embed-to-db-similar"
 ROUTES = (*TEXT_ROUTES, TO_EMBED, FROM_EMBED)
-HEALTH = "/health"
+HEALTH, OPENAPI = "/health", "/openapi"
 
 TEXT = "A chatbot insulted its users"
 ACCENTED = "Á chatbot insülted its üsers"
