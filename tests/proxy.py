@@ -35,7 +35,7 @@ class Exchange:
 
     def change_envelope(self, change: Callable[[dict[str, Any]], None]) -> None:
         """Changes the envelope of a reply that has one."""
-        if self.method == "OPTIONS" or self.status == 404:
+        if self.method == "OPTIONS" or self.status == 404 or self.route == OPENAPI:
             return
         envelope = json.loads(self.content)
         change(envelope)

@@ -69,11 +69,17 @@ def test_every_handler_answers_as_it_does_in_process(functions: dict[str, Functi
                 ]
 
 
-@pytest.mark.parametrize("name", ["health", "openapi"])
-def test_a_get_alone_is_what_it_is_in_process(name: str, functions: dict[str, Function], in_process: InProcess) -> None:
-    get = {"requestContext": {"http": {"method": "GET"}}, "rawPath": f"/{name}"}
-    with Instance(functions[name]) as instance:
-        assert instance.ask(get) == in_process(name, {})
+def test_health_is_what_it_is_in_process(functions: dict[str, Function], in_process: InProcess) -> None:
+    get = {"requestContext": {"http": {"method": "GET"}}, "rawPath": "/health"}
+    with Instance(functions["health"]) as instance:
+        assert instance.ask(get) == in_process("health", {})
+        assert not instance.api.refused
+
+
+def test_the_document_is_what_it_is_in_process(functions: dict[str, Function], in_process: InProcess) -> None:
+    get = {"requestContext": {"http": {"method": "GET"}}, "rawPath": "/openapi"}
+    with Instance(functions["openapi"]) as instance:
+        assert instance.ask(get) == json.loads(in_process("openapi", {})["body"])
         assert not instance.api.refused
 
 

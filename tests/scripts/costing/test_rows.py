@@ -103,7 +103,8 @@ def test_the_phrase_for_other_commands(inference: Path) -> None:
     found = at_rest(DEFAULT, inference)
     assert close(found.usd_a_day, 0.0062105, 0.0243687)
     assert found.text == (
-        "about $0.006 to $0.02 a day at rest, $0.20 to $0.70 a month, and $1.20 to $5.20 a month for alarms and dashboard"
+        "about $0.006 to $0.02 a day at rest, $0.20 to $0.70 a month, and $1.20 to $5.20 a month for alarms and "
+        "dashboard"
     )
     nat = at_rest(replace(DEFAULT, nat_gateway=True, alarms=False), inference)
     assert nat.text == "about $1.20 a day at rest, $36 to $37 a month"
