@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def schemathesis(url: str, folder: Path, *options: str) -> tuple[dict[str, Any],
 
 @pytest.mark.slow
 def test_no_answer_is_an_error_of_the_server_or_breaks_its_schema(
-    server: Server, tmp_path: Path, record_property: pytest.RecordProperty
+    server: Server, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     report, printed = schemathesis(server.url, tmp_path, "--phases", "examples,coverage,fuzzing", "-n", "220")
     record_property("figures", printed.partition("SUMMARY")[2].partition("Reports:")[0].strip(" =\n"))

@@ -319,7 +319,7 @@ def test_an_api_that_takes_unsigned_requests_fails(
     real_url: str, capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = broken(real_url, capsys, monkeypatch, nothing, check=None)
-    assert set(found) == {f"{route} refuses a request without a signature" for route in (*ROUTES, HEALTH)}
+    assert set(found) == {f"{route} refuses a request without a signature" for route in (*ROUTES, HEALTH, OPENAPI)}
 
 
 @pytest.mark.slow

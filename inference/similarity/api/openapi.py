@@ -158,9 +158,7 @@ def _with_warnings(schema: Schema, warnings: Schema, title: str) -> Schema:
     }
 
 
-def _operation(
-    route: _Route, method: str, facts: StateFacts | None, bodies: Mapping[type, Schema]
-) -> dict[str, Any]:
+def _operation(route: _Route, method: str, facts: StateFacts | None, bodies: Mapping[type, Schema]) -> dict[str, Any]:
     found: dict[str, Any] = {"operationId": f"{method.lower()}_{route.file.module}"}
     if route.about:
         found["summary"] = route.about

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from referencing import Registry, Resource
+from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
 import similarity
@@ -44,7 +44,7 @@ def ours() -> Object:
 
 def problems(found: Object, pointer: str, value: object) -> list[str]:
     """How a value breaks a schema of the document."""
-    resource = Resource(contents=found, specification=DRAFT202012)
+    resource = DRAFT202012.create_resource(found)
     schema = {"$ref": f"urn:document#{pointer}"}
     registry = Registry().with_resource("urn:document", resource)
     return [error.message for error in OAS31Validator(schema, registry=registry).iter_errors(value)]
