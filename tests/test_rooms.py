@@ -29,6 +29,8 @@ MAY_USE = {
     "jobs": {"similarity", "similarity.inbox", "similarity.incidents", "similarity.refresh", "similarity.shelf"},
     # The local server makes model and state by the commands at the top.
     "local": {"", "shared", "models", "states", "similarity"},
+    # The local server makes the model and the state of the quick start.
+    "asking": {"local", "shared", "similarity"},
     # Vectors are kept where a build keeps them.
     "evaluation": {"shared", "similarity", "states"},
     "benchmarks": {"models", "similarity"},
@@ -54,7 +56,8 @@ MODULES = {
     module_of(path): path
     for folder in FOLDERS
     for path in folder.rglob("*.py")
-    if "model" not in path.relative_to(folder).parts
+    # scripts/similar.py has the name of a handler. It has no code but `asking.similar`.
+    if "model" not in path.relative_to(folder).parts and path != ROOT / "scripts" / "similar.py"
 } | {"app": ROOT / "app.py"}
 
 

@@ -31,7 +31,10 @@ _DATA = {"whitened": "whitening map", "hybrid": "word index"}
 def answer_to_text(
     encoder: TextEncoder, ranking: Ranking, text: str, tokens: Tokens, vector: Vector, asked: Asked
 ) -> Answer[Ranked]:
-    """The incidents most like a text that `encoder` has encoded. vector: (hidden,). `require_usable` comes before."""
+    """The incidents most like a text that `encoder` has encoded. vector: (hidden,).
+
+    `require_usable` and `require_text` come before.
+    """
     # The words of a text are those in its beginning. Preparing megabytes takes time, so only where they count.
     needs_words = asked.metric not in VECTOR_METRICS
     beginning = prepared_beginning(text, MOST_CHARS, encoder.text_preparation) if needs_words else ""
@@ -83,6 +86,12 @@ def require_usable(ranking: Ranking, metric: Metric, no_words: str | None = None
         raise RequestError(
             "metric_unavailable", f'Error! "metric" can\'t be "{metric}" here, because {cause}. Use {one_of(usable)}.'
         )
+
+
+def require_text(tokens: Tokens) -> None:
+    """Raises RequestError if nothing is left of a text once it is prepared, e.g. of emoji, which are dropped."""
+    if tokens.is_blank:
+        raise RequestError("text_missing", "Error! Valid input text not provided!")
 
 
 def _ranked(

@@ -14,13 +14,14 @@ from similarity.answering import (
     answer_to_text,
     answer_to_vector,
     embedding_of,
+    require_text,
     require_usable,
     vector_warnings,
 )
 from similarity.asked import Asked
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.text_encoder import Encoding, TextEncoder
-from similarity.errors import ModelError, RequestError, StateError
+from similarity.errors import ModelError, StateError
 from similarity.incidents.facts import StateFacts
 from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState, state_version
@@ -179,8 +180,7 @@ class Service:
 
 def _encode(encoder: TextEncoder, text: str) -> Encoding:
     encoding = encoder.encode(text)
-    if encoding.tokens.is_blank:  # e.g. only emoji, which are dropped
-        raise RequestError("text_missing", "Error! Valid input text not provided!")
+    require_text(encoding.tokens)
     return encoding
 
 

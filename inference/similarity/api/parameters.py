@@ -18,6 +18,7 @@ from similarity.api.request import Request
 from similarity.asked import DEFAULT_NUM, Asked
 from similarity.errors import RequestError, one_of
 from similarity.incidents.metrics import METRICS, Metric
+from similarity.incidents.state import MAX_ID
 
 # How many unknown parameters are named.
 _MOST_NAMES = 10
@@ -26,7 +27,6 @@ _INTEGER = re.compile(r"\s*[+-]?[0-9]+\s*", re.ASCII)
 _DIGITS = re.compile(r"\s*[0-9]+\s*", re.ASCII)
 # Far more incidents than there will be; Python refuses to turn strings of over 4,300 digits into integers.
 _MAX_DIGITS = 18
-_LARGEST_ID = int("9" * _MAX_DIGITS)
 
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
@@ -204,12 +204,13 @@ def _is_missing(value: object) -> bool:
 
 
 def _id(value: object) -> int | None:
-    """An incident's id, or the string of one; None for anything else. A larger one than `_LARGEST_ID` becomes that."""
+    """An incident's id, or the string of one; None for anything else. MAX_ID + 1 stands for all larger ones."""
     if isinstance(value, str) and _DIGITS.fullmatch(value):
-        value = int(value.strip().lstrip("0")[:_MAX_DIGITS] or "0")
+        # MAX_ID has fewer digits than 20.
+        value = int(value.strip().lstrip("0")[:20] or "0")
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         return None
-    return min(value, _LARGEST_ID)
+    return min(value, MAX_ID + 1)
 
 
 def embed(request: Request, dimension: int) -> NDArray[np.float64]:

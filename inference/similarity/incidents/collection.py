@@ -24,8 +24,8 @@ def require_url(url: str) -> None:
     """
     try:
         parts = urlsplit(url)
-        is_page = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:  # of a port, or of brackets
+        is_page = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of a port too large, or of brackets
         is_page = False
     if not is_page or len(url) > MOST_URL_CHARS or not url.isprintable() or set(url) & set(' <>"\\^`{|}'):
         raise ValueError(_RULE)

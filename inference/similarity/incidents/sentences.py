@@ -18,7 +18,7 @@ _CLOSING = r"""["'”’»)\]}]*"""  # noqa: RUF001
 # The last alternative looks at no character twice, so that a text of full stops takes no longer than another.
 _END = re.compile(rf"[。！？｡]+[」』）】”’]*|(?<![.!?…])[.!?…]+{_CLOSING}(?=\s)")  # noqa: RUF001
 _NEXT = re.compile(r"\s+[^\w\s]*(\w*)")
-_LAST_WORD = re.compile(r"(?:\b\w+\.)*\w+$")
+_LAST_WORD = re.compile(r"(?<![\w'’])(?:\w+\.)*\w+$")  # noqa: RUF001  # not the s of Mary's
 _LONGEST_ABBREVIATION = 12
 
 # These stand before a name or a further word, whether it has a capital letter or not.
@@ -60,7 +60,7 @@ def _is_end(line: str, end: re.Match[str]) -> bool:
     following_word = following[1] if following else ""
     if mark != ".":
         # "Why?" he asked. Well ... perhaps.
-        return mark in "!?" or not following_word[:1].islower()
+        return set(mark) <= set("!?") or not following_word[:1].islower()
     found = _LAST_WORD.search(line[max(end.start() - _LONGEST_ABBREVIATION, 0) : end.start()])
     word = found[0].lower() if found else ""
     if word in _BEFORE_NUMBERS:

@@ -64,15 +64,21 @@ def explain(index: WordIndex, rows: NDArray[np.intp], text: str, prepare: Callab
     of_quotes = _Parts(
         [(stem, number) for number, known in enumerate(quotes) for stem in known], len(stems), len(quotes)
     )
-    quoted = list(quotes.values())
+    quoted = list(quotes.items())
     reasons = {}
     for row, start, end in zip(rows.tolist(), starts.tolist(), ends.tolist(), strict=True):
         if start == end:
             reasons[row] = Why()
         elif row not in reasons:
-            mine = places[start:end], weights[start:end]
-            best = int(of_sentences.weighed(*mine).argmax())
-            reasons[row] = Why(tuple(quoted[number] for number in of_quotes.best(*mine)), said[best])
+            mine, weigh = places[start:end], weights[start:end]
+            sentence = said[int(of_sentences.weights(mine, weigh).argmax())]
+            left, chosen = of_quotes.weights(mine, weigh), list[str]()
+            while len(chosen) < min(MOST_WORDS, len(quoted)) and left.max() > 0:
+                known, quote = quoted[int(left.argmax())]
+                chosen.append(quote)
+                for stem in set(known).intersection(mine.tolist()):
+                    left[of_quotes.having[stem]] = 0
+            reasons[row] = Why(tuple(chosen), sentence)
     return [reasons[row] for row in rows.tolist()]
 
 
@@ -114,30 +120,17 @@ def _words(lines: str, prepare: Callable[[str], str]) -> Iterator[_Word]:
 
 
 class _Parts:
-    """Parts of the text, words or sentences, and the stems that each has."""
+    """Parts of the text, words or sentences. having: the numbers of the parts that have a stem, by its number."""
 
     def __init__(self, pairs: Iterable[tuple[int, int]], stems: int, count: int) -> None:
         """pairs: a stem's number and that of a part, each counted from 0. stems, count: how many of each there are."""
         # In the order of the stems: parts with the same stems are as heavy to the last digit.
         ordered = np.array(sorted(set(pairs)), dtype=np.intp).reshape(-1, 2)
-        self._having = np.split(ordered[:, 1], np.searchsorted(ordered[:, 0], np.arange(1, stems)))
+        self.having = np.split(ordered[:, 1], np.searchsorted(ordered[:, 0], np.arange(1, stems)))
         self._count = count
 
-    def weighed(self, stems: NDArray[np.intp], weights: NDArray[np.float32]) -> NDArray[np.float64]:
+    def weights(self, stems: NDArray[np.intp], weights: NDArray[np.float32]) -> NDArray[np.float64]:
         """The weight of each part if these stems weigh anything: (stems,), (stems,) -> (parts,)."""
-        having = [self._having[stem] for stem in stems.tolist()]
+        having = [self.having[stem] for stem in stems.tolist()]
         each = np.repeat(weights, [len(parts) for parts in having])
         return np.bincount(np.concatenate(having), each, minlength=self._count).astype(np.float64)
-
-    def best(self, stems: NDArray[np.intp], weights: NDArray[np.float32]) -> Iterator[int]:
-        """The heaviest parts, up to MOST_WORDS, best first, no two of which share one of these stems."""
-        left = self.weighed(stems, weights)
-        for _ in range(min(MOST_WORDS, self._count)):
-            best = int(left.argmax())
-            if not left[best] > 0:
-                return
-            yield best
-            for stem in stems.tolist():
-                parts = self._having[stem]
-                if best in parts:
-                    left[parts] = 0

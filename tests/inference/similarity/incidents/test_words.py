@@ -21,7 +21,7 @@ from bm25s.stopwords import STOPWORDS_EN
 from hypothesis import given
 from hypothesis import strategies as st
 
-from similarity.incidents.words import K1, MOST_CHARS, STOP_WORDS, B, WordIndex, words_of
+from similarity.incidents.words import K1, MOST_CHARS, STOP_WORDS, B, WordIndex, placed_words_of, words_of
 from tiny import ROOT, sample_texts
 
 DOCUMENTS = [
@@ -152,6 +152,26 @@ def test_any_documents_score_by_the_formula(documents: list[str], query: list[st
         expected.append(score)
     np.testing.assert_allclose(index.scores(asked), expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose([index.score_of(each, asked) for each in documents], expected, rtol=1e-9, atol=1e-12)
+
+
+@given(st.lists(WORDS | st.sampled_from(["İ", "ΣΑΣ", "don't", "Workers"]), max_size=9).map(" ".join))
+def test_a_word_is_found_at_its_place(text: str) -> None:
+    found, stem = placed_words_of(text), Stemmer.Stemmer("english").stemWord
+    assert [each for each, _, _ in found] == words_of(text)
+    assert [stem(text.lower()[start:end]) for _, start, end in found] == words_of(text)
+    assert [start for _, start, _ in found] == sorted({start for _, start, _ in found})
+
+
+def test_the_entries_of_words_are_their_weights_in_each_document() -> None:
+    index = index_of(DOCUMENTS)
+    asked = ["unknown", "robot", "hurt", "zebra", "warehous"]
+    places, rows, weights = index.entries(asked)
+    table = np.zeros((len(asked), len(DOCUMENTS)))
+    table[places, rows] = weights
+    assert table.tolist() == [index.scores([word]).tolist() for word in asked]
+    assert places.tolist() == sorted(places.tolist())
+    for each in index.entries(["unknown"]), index.entries([]):
+        assert [part.shape for part in each] == [(0,)] * 3
 
 
 BYTES_OF_AN_INDEX = """
