@@ -104,7 +104,9 @@ def copy_project(folder: Path, model_dir: Path, encoder: TextEncoder) -> None:
     shutil.copytree(ROOT / "infrastructure", folder / "infrastructure", ignore=shutil.ignore_patterns("__pycache__"))
     copy_inference_with_examples(folder / "inference")
     shutil.copy(ROOT / ".env.example", folder)
-    state = replace(fitted_state(state_of_texts(encoder, SERVED_TEXTS), 2.0), built_at="2026-11-26T07:04:05Z")
+    state = fitted_state(state_of_texts(encoder, SERVED_TEXTS), 2.0)
+    dates = [f"2020-01-{1 + row:02}" for row in range(len(SERVED_TEXTS))]
+    state = replace(state, built_at="2026-11-26T07:04:05Z", dates=dates)
     for model in (folder / "inference" / "model", folder / ".quickstart" / "model"):
         shutil.copytree(model_dir, model)
         state.save(model / "incident_cls.pt")
