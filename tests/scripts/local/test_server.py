@@ -205,26 +205,6 @@ def test_a_port_in_use_is_one_line_and_exit_code_1(server: Server, tiny_model_di
     assert best(server.get("/similar", text=TINY_TEXTS[1]))[0] == 1
 
 
-def test_small_pieces_are_sent_without_delay() -> None:
-    """Nagle's algorithm is off in the connections that asyncio takes from the socket."""
-
-    async def without_delay() -> bool:
-        found: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-
-        def note(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            taken = writer.get_extra_info("socket")
-            found.set_result(taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
-            writer.close()
-
-        listener = local_server.listen("127.0.0.1", 0)
-        async with await asyncio.start_server(note, sock=listener):
-            _, writer = await asyncio.open_connection(*listener.getsockname())
-            writer.close()
-            return bool(await found)
-
-    assert asyncio.run(without_delay())
-
-
 @pytest.mark.slow
 def test_ctrl_c_ends_it_in_seconds_with_exit_code_0(
     tmp_path: Path, tiny_model_dir: Path, tiny_state_path: Path
