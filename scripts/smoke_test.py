@@ -39,7 +39,7 @@ from similarity import __version__
 from similarity.api.routes import DEFAULT_ALLOWED_ORIGINS
 from similarity.settings import REGION
 from smoke.api_client import Api, NoReplyError, NotSignedError, SkippedError, UnexpectedError
-from smoke.checks import FROM_EMBED, HEALTH, ROUTES, TEXT, TO_EMBED, checks, count_incidents, vector
+from smoke.checks import FROM_EMBED, HEALTH, OPENAPI, ROUTES, TEXT, TO_EMBED, checks, count_incidents, vector
 
 if TYPE_CHECKING:
     from smoke.signing import Signer
@@ -173,7 +173,7 @@ def api_url(value: str) -> str:
     # http.client refuses spaces and controls only when it sends. A query or fragment would end up inside the URL.
     if not well_formed or not re.fullmatch(r"[!-~]+", value) or parts.query or parts.fragment:
         raise argparse.ArgumentTypeError(f'"{value}" isn\'t a URL such as https://example.org')
-    for route in (*ROUTES, HEALTH):
+    for route in (*ROUTES, HEALTH, OPENAPI):
         value = value.rstrip("/").removesuffix(route)
     return value
 

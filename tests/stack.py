@@ -53,11 +53,11 @@ OTHER = Config(
     max_usd_per_hour=0.5,
 )
 
-HANDLERS = {"similar", "text_to_db_similar", "embed_to_db_similar", "text_to_embed", "health"}
+HANDLERS = {"similar", "text_to_db_similar", "embed_to_db_similar", "text_to_embed", "health", "openapi"}
 SHELVING, REFRESH = "jobs.shelve_state", "jobs.refresh"
 JOBS = {SHELVING, REFRESH}
 # Methods of a route that has others than the rest.
-METHODS = {"health": ("GET",)}
+METHODS = {"health": ("GET",), "openapi": ("GET",)}
 
 
 def routes_of(handlers: set[str]) -> dict[str, str]:

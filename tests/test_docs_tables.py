@@ -1,6 +1,6 @@
-"""What README and docs say of the code is so: tables of variables, logs and routes, names of files, links, sizes.
+"""What README and docs say of the code is so: tables of variables and logs, names of files, links, sizes.
 
-That their examples run is left to `test_docs.py`.
+That their examples run is left to `test_docs.py`, the API's routes, parameters and fields to `test_docs_api.py`.
 """
 
 from __future__ import annotations
@@ -42,8 +42,7 @@ from pages import (
     table,
     text_of,
 )
-from similarity.api.events import Endpoint
-from similarity.api.routes import ALLOWED_HEADERS, METHODS, find_handlers
+from similarity.api.routes import ALLOWED_HEADERS, METHODS
 from similarity.inbox import checks, publications
 from similarity.refresh import refresher
 from similarity.shelf import models, served, writer
@@ -72,20 +71,9 @@ def test_the_examples_get_functions_and_routes(tmp_path: Path) -> None:
     commands = [properties["ImageConfig"]["Command"] for properties in functions if "ImageConfig" in properties]
     routes = {r["Properties"]["RouteKey"] for r in resources if r["Type"] == "AWS::ApiGatewayV2::Route"}
     assert ["sentiment.handler"] in commands
-    assert len([command for [command] in commands if not command.startswith("jobs.")]) == 6
+    assert len([command for [command] in commands if not command.startswith("jobs.")]) == 7
     assert {"GET /sentiment", "POST /sentiment"} <= routes
     assert ["jobs.count_incidents.handler"] in commands
-
-
-@pytest.mark.parametrize("page", [README, API], ids=lambda page: page.name)
-def test_routes_and_parameters_are_those_of_the_handlers(page: Path) -> None:
-    rows = table(page, "| route | parameters | fields of `body` in the answer |")
-    assert {literal(route) for route, *_ in rows} == {found.route for found in find_handlers(ROOT / "inference")}
-    for route, parameters, _ in rows:
-        handler = importlib.import_module(literal(route)[1:].replace("-", "_")).handler
-        assert isinstance(handler, Endpoint)
-        if not parameters.startswith("the same"):
-            assert tuple(spans(parameters)) == handler.parameters
 
 
 def test_browsers_may_send_what_the_page_says() -> None:

@@ -16,16 +16,15 @@ from functools import partial
 from typing import Any
 
 from similarity.api.routes import METHODS
-from smoke.api_client import Api, Reply, SkippedError, UnexpectedError, parse_json, shortened
+from smoke.api_client import JSON_TYPE, Api, Reply, SkippedError, UnexpectedError, parse_json, shortened
 
 TEXT_ROUTES = ("/similar", "/text-to-db-similar")
 TO_EMBED, FROM_EMBED = "/text-to-embed", "/embed-to-db-similar"
 ROUTES = (*TEXT_ROUTES, TO_EMBED, FROM_EMBED)
-HEALTH = "/health"
+HEALTH, OPENAPI = "/health", "/openapi"
 
 TEXT = "A chatbot insulted its users"
 ACCENTED = "Á chatbot insülted its üsers"
-CITE_URL = "https://incidentdatabase.ai/cite/"
 OTHER_ORIGIN = "https://another-site.invalid"
 
 NO_TEXT = "Error! Valid input text not provided!"
@@ -34,6 +33,10 @@ NO_MATCH = re.compile(
     r"No incident in the database is close enough: this (text|vector) probably belongs to none of them\."
 )
 ZERO_NUM = 'Zero results requested with the "num" value of 0. Use value <0 for maximum possible.'
+
+NO_WORDS = "The state has no word index, so it can't explain its matches."
+# Larger than any incident's id.
+UNKNOWN_ID = 999_999_999_999_999_999
 
 # Two Lambdas may run on different processors.
 TOLERANCE = 1e-4
@@ -73,11 +76,11 @@ def matches(reply: Reply, *, warnings: tuple[str, ...] | None = (), is_cosine: b
         reply.fail('"msg" doesn\'t have the most similar incident first')
     if is_cosine and any(not -1 - TOLERANCE <= similarity <= 1 + TOLERANCE for similarity, _ in found):
         reply.fail('"msg" has a similarity that isn\'t a cosine, from -1 to 1')
-    expected_url = f"{CITE_URL}{found[0][1]}" if found else None
-    if body.get("best_url") != expected_url:
-        reply.fail(f'"best_url" is {body.get("best_url")} instead of {expected_url}')
     if [_structured(entry) for entry in body.get("incidents") or []] != found:
         reply.fail('"incidents" and "msg" differ')
+    expected_url = body["incidents"][0]["url"] if found else None
+    if body.get("best_url", "missing") != expected_url:
+        reply.fail(f'"best_url" is {body.get("best_url", "missing")} instead of {expected_url}')
     state(reply)
     return found
 
@@ -89,9 +92,12 @@ def _structured(entry: Any) -> tuple[float, int] | None:
             "similarity": float(similarity),
             "confidence": float() | None,
             "title": str() | None,
-            "url": str(url),
+            "date": str() | None as date,
+            "url": str() | None as url,
         }:
-            return (similarity, id_) if url == f"{CITE_URL}{id_}" else None
+            is_date = date is None or re.fullmatch(r"\d{4}-\d\d-\d\d", date)
+            is_page = url is None or re.match(r"https?://", url)
+            return (similarity, id_) if is_date and is_page else None
     return None
 
 
@@ -261,17 +267,18 @@ def check_metric(api: Api) -> None:
     for metric in ("whitened", "hybrid"):
         reply = api.post("/similar", {"text": TEXT, "metric": metric})
         if reply.status == 400:
-            _require_error(reply, rf'Error! "metric" can\'t be "{metric}" here, because the state has no .*')
+            pattern = rf'Error! "metric" can\'t be "{metric}" here, because the state has no .*'
+            _require_error(reply, "metric_unavailable", pattern)
         else:
             matches(reply, is_cosine=metric != "hybrid")
     message = r'Error! "metric" must be "cosine".* "centered".*, not a string of 7 characters\.'
-    _require_error(api.post("/similar", {"text": TEXT, "metric": "manhatt"}), message)
+    _require_error(api.post("/similar", {"text": TEXT, "metric": "manhatt"}), "metric_unknown", message)
 
 
 def check_metric_of_a_vector(api: Api) -> None:
     embed = vector(api.post(TO_EMBED, {"text": TEXT}))
     message = r'Error! "metric" can\'t be "hybrid" here, because a vector has no words\. .*'
-    _require_error(api.post(FROM_EMBED, {"embed": embed, "metric": "hybrid"}), message)
+    _require_error(api.post(FROM_EMBED, {"embed": embed, "metric": "hybrid"}), "metric_unavailable", message)
 
 
 def check_missing_text(api: Api, route: str) -> None:
@@ -281,25 +288,110 @@ def check_missing_text(api: Api, route: str) -> None:
         api.post(route, {}),
         api.post(route, {"text": "\u3000"}),  # a space of Japanese
     ):
-        _require_error(reply, re.escape(NO_TEXT))
+        _require_error(reply, "text_missing", re.escape(NO_TEXT))
 
 
 def check_bad_values(api: Api) -> None:
     must_be_string = re.escape('Error! "text" must be a string, not a number.')
     for route in (*TEXT_ROUTES, TO_EMBED):
-        _require_error(api.post(route, {"text": 7}), must_be_string)
+        _require_error(api.post(route, {"text": 7}), "text_invalid", must_be_string)
     must_be_numbers = r'Error! "embed" must be a JSON list of [1-9][0-9]* numbers, got 2 entries\.'
-    _require_error(api.post(FROM_EMBED, {"embed": [1.5, 2.5]}), must_be_numbers)
+    _require_error(api.post(FROM_EMBED, {"embed": [1.5, 2.5]}), "embed_invalid", must_be_numbers)
     no_json = r"Error! The body must be a JSON object; the 6 characters received are not valid JSON: .*\."
     for route in ROUTES:
         reply = api.send("POST", route, content=b"text=a", headers={"Content-Type": "application/json"})
-        _require_error(reply, no_json)
+        _require_error(reply, "request_invalid", no_json)
 
 
-def _require_error(reply: Reply, pattern: str) -> None:
-    message = reply.body(400).get("msg")
+def _require_error(reply: Reply, code: str, pattern: str, status: int = 400) -> None:
+    body = reply.body(status)
+    message = body.get("msg")
     if not isinstance(message, str) or not re.fullmatch(pattern, message):
         reply.fail(f'"msg" is {json.dumps(message)[:120]} instead of {pattern}')
+    if body.get("code") != code:
+        reply.fail(f'"code" is {json.dumps(body.get("code"))[:120]} instead of "{code}"')
+
+
+def check_incident(api: Api) -> None:
+    ids = [id_ for _, id_ in matches(api.post("/similar", {"text": TEXT, "num": -1}))]
+    for method in METHODS:
+        reply = ask(api, method, "/similar", {"incident_id": str(ids[0]), "num": "-1"})
+        found = [id_ for _, id_ in matches(reply)]
+        if sorted(found) != sorted(ids[1:]):
+            reply.fail(f"finds {len(found)} incidents instead of the {len(ids) - 1} beside incident {ids[0]}")
+        if reply.body()["match"] is not None:
+            reply.fail('has a "match", but there is no text')
+    message = rf'Error! No incident in the database has the "incident_id" {UNKNOWN_ID}\.'
+    _require_error(api.post("/similar", {"incident_id": UNKNOWN_ID}), "incident_unknown", message, 404)
+    both = api.post("/similar", {"incident_id": ids[0], "text": TEXT})
+    _require_error(both, "parameters_conflict", r'Error! Either "text" or "incident_id" must be provided, not both\.')
+
+
+def check_exclude(api: Api) -> None:
+    everything = matches(api.post("/similar", {"text": TEXT, "num": -1}))
+    without = [id_ for _, id_ in everything[:2]]
+    expected = {id_: similarity for similarity, id_ in everything[2:]}
+    for reply in (
+        api.post("/similar", {"text": TEXT, "num": -1, "exclude": without}),
+        api.get("/similar", {"text": TEXT, "num": "-1", "exclude": ",".join(map(str, without))}),
+    ):
+        found = matches(reply)
+        if sorted(id_ for _, id_ in found) != sorted(expected):
+            reply.fail(f"finds {len(found)} incidents instead of the {len(expected)} that aren't excluded")
+        if any(abs(expected[id_] - similarity) > TOLERANCE for similarity, id_ in found):
+            reply.fail("finds other similarities than without exclude")
+    message = r'Error! "exclude" must be a list of incident ids, .*'
+    _require_error(api.post("/similar", {"text": TEXT, "exclude": ["all"]}), "exclude_invalid", message)
+
+
+def check_embedding_beside_matches(api: Api) -> None:
+    expected = vector(api.post(TO_EMBED, {"text": TEXT}))
+    for method in METHODS:
+        reply = ask(api, method, "/similar", {"text": TEXT, "embedding": "true"})
+        matches(reply)
+        found = vector(reply)
+        if len(found) != len(expected):
+            reply.fail(f"gives a vector of {len(found)} numbers, but {TO_EMBED} one of {len(expected)}")
+        largest = max(map(abs, expected))
+        if any(abs(one - other) > TOLERANCE * largest for one, other in zip(found, expected, strict=True)):
+            reply.fail(f"gives another vector than {TO_EMBED}")
+
+
+def check_explain(api: Api) -> None:
+    for method in METHODS:
+        reply = ask(api, method, "/similar", {"text": TEXT, "explain": "true"})
+        has_words = NO_WORDS not in reply.body()["warnings"]
+        matches(reply, warnings=() if has_words else (NO_WORDS,))
+        if not all(_is_explained(entry, has_words) for entry in reply.body()["incidents"]):
+            reply.fail('not each incident has a "why" with words and a sentence of the text')
+
+
+def _is_explained(entry: dict[str, Any], has_words: bool) -> bool:
+    match entry:
+        case {"why": None}:
+            return not has_words
+        case {"why": {"words": list(words), "sentence": str() | None as sentence}}:
+            # The text is one sentence.
+            are_its = all(isinstance(word, str) and word in TEXT for word in words) and len(words) <= 3
+            return has_words and are_its and sentence == (TEXT if words else None)
+    return False
+
+
+def check_openapi(api: Api) -> None:
+    reply = api.get(OPENAPI, {})
+    try:
+        document = parse_json(reply.content)
+        version, routes = str(document["openapi"]), set(document["paths"])
+    except (ValueError, KeyError, TypeError):
+        reply.fail(f"status {reply.status}, and no OpenAPI document: {shortened(reply.content)}")
+    if reply.status != 200:
+        reply.fail(f"status {reply.status} instead of 200")
+    if (content_type := reply.headers.get("content-type")) != JSON_TYPE:
+        reply.fail(f'the content type is "{content_type}" instead of "{JSON_TYPE}"')
+    if not version.startswith("3.1."):
+        reply.fail(f"the document is of OpenAPI {version} instead of 3.1")
+    if missing := {*ROUTES, HEALTH, OPENAPI} - routes:
+        reply.fail(f"the document lacks {', '.join(sorted(missing))}")
 
 
 def check_preflight(api: Api, route: str, origin: str) -> None:
@@ -340,7 +432,7 @@ def _require_granted(reply: Reply, origin: str) -> None:
 
 
 def check_other_routes(api: Api) -> None:
-    for method, route in (("GET", "/no-such-route"), ("DELETE", "/similar"), ("POST", HEALTH)):
+    for method, route in (("GET", "/no-such-route"), ("DELETE", "/similar"), ("POST", HEALTH), ("POST", OPENAPI)):
         reply = api.send(method, route)
         if reply.status != 404:
             reply.fail(f"status {reply.status} instead of 404")
@@ -360,7 +452,12 @@ def checks(api: Api, origin: str, expected: Sequence[tuple[str, int]]) -> Iterat
     yield "num is obeyed, or answered with a warning", partial(check_num, api)
     yield "metric is obeyed, or refused", partial(check_metric, api)
     yield f"{FROM_EMBED} refuses a metric that needs words", partial(check_metric_of_a_vector, api)
+    yield "incident_id is obeyed, or refused", partial(check_incident, api)
+    yield "exclude is obeyed, or refused", partial(check_exclude, api)
+    yield f"embedding gives the vector of {TO_EMBED}", partial(check_embedding_beside_matches, api)
+    yield "explain gives words and a sentence of the text", partial(check_explain, api)
     yield f"GET {HEALTH} names the state that ranks", partial(check_health, api)
+    yield f"GET {OPENAPI} describes all routes", partial(check_openapi, api)
     for route in (*TEXT_ROUTES, TO_EMBED):
         yield f"{route} refuses a missing text", partial(check_missing_text, api, route)
     yield "errors name bad values", partial(check_bad_values, api)
@@ -368,7 +465,7 @@ def checks(api: Api, origin: str, expected: Sequence[tuple[str, int]]) -> Iterat
         yield f"pages of {origin} may call {route}", partial(check_preflight, api, route, origin)
         yield f"pages of {origin} may read {route}", partial(check_reply_to_a_page, api, route, origin)
     if api.signs:
-        for route, methods in (*((each, METHODS) for each in ROUTES), (HEALTH, ("GET",))):
+        for route, methods in (*((each, METHODS) for each in ROUTES), (HEALTH, ("GET",)), (OPENAPI, ("GET",))):
             yield f"{route} refuses a request without a signature", partial(check_unsigned, api, route, methods)
     yield "other routes and methods are refused", partial(check_other_routes, api)
     for text, incident_id in expected:

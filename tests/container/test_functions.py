@@ -44,7 +44,7 @@ def matches(envelope: dict[str, Any]) -> dict[int, float]:
 
 def test_every_handler_answers_as_it_does_in_process(functions: dict[str, Function], in_process: InProcess) -> None:
     handlers = {"similar", "text_to_db_similar", "embed_to_db_similar", "text_to_embed"}
-    assert set(functions) == {*handlers, "health", "jobs.refresh", "jobs.shelve_state"}
+    assert set(functions) == {*handlers, "health", "openapi", "jobs.refresh", "jobs.shelve_state"}
     vector = in_process("text_to_embed", {"text": TEXT})["body"]["embedding"]["vector"]
     events = {name: event(f"/{name}", text=TEXT, num=-1) for name in handlers}
     events["embed_to_db_similar"] = event("/embed-to-db-similar", embed=vector, num=-1)
@@ -73,6 +73,13 @@ def test_health_is_what_it_is_in_process(functions: dict[str, Function], in_proc
     get = {"requestContext": {"http": {"method": "GET"}}, "rawPath": "/health"}
     with Instance(functions["health"]) as instance:
         assert instance.ask(get) == in_process("health", {})
+        assert not instance.api.refused
+
+
+def test_the_document_is_what_it_is_in_process(functions: dict[str, Function], in_process: InProcess) -> None:
+    get = {"requestContext": {"http": {"method": "GET"}}, "rawPath": "/openapi"}
+    with Instance(functions["openapi"]) as instance:
+        assert instance.ask(get) == json.loads(in_process("openapi", {})["body"])
         assert not instance.api.refused
 
 

@@ -567,7 +567,7 @@ def test_every_handler_file_and_every_job_is_a_function_with_its_command(deploye
 
 def test_functions_have_their_memory_timeout_and_architecture(deployed: Step) -> None:
     for module, function in deployed.cloud.image_functions.items():
-        small = dict.fromkeys(("embed_to_db_similar", "health"), (1024, 60))
+        small = dict.fromkeys(("embed_to_db_similar", "health", "openapi"), (1024, 60))
         expected = {SHELVING: (1024, 600), REFRESH: (8096, 900), **small}.get(module, (8096, 60))
         assert (function["MemorySize"], function["Timeout"]) == expected
         assert function["Architectures"] == ["x86_64"]

@@ -69,7 +69,7 @@ def test_they_follow_the_settings(changed: dict[str, object], tmp_path: Path) ->
     synthesised = synthesise(config, tmp_path, eleventh=WATCHED, small=f"MEMORY_MIB = 256\n{WATCHED}")
     costs = costs_of(synthesised, config)
     require_same_parts(synthesised, costs)
-    assert costs.parts.handlers == 7
+    assert costs.parts.handlers == 8
     dashboards = len(synthesised.resources("AWS::CloudWatch::Dashboard"))
     assert costs.dashboard_a_month == Range(0, 3 * dashboards)
 
@@ -77,7 +77,7 @@ def test_they_follow_the_settings(changed: dict[str, object], tmp_path: Path) ->
 @pytest.mark.slow
 def test_only_handlers_that_state_no_memory_run_the_model(default: Synthesised) -> None:
     assert costs_of(default, DEFAULT).parts.encoding == (8096, 8096, 8096)
-    assert costs_of(default, DEFAULT).parts.light == (1024, 1024)
+    assert costs_of(default, DEFAULT).parts.light == (1024, 1024, 1024)
 
 
 def second(properties: Object) -> float:
@@ -90,12 +90,12 @@ def test_the_cost_at_rest_follows_from_the_template(default: Synthesised) -> Non
     functions = default.functions()
     large = [second(each) for each in default.handlers().values() if each["MemorySize"] == 8096]
     small = [second(each) for each in default.handlers().values() if each["MemorySize"] == 1024]
-    assert (len(large), len(small)) == (3, 2)
+    assert (len(large), len(small)) == (3, 3)
     image = (50 + 75 + 0.93 * 595 + 5) / 1000 * 0.10 / 30
     on_efs = 3 * 0.005 * 0.30 / 30
     bucket = 13 * 0.027 * 0.023 / 30 + 10 * 0.005 / 1000
     # Calls, and 5 MB from EFS for each.
-    around = 5 * (0.0000002 + 0.005 * 0.03)
+    around = 6 * (0.0000002 + 0.005 * 0.03)
     starts = [sum(large) * low + sum(small) * other + around for low, other in ((0.57, 0.3), (3.0, 3.0))]
     shelving = 5 * second(functions[SHELVING]) + 0.0000002 + 0.015 * 0.03
     refresh = [
@@ -117,12 +117,12 @@ def test_options_cost_what_the_template_has(default: Synthesised, other: Synthes
         assert default.resources(f"AWS::EC2::{kind}") == {}
 
     rules = [each for each in other.properties("AWS::Events::Rule") if each["Description"] == "Keeps the Lambda warm"]
-    assert [each["ScheduleExpression"] for each in rules] == 5 * ["rate(5 minutes)"]
+    assert [each["ScheduleExpression"] for each in rules] == 6 * ["rate(5 minutes)"]
     # 3,008 MB are 1.7 of the two CPUs on which 50 ms were measured.
     handlers = other.handlers().values()
     large = sum(0.05 * 3538 / 3008 * second(each) for each in handlers if each["MemorySize"] == 3008)
     small = sum(0.01 * second(each) for each in handlers if each["MemorySize"] == 1024)
-    calls = 24 * 60 / 5 * (large + small + 5 * (0.0000002 + 700e-9 * 0.50))
+    calls = 24 * 60 / 5 * (large + small + 6 * (0.0000002 + 700e-9 * 0.50))
     assert costs_of(other, OTHER).keeping_warm(5).usd_a_day.low == pytest.approx(calls)
 
     variables = {each["Environment"]["Variables"].get("MODEL_ON_EFS") for each in handlers}

@@ -45,7 +45,7 @@ def test_a_handler_may_be_called_like_a_part_of_the_stack(name: str, tmp_path: P
 
 
 # What loads no model asks for little.
-SMALL = {"embed_to_db_similar", "health"}
+SMALL = {"embed_to_db_similar", "health", "openapi"}
 
 
 def test_handlers_have_60_s_x86_64_and_8096_mib_by_default_or_the_1024_that_they_ask_for(default: Synthesised) -> None:

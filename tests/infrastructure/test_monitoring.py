@@ -210,7 +210,7 @@ def test_calls_that_the_api_refused_are_counted_in_its_access_log(each: Synthesi
 def test_alarms_cost_what_the_page_says(each: Synthesised) -> None:
     """AWS bills each metric that an alarm reads. docs/deploying.md names the number."""
     read = sum(len(_stats(alarm)) if "Metrics" in alarm else 1 for alarm in alarms(each).values())
-    assert read == 20
+    assert read == 22
 
 
 def test_nobody_is_told_without_an_address(default: Synthesised) -> None:

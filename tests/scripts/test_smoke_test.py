@@ -103,9 +103,9 @@ def test_everything_passes_on_the_local_server(real_url: str, capsys: pytest.Cap
     assert captured.err == ""
     lines = captured.out.splitlines()
     checked = [line for line in lines if line.startswith("ok    ")]
-    assert len(checked) == 29
+    assert len(checked) == 34
     assert lines[0] == f"smoke test of version {similarity.__version__}: {real_url}"
-    assert lines[-2:] == ["5 incidents are served.", "29 checks passed, 0 failed."]
+    assert lines[-2:] == ["5 incidents are served.", "34 checks passed, 0 failed."]
     for route in ROUTES:
         assert any(route in line for line in checked)
         (row,) = (line.split() for line in lines if line.startswith(f"{route} "))
@@ -131,13 +131,13 @@ def test_a_proxy_that_changes_nothing_fails_nothing(real_url: str, capsys: pytes
     with proxy(real_url, lambda exchange: None) as url:
         found = outcomes(url, capsys)
     assert found["failed"] == []
-    assert len(found["passed"]) == 29
+    assert len(found["passed"]) == 34
     assert set(found["latency_s"]) == set(ROUTES)
     assert found["url"] == url
     assert found["incidents"] == 5
 
 
-@pytest.mark.parametrize("suffix", ["/", "/similar", "/text-to-embed/", "/health"])
+@pytest.mark.parametrize("suffix", ["/", "/similar", "/text-to-embed/", "/health", "/openapi"])
 def test_a_url_with_a_route_is_that_of_its_api(suffix: str) -> None:
     assert smoke_test.api_url(f"https://example.org{suffix}") == "https://example.org"
     assert smoke_test.api_url(f"https://example.org/stage{suffix}") == "https://example.org/stage"
@@ -275,13 +275,20 @@ def other_vector(exchange: Exchange) -> None:
         exchange.change_body(lambda found: found["embedding"].update(vector=[-n for n in found["embedding"]["vector"]]))
 
 
+def another_vector(found: dict[str, Any]) -> None:
+    """A vector like the real one, but for its sign, beside matches."""
+    if "embedding" in found:
+        found["embedding"]["vector"] = [-number for number in found["embedding"]["vector"]]
+
+
 def without_quotes_taken_off(exchange: Exchange) -> None:
     if "text=%22" in exchange.parameters:
         with_matches(lambda found: [{**match, "similarity": match["similarity"] / 10} for match in found])(exchange)
 
 
 def found_404(exchange: Exchange) -> None:
-    if exchange.status == 404:
+    """Any route is there."""
+    if exchange.status == 404 and exchange.content.startswith(b'{"message"'):
         exchange.status = 200
 
 
@@ -313,6 +320,9 @@ NO_STATE = 'the body has no "state" with incidents'
 NUM, METRIC, BAD = "num is obeyed, or answered with a warning", "metric is obeyed, or refused", "errors name bad values"
 
 NO_WORDS = "/embed-to-db-similar refuses a metric that needs words"
+LIKE, EXCLUDE = "incident_id is obeyed, or refused", "exclude is obeyed, or refused"
+BESIDE, WHY = "embedding gives the vector of /text-to-embed", "explain gives words and a sentence of the text"
+DOCUMENT = "GET /openapi describes all routes"
 
 BROKEN: list[Broken] = [
     ("another status", on("/similar", status(502)), POST_SIMILAR, "POST /similar: status 502 instead of 200"),
@@ -392,6 +402,39 @@ BROKEN: list[Broken] = [
     ("replies without credentials", on("/similar", headers(access_control_allow_credentials=None)), READ,
      "access-control-allow-credentials is None instead of true"),
     ("any route", found_404, "other routes and methods are refused", "GET /no-such-route: status 200 instead of 404"),
+    ("another date", with_matches(lambda found: [{**each, "date": "26 May"} for each in found]), POST_SIMILAR,
+     '"incidents" and "msg" differ'),
+    ("no date", with_matches(lambda found: [{k: v for k, v in each.items() if k != "date"} for each in found]),
+     POST_SIMILAR, '"incidents" and "msg" differ'),
+    ("a page that is none", with_matches(lambda found: [{**each, "url": "javascript:1"} for each in found]),
+     POST_SIMILAR, '"incidents" and "msg" differ'),
+    ("no code", lambda e: e.change_body(lambda found: found.pop("code", None)) if e.status == 400 else None, REFUSES,
+     '"code" is null instead of "text_missing"'),
+    ("the incident itself", about("incident_id", lambda e: with_matches(lambda found: found[:1] + found)(e)), LIKE,
+     "finds 5 incidents instead of the 4 beside incident"),
+    ("a match without a text", about("incident_id", sure("likely", 0.9)), LIKE, 'has a "match", but there is no text'),
+    ("400 for an unknown incident", on("/similar", status(400, was=404)), LIKE, "status 400 instead of 404"),
+    ("an incident and a text", about("incident_id", status(200, was=400)), LIKE, "status 200 instead of 400"),
+    ("exclude without effect", about("exclude=", with_matches(lambda found: found[:1] + found)), EXCLUDE,
+     "GET /similar: finds 4 incidents instead of the 3 that aren't excluded"),
+    ("exclude that changes others", about('"exclude": [', with_matches(
+        lambda found: [{**each, "similarity": each["similarity"] / 2} for each in found])), EXCLUDE,
+     "finds other similarities than without exclude"),
+    ("any exclude", about('["all"]', status(200, was=400)), EXCLUDE, "status 200 instead of 400"),
+    ("no embedding beside matches", on("/similar", without("embedding")), BESIDE,
+     'no "embedding" with a list "vector"'),
+    ("another embedding beside matches", on("/similar", lambda e: e.change_body(another_vector)), BESIDE,
+     "gives another vector than /text-to-embed"),
+    ("no reasons", with_matches(lambda found: [{k: v for k, v in e.items() if k != "why"} for e in found]), WHY,
+     'not each incident has a "why"'),
+    ("another document", on("/openapi", content(b'{"swagger": "2.0"}')), DOCUMENT, "and no OpenAPI document"),
+    ("a document of another version", on("/openapi", content(b'{"openapi": "3.0.3", "paths": {}}')), DOCUMENT,
+     "of OpenAPI 3.0.3 instead of 3.1"),
+    ("a document without routes", on("/openapi", content(b'{"openapi": "3.1.0", "paths": {"/similar": {}}}')), DOCUMENT,
+     "the document lacks /embed-to-db-similar, /health, /openapi, /text-to-db-similar, /text-to-embed"),
+    ("a document in an error", on("/openapi", status(500)), DOCUMENT, "GET /openapi: status 500 instead of 200"),
+    ("a document of another type", on("/openapi", headers(content_type="text/plain")), DOCUMENT,
+     'the content type is "text/plain"'),
     ("no reply", on("/similar", lambda e: setattr(e, "close", True), "POST"), POST_SIMILAR, "POST /similar: "),
 ]  # fmt: skip
 
@@ -417,7 +460,7 @@ def test_every_check_can_fail() -> None:
     """Each kind of check notices one at least of the broken servers above."""
     checked = {check for _, _, check, _ in BROKEN}
     assert {GET_SIMILAR, POST_SIMILAR, PREFLIGHT, READ, EMBEDDING, REFUSES, NUM, METRIC, BAD} <= checked
-    assert {HEALTH, NO_WORDS} <= checked
+    assert {HEALTH, NO_WORDS, LIKE, EXCLUDE, BESIDE, WHY, DOCUMENT} <= checked
     assert {"GET /embed-to-db-similar finds what the text finds", "other routes and methods are refused"} <= checked
 
 
@@ -445,7 +488,7 @@ def test_a_failure_is_a_line_on_stdout_and_exit_code_1(real_url: str, capsys: py
     captured = capsys.readouterr()
     (line,) = (line for line in captured.out.splitlines() if line.startswith("FAIL"))
     assert line == "FAIL  other routes and methods are refused: GET /no-such-route: status 200 instead of 404"
-    assert captured.out.splitlines()[-1] == "28 checks passed, 1 failed."
+    assert captured.out.splitlines()[-1] == "33 checks passed, 1 failed."
     assert captured.err == ""
 
 
@@ -472,7 +515,7 @@ def expectations(texts: dict[int, str]) -> list[str]:
 def test_expected_incidents_are_found_first(real_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = outcomes(real_url, capsys, *expectations(TINY_TEXTS))
     assert found["failed"] == []
-    assert len(found["passed"]) == 29 + len(TINY_TEXTS)
+    assert len(found["passed"]) == 34 + len(TINY_TEXTS)
     assert f'"{TINY_TEXTS[4]}" finds incident 4 first' in found["passed"]
 
 
@@ -512,7 +555,8 @@ def test_incidents_that_are_as_similar_may_come_in_any_order(real_url: str, caps
                     return [second, first, *rest[1:]]
             return found
 
-        with_matches(change)(exchange)
+        if "exclude" not in exchange.parameters:
+            with_matches(change)(exchange)
 
     with proxy(real_url, tie) as url:
         assert failed(url, capsys) == {}
@@ -634,4 +678,4 @@ def test_it_runs_as_a_program_without_the_packages_of_the_project(real_url: str)
     command: Command = [sys.executable, "-S", ROOT / "scripts" / "smoke_test.py", real_url, "--repeat", "1"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.endswith("29 checks passed, 0 failed.\n")
+    assert ended.stdout.endswith("34 checks passed, 0 failed.\n")

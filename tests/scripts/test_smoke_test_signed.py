@@ -24,7 +24,7 @@ from proxy import Exchange, proxy
 from serving import serving
 from signatures import Gate, Key, Received
 from smoke.api_client import Api, NotSignedError, SkippedError
-from smoke.checks import FROM_EMBED, HEALTH, MOST_BYTES, ROUTES, TEXT, rounded
+from smoke.checks import FROM_EMBED, HEALTH, MOST_BYTES, OPENAPI, ROUTES, TEXT, rounded
 from smoke.signing import Signer, canonical
 from tiny import ROOT
 
@@ -97,7 +97,7 @@ def test_everything_passes_with_a_signature(
     with proxy(real_url, check=Gate([key], REGION).refusal) as url:
         found = outcomes(url, capsys, "--sign", "--region", REGION)
     assert found["failed"] == []
-    assert len(found["passed"]) == 29 + len([*ROUTES, HEALTH])
+    assert len(found["passed"]) == 34 + len([*ROUTES, HEALTH, OPENAPI])
     assert "/health refuses a request without a signature" in found["passed"]
     assert found["incidents"] == 5
 
@@ -319,7 +319,7 @@ def test_an_api_that_takes_unsigned_requests_fails(
     real_url: str, capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = broken(real_url, capsys, monkeypatch, nothing, check=None)
-    assert set(found) == {f"{route} refuses a request without a signature" for route in (*ROUTES, HEALTH)}
+    assert set(found) == {f"{route} refuses a request without a signature" for route in (*ROUTES, HEALTH, OPENAPI)}
 
 
 @pytest.mark.slow

@@ -75,7 +75,7 @@ class Endpoint:
 
     parameters: the names that the route knows, or None where it doesn't say. Others are ignored with a warning.
     fields: the type of the answer's fields, of `similarity.api.answers`, for the API's document; None where it doesn't
-        say.
+        say. media_type: for the API's document too, of a handler that answers with a Document; else "".
     ready: loads and tries what answers need. Two events call it: a deployment *primes* with an event that is empty, a
     schedule keeps the Lambda *warm* with `{"warm": true}`. If it raises, the event raises, because deployment and
     schedule take any answer for success.
@@ -87,10 +87,12 @@ class Endpoint:
         parameters: Sequence[str] | None = None,
         ready: Ready = _nothing,
         fields: type | None = None,
+        media_type: str = "",
     ) -> None:
         update_wrapper(self, respond)
         self.parameters = parameters
         self.fields = fields
+        self.media_type = media_type
         self.route = route_of(respond.__module__)
         self._respond = respond
         self._ready = ready
@@ -160,7 +162,11 @@ def endpoint(respond: Respond) -> Endpoint: ...
 
 @overload
 def endpoint(
-    *, parameters: Sequence[str] | None = None, ready: Ready = _nothing, fields: type | None = None
+    *,
+    parameters: Sequence[str] | None = None,
+    ready: Ready = _nothing,
+    fields: type | None = None,
+    media_type: str = "",
 ) -> Callable[[Respond], Endpoint]: ...
 
 
@@ -170,11 +176,12 @@ def endpoint(
     parameters: Sequence[str] | None = None,
     ready: Ready = _nothing,
     fields: type | None = None,
+    media_type: str = "",
 ) -> Endpoint | Callable[[Respond], Endpoint]:
     """Makes an `Endpoint` of a function, as `@endpoint` or `@endpoint(parameters=…, ready=…, fields=…)`."""
     if respond is not None:
-        return Endpoint(respond, parameters, ready, fields)
-    return lambda respond: Endpoint(respond, parameters, ready, fields)
+        return Endpoint(respond, parameters, ready, fields, media_type)
+    return lambda respond: Endpoint(respond, parameters, ready, fields, media_type)
 
 
 def _is_warming(event: Any) -> bool:

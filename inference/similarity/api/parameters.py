@@ -50,6 +50,7 @@ class Parameter:
 
 _ID = {"type": "integer", "minimum": 1}
 _FLAG = {"type": "boolean", "default": False}
+_FLOAT32 = {"type": "number", "minimum": -_MAX_FLOAT32, "maximum": _MAX_FLOAT32}
 
 PARAMETERS: dict[str, Parameter] = {
     "text": Parameter(
@@ -67,7 +68,7 @@ PARAMETERS: dict[str, Parameter] = {
     ),
     "embed": Parameter(
         "The CLS vector to compare, as /text-to-embed gives it: a list of numbers, or that list as a string.",
-        {"oneOf": [{"type": "array", "items": {"type": "number"}}, {"type": "string"}]},
+        {"oneOf": [{"type": "array", "items": _FLOAT32}, {"type": "string"}]},
         in_query={"type": "string"},
         required=True,
     ),

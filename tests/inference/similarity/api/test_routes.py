@@ -151,6 +151,7 @@ def test_the_project_has_the_routes_of_its_contract() -> None:
         "/embed-to-db-similar": "embed_to_db_similar.py",
         "/text-to-embed": "text_to_embed.py",
         "/health": "health.py",
+        "/openapi": "openapi.py",
     }
 
 
@@ -292,9 +293,9 @@ def test_errors_name_a_job_with_its_folder(tmp_path: Path) -> None:
         find_handlers(tmp_path, JOBS)
 
 
-def test_the_project_s_handlers_take_both_methods_but_for_health_and_end_after_a_minute() -> None:
+def test_the_project_s_handlers_take_both_methods_but_for_two_and_end_after_a_minute() -> None:
     for found in find_handlers(ROOT / "inference"):
-        methods = ("GET",) if found.route == "/health" else ("GET", "POST")
+        methods = ("GET",) if found.route in ("/health", "/openapi") else ("GET", "POST")
         assert (found.methods, found.timeout_s) == (methods, 60)
 
 

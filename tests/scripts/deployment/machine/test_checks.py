@@ -90,7 +90,7 @@ def handlers(project: Path) -> list[Finding]:
 def test_handlers_and_jobs_are_ok(project: Path) -> None:
     [found] = handlers(project)
     assert found.outcome is Outcome.OK
-    assert found.detail.startswith("5 handlers: embed_to_db_similar, health, ")
+    assert found.detail.startswith("6 handlers: embed_to_db_similar, health, openapi, ")
     assert found.detail.endswith("; 2 jobs: refresh, shelve_state")
 
 
