@@ -104,6 +104,7 @@ def test_name_and_pages_are_those_that_are_given(
     ]
 
 
+@pytest.mark.slow
 def test_an_empty_variable_is_an_unset_one_and_an_empty_option_means_no_pages(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +116,7 @@ def test_an_empty_variable_is_an_unset_one_and_an_empty_option_means_no_pages(
     assert build(incidents, "--record-url", "").url_of(0) is None
 
 
+@pytest.mark.slow
 def test_aiids_sources_have_aiids_name_and_pages_unless_others_are_given(
     build: Build, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -370,12 +370,14 @@ def test_backslashes_of_a_table_in_which_all_is_quoted_stay(tmp_path: Path) -> N
     assert texts(read(path, "id=i,text=t")) == {1: (r"\\server\\share",)}
 
 
+@pytest.mark.slow
 def test_a_text_of_ten_megabytes_is_read_whole(tmp_path: Path) -> None:
     text = "word " * 2_000_000
     for write in (write_csv, write_jsonl):
         assert texts(read(write(tmp_path / "a", [{"i": 1, "t": text}]), "id=i,text=t")) == {1: (text,)}
 
 
+@pytest.mark.slow
 def test_many_reports_of_one_record_take_time_in_proportion(tmp_path: Path) -> None:
     rows = [{"i": 1, "t": f"Report {number % 50_000}"} for number in range(60_000)]
     assert len(texts(read(write_csv(tmp_path / "a.csv", rows), "id=i,text=t"))[1]) == 50_000
