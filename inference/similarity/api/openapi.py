@@ -1,7 +1,7 @@
 """The API's document in OpenAPI 3.1, which programs read.
 
 It is made of the handler files, of `parameters.PARAMETERS` and of the types of `answers`. A handler that isn't an
-`Endpoint` says its route and its methods alone.
+`Endpoint` says its route and its methods alone. Answers may get further fields, so their objects stay open.
 
 The format: https://spec.openapis.org/oas/v3.1.0
 """
@@ -76,9 +76,6 @@ def document(handlers: Iterable[HandlerFile], facts: StateFacts | None) -> dict[
     of_answers = {route.endpoint.fields for route in routes if route.endpoint and _is_describable(route.endpoint)}
     fields = sorted((each for each in of_answers if each), key=lambda each: (each.__name__, each.__module__))
     roots, schemas = msgspec.json.schema_components([ErrorFields, *fields], ref_template=_REF)
-    for schema in schemas.values():
-        if "properties" in schema:  # msgspec leaves TypedDicts open
-            schema["additionalProperties"] = False
     # The body in an envelope, by the type of its fields.
     bodies: dict[type, Schema] = {}
     for each, root in zip([ErrorFields, *fields], roots, strict=True):
@@ -110,7 +107,6 @@ def document(handlers: Iterable[HandlerFile], facts: StateFacts | None) -> dict[
                     "type": "object",
                     "properties": {"message": {"type": "string"}},
                     "required": ["message"],
-                    "additionalProperties": False,
                 },
                 **{name: schema for name, schema in schemas.items() if json.dumps(_REF.format(name=name)) in used},
             },
@@ -276,5 +272,4 @@ def _envelope(status: int, body: Schema) -> Schema:
         "type": "object",
         "properties": constants | {"body": body},
         "required": list(constants),
-        "additionalProperties": False,
     }
