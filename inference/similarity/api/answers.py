@@ -89,8 +89,8 @@ class RankedFields(TypedDict):
     match: Annotated[
         Verdict | None,
         _meta(
-            description="Whether the first incident is that of the text. Null if the state can't say, or if "
-            "there was an incident instead of a text."
+            description="Whether the first incident is that of the text. Null if the state can't say, if there was "
+            "an incident instead of a text, or if `exclude` leaves no incident."
         ),
     ]
     best_url: Annotated[str | None, _meta(description=_PAGE)]
