@@ -267,9 +267,13 @@ def _json(schema: Schema) -> dict[str, Any]:
 
 def _envelope(status: int, body: Schema) -> Schema:
     """The schema of `answers.envelope`, in which nothing but the body varies."""
-    constants = {name: {"const": value} for name, value in envelope(status, {}).items()}
-    return {
-        "type": "object",
-        "properties": constants | {"body": body},
-        "required": list(constants),
-    }
+    return _constant(envelope(status, {}), body=body)
+
+
+def _constant(value: Any, **varying: Schema) -> Schema:
+    """The schema of a value. Of an object, the fields are constant: openapi-python-client takes no constant object."""
+    if not isinstance(value, Mapping):
+        return {"const": value}
+    fields = {name: _constant(entry) for name, entry in value.items()} | varying
+    required = {"required": list(fields)} if fields else {}
+    return {"type": "object", "properties": fields, **required}

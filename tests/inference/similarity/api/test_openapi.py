@@ -197,6 +197,18 @@ def objects_in(value: object) -> Iterator[Object]:
         yield from objects_in(each)
 
 
+def test_constants_are_no_objects(ours: Object) -> None:
+    # openapi-python-client, a generator of clients, takes no others.
+    constants = [each["const"] for each in objects_in(ours) if "const" in each]
+    assert len(constants) > 10
+    assert not [each for each in constants if isinstance(each, dict | list)]
+    pointer = f"{of_answer('/health', 'get', 200)}/properties"
+    for name, good in (("headers", {"Content-Type": "application/json"}), ("multiValueHeaders", {})):
+        assert problems(ours, f"{pointer}/{name}", good) == []
+        assert problems(ours, f"{pointer}/{name}", {"Content-Type": "text/html"})
+    assert problems(ours, f"{pointer}/headers", {})
+
+
 def test_the_gateways_own_answers_are_described(ours: Object) -> None:
     for status in (400, 403, 404, 413, 429, 500, 503):
         pointer = of_answer("/similar", "get", status)
