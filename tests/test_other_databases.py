@@ -13,6 +13,7 @@ from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
 import requests
 
@@ -126,6 +127,8 @@ def test_a_text_finds_its_record_and_the_url_is_the_records(project: Path, url: 
 def test_the_answer_that_is_shown_is_about_a_weakness() -> None:
     shown = documented_json("\n".join(starting_with("curl -sG").output))
     name, _ = descriptions()[shown["incident_id"]]
+    # A similarity of the vectors is a number of float32; a calculated or mistyped one mostly isn't.
+    assert shown["similarity"] == float(np.float32(shown["similarity"]))
     assert shown["title"] == name
     assert shown["url"] == URL.format(shown["incident_id"])
 
