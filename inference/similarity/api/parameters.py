@@ -73,7 +73,7 @@ PARAMETERS: dict[str, Parameter] = {
         required=True,
     ),
     "num": Parameter(
-        "The number of incidents, or the string of one. A negative number asks for all.",
+        "The number of incidents, or that number as a string. A negative number asks for all.",
         {"oneOf": [{"type": "integer"}, {"type": "string", "pattern": "^[+-]?[0-9]+$"}], "default": DEFAULT_NUM},
         in_query={"type": "integer", "default": DEFAULT_NUM},
         example=5,
