@@ -112,7 +112,7 @@ class HealthFields(TypedDict):
     model_fingerprint: Annotated[str, _meta(description="Tells models apart.")]
     engine: Engine
     precision: Precision
-    version: Annotated[str, _meta(description="Of the code.")]
+    version: Annotated[str, _meta(description="The code's version.")]
 
 
 class ErrorFields(TypedDict):
