@@ -580,7 +580,7 @@ def test_stdout_is_utf8_and_may_end_early(line: str, lines: int, served: Deploye
 @pytest.mark.slow
 def test_rows_do_not_stand_behind_the_bar_on_a_terminal(served: Deployed, tmp_path: Path) -> None:
     table = write_csv(tmp_path / "texts.csv", [["text"], ["A robot"], ["A chatbot"]])
-    command = [sys.executable, SCRIPT, table, "--column", "text", "--num", "1", "--model", served.model_dir]
+    command: Command = [sys.executable, SCRIPT, table, "--column", "text", "--num", "1", "--model", served.model_dir]
     ours, theirs = os.openpty()
     termios.tcsetwinsize(theirs, (24, 100))  # of 0 by 0 at first, where no bar fits
     with running([*command, "--cache", tmp_path / "cache"], stdout=theirs, stderr=theirs) as process:
