@@ -4,7 +4,7 @@
 FILE is a state that scripts/build_state.py made, e.g. inference/model/incident_cls.pt. It is refused if the deployed
 model can't use it. It is also refused in these cases, unless --force is given: it lacks more than 10 % of the served
 incidents; its data is older than that of the served state; a rollback has taken it or a later snapshot back; it is made
-of AIID's snapshot, and the served state of other records.
+of AIID's snapshot, and the served state of other records; it is of a database of another name.
 The vectors that build_state.py keeps are published with it, so that the next build elsewhere needn't compute them.
 
 --rollback publishes an earlier state again: that of VERSION, or the newest earlier one that no rollback has taken back.
@@ -56,6 +56,7 @@ from similarity.inbox.checks import (
     require_most_incidents,
     require_not_held,
     require_not_older,
+    require_same_collection,
     require_same_kind,
     served_state,
 )
@@ -137,6 +138,7 @@ def require_wanted(run: Run, served: Served, hold: Hold, state: IncidentState, f
 
     checks: tuple[Callable[[], None], ...] = (
         lambda: require_same_kind(facts, served.state),
+        lambda: require_same_collection(facts, served.state),
         lambda: require_not_held(facts, hold),
         lambda: require_not_older(facts, served.state),
         require_no_loss,

@@ -42,7 +42,9 @@ def answer_to_text(
     warnings = [*vector_warnings(encoder, tokens, text), *length_warnings(text), *found.warnings]
     ranked = found.value
     if asked.explain:
-        matches = ranking.explained(ranked.matches, text, lambda part: prepare(part, encoder.text_preparation))
+        # The answer quotes the text, and many readers of JSON refuse a lone surrogate.
+        quotable = prepare(text[:MOST_CHARS], "none")
+        matches = ranking.explained(ranked.matches, quotable, lambda part: prepare(part, encoder.text_preparation))
         ranked = replace(ranked, matches=matches, explained=True)
         if ranking.state.fit.words is None:
             warnings.append("The state has no word index, so it can't explain its matches.")

@@ -475,7 +475,7 @@ def refuse(*args, **kwargs): raise AssertionError("network")
 socket.socket.connect = refuse
 import {module}
 assert callable({module}.handler)
-assert not {{"transformers", "boto3", "botocore", "similarity.inbox"}} & set(sys.modules)
+assert not {{"transformers", "boto3", "botocore", "msgspec", "similarity.inbox"}} & set(sys.modules)
 """
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -203,8 +203,8 @@ def test_a_file_that_can_not_be_read_leaves_the_state_as_it_is(
     arguments = [str(table), "--columns", "id=event_id,text=story", "--model", str(tiny_model_dir), "--out", str(out)]
     assert main(arguments) == 1
     assert capsys.readouterr().err == (
-        "build_state: aviation events.csv has no column story; its first line must name them. It names: event_id, "
-        "headline, narrative, link, day.\n"
+        "build_state: aviation events.csv has no column story; its first line must name them, separated by commas. "
+        "It names: event_id, headline, narrative, link, day.\n"
     )
     assert out.read_bytes() == b"an old state"
 
@@ -219,8 +219,8 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     ),
     "a script": (
         ["--record-url", "javascript:alert({id})"],
-        "argument --record-url: or RECORD_URL must be an http or https URL of at most 2,000 characters, not "
-        "'javascript:alert({id})'",
+        "argument --record-url: or RECORD_URL must be an http or https URL of at most 2,000 characters, without "
+        "spaces and <>\"\\^`{|}, not 'javascript:alert({id})'",
     ),
     "an empty name": (["--collection-name", " "], "--collection-name: or COLLECTION_NAME must be a name of 1 to 100"),
     "a long name": (["--collection-name", "a" * 101], "must be a name of 1 to 100 characters on one line"),

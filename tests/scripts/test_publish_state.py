@@ -291,6 +291,11 @@ def test_a_state_that_is_published_but_not_served_is_published_again(deployment:
 REFUSED: dict[str, tuple[Callable[[Deployment], Path], str, bool]] = {
     "loss": (lambda made: made.file(1, range(4, 21))[0], r"lacks 3 of the 20 incidents .*give --force", True),
     "age": (lambda made: made.file(1, date="2026-11-09T10:00:00Z")[0], r"served one of newer data.*give --force", True),
+    "database": (
+        lambda made: made.file(1, kind="other", collection="Aviation events")[0],
+        r"of Aviation events, the served one of AI Incident Database\. .*give --force",
+        True,
+    ),
     "model": (lambda made: made.file(1, model_fingerprint="f2")[0], r"another model .*comes with a deployment", False),
     "dimension": (lambda made: made.file(1, dimension=5)[0], r"has 5 dimensions.*comes with a deployment", False),
     "limit": (lambda made: made.file(1, max_tokens=64)[0], r"cut at 64 tokens.*comes with a deployment", False),

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, NotRequired, TypedDict
 
-from msgspec import Meta
-
 from similarity import __version__
 from similarity.answer import Embedding, Health, Ranked
 from similarity.errors import Code
@@ -22,77 +20,80 @@ from similarity.settings import Engine, Precision
 
 HEADERS = {"Content-Type": "application/json"}
 
-_Pairs = Annotated[
-    str,
-    Meta(
-        description="The pairs (similarity, incident id), best first, as the string of a Python list. It becomes JSON "
-        "when parentheses are replaced by brackets.",
-        examples=["[(0.9975811839103699, 1), (0.996882975101471, 55)]"],
-    ),
-]
-_Warnings = Annotated[
-    list[str], Meta(description="A sentence for each thing that was unexpected and was answered anyway.")
-]
-_Page = Annotated[str | None, Meta(description="The incident's page; null if it isn't known.")]
+_PAIRS = (
+    "The pairs (similarity, incident id), best first, as the string of a Python list. It becomes JSON when parentheses "
+    "are replaced by brackets."
+)
+_PAGE = "The incident's page; null if it isn't known."
+
+
+def _meta(**said: Any) -> Any:
+    """msgspec's Meta. Python reads the types below as strings, so only the API's document calls this.
+
+    It alone imports msgspec, which would take a tenth of the time that a handler needs for its imports.
+    """
+    from msgspec import Meta
+
+    return Meta(**said)
 
 
 class StateFields(TypedDict):
     """The state that answered. A fact is null if the state doesn't know it."""
 
-    incidents: Annotated[int, Meta(description="The number of its incidents.", ge=1)]
-    reports: Annotated[int, Meta(description="The number of their reports.", ge=1)]
-    built_at: Annotated[str | None, Meta(description="The time at which it was built: UTC, ISO 8601.")]
-    source_date: Annotated[str | None, Meta(description="The time of its data: UTC, ISO 8601.")]
-    model: Annotated[str | None, Meta(description="The name of the model that made it.")]
-    version: Annotated[str | None, Meta(description="The first 16 digits of its file's SHA-256.")]
+    incidents: Annotated[int, _meta(description="The number of its incidents.", ge=1)]
+    reports: Annotated[int, _meta(description="The number of their reports.", ge=1)]
+    built_at: Annotated[str | None, _meta(description="The time at which it was built: UTC, ISO 8601.")]
+    source_date: Annotated[str | None, _meta(description="The time of its data: UTC, ISO 8601.")]
+    model: Annotated[str | None, _meta(description="The name of the model that made it.")]
+    version: Annotated[str | None, _meta(description="The first 16 digits of its file's SHA-256.")]
 
 
 class WhyFields(TypedDict):
     """What speaks most for a match, by BM25."""
 
-    words: Annotated[list[str], Meta(description="Up to three words of the text, best first.", max_length=3)]
-    sentence: Annotated[str | None, Meta(description="A sentence of the text; null if no word speaks for the match.")]
+    words: Annotated[list[str], _meta(description="Up to three words of the text, best first.", max_length=3)]
+    sentence: Annotated[str | None, _meta(description="A sentence of the text; null if no word speaks for the match.")]
 
 
 class IncidentFields(TypedDict):
     """An incident that was found."""
 
-    incident_id: Annotated[int, Meta(ge=1)]
-    similarity: Annotated[float, Meta(description="By the metric: -1 to 1, but `hybrid` has no bounds.")]
+    incident_id: Annotated[int, _meta(ge=1)]
+    similarity: Annotated[float, _meta(description="By the metric: -1 to 1, but `hybrid` has no bounds.")]
     confidence: Annotated[
-        Annotated[float, Meta(ge=0, le=1)] | None,
-        Meta(
+        Annotated[float, _meta(ge=0, le=1)] | None,
+        _meta(
             description="The probability that the text belongs to this incident. Null if the state can't "
             "say, or if there was an incident instead of a text."
         ),
     ]
-    title: Annotated[str | None, Meta(description="Null if the state doesn't know it.")]
-    date: Annotated[str | None, Meta(description="YYYY-MM-DD; null if the state doesn't know it.")]
-    url: _Page
-    why: NotRequired[Annotated[WhyFields | None, Meta(description="With `explain`. Null if the state has no words.")]]
+    title: Annotated[str | None, _meta(description="Null if the state doesn't know it.")]
+    date: Annotated[str | None, _meta(description="YYYY-MM-DD; null if the state doesn't know it.")]
+    url: Annotated[str | None, _meta(description=_PAGE)]
+    why: NotRequired[Annotated[WhyFields | None, _meta(description="With `explain`. Null if the state has no words.")]]
 
 
 class EmbeddingFields(TypedDict):
     """The vector of a text."""
 
-    vector: Annotated[list[float], Meta(description="The CLS vector.")]
+    vector: Annotated[list[float], _meta(description="The CLS vector.")]
     from_text_hash: Annotated[
-        str, Meta(description="The SHA-1 of the prepared text, without a prefix.", pattern="^[0-9a-f]{40}$")
+        str, _meta(description="The SHA-1 of the prepared text, without a prefix.", pattern="^[0-9a-f]{40}$")
     ]
 
 
 class RankedFields(TypedDict):
     """Incidents, best first."""
 
-    msg: _Pairs
+    msg: Annotated[str, _meta(description=_PAIRS, examples=["[(0.9975811839103699, 1), (0.996882975101471, 55)]"])]
     match: Annotated[
         Verdict | None,
-        Meta(
-            description="Whether the first incident is that of the text. Null if the state can't say, or if "
-            "there was an incident instead of a text."
+        _meta(
+            description="Whether the first incident is that of the text. Null if the state can't say, if there was "
+            "an incident instead of a text, or if `exclude` leaves no incident."
         ),
     ]
-    best_url: _Page
+    best_url: Annotated[str | None, _meta(description=_PAGE)]
     incidents: list[IncidentFields]
     embedding: NotRequired[EmbeddingFields]
     state: StateFields
@@ -108,18 +109,20 @@ class HealthFields(TypedDict):
     """What answers."""
 
     state: StateFields
-    model_fingerprint: Annotated[str, Meta(description="Tells models apart.")]
+    model_fingerprint: Annotated[str, _meta(description="Tells models apart.")]
     engine: Engine
     precision: Precision
-    version: Annotated[str, Meta(description="Of the code.")]
+    version: Annotated[str, _meta(description="Of the code.")]
 
 
 class ErrorFields(TypedDict):
     """What went wrong."""
 
-    warnings: _Warnings
-    msg: Annotated[str, Meta(description="One sentence for a person.")]
-    code: Annotated[Code, Meta(description="One word for a program.")]
+    warnings: Annotated[
+        list[str], _meta(description="A sentence for each thing that was unexpected and was answered anyway.")
+    ]
+    msg: Annotated[str, _meta(description="One sentence for a person.")]
+    code: Annotated[Code, _meta(description="One word for a program.")]
 
 
 def ranked(found: Ranked) -> RankedFields:

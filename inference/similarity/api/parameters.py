@@ -85,7 +85,7 @@ PARAMETERS: dict[str, Parameter] = {
     ),
     "exclude": Parameter(
         "Ids of incidents to leave out: a list, or a string with commas between the ids.",
-        {"oneOf": [{"type": "array", "items": _ID}, {"type": "string", "pattern": "^[0-9]+(,[0-9]+)*$"}]},
+        {"oneOf": [{"type": "array", "items": _ID}, {"type": "string", "pattern": "^[1-9][0-9]*(,[1-9][0-9]*)*$"}]},
         in_query={"type": "array", "items": _ID},
         example=[1, 2, 3],
     ),
@@ -151,7 +151,7 @@ def text_or_incident(request: Request) -> str | int:
     incident_id = _id(value)
     if incident_id is None:
         raise RequestError(
-            "incident_id_invalid", f'Error! "incident_id" must be a whole number above 0, not {kind(value)}.'
+            "incident_id_invalid", f'Error! "incident_id" must be a whole number above 0, not {_no_id(value)}.'
         )
     return incident_id
 
@@ -183,7 +183,7 @@ def exclude(request: Request) -> frozenset[int]:
             raise RequestError(
                 "exclude_invalid",
                 'Error! "exclude" must be a list of incident ids, each a whole number above 0; the entry at index '
-                f"{place} is {kind(entry)}.",
+                f"{place} is {_no_id(entry)}.",
             )
     return frozenset(incident_id for incident_id in ids if incident_id is not None)
 
@@ -208,9 +208,18 @@ def _id(value: object) -> int | None:
     if isinstance(value, str) and _DIGITS.fullmatch(value):
         # MAX_ID has fewer digits than 20.
         value = int(value.strip().lstrip("0")[:20] or "0")
+    elif isinstance(value, float) and value.is_integer():  # to JSON, 3.0 is an integer
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         return None
     return min(value, MAX_ID + 1)
+
+
+def _no_id(value: object) -> str:
+    """What came instead of an id, for an error."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return kind(value)
+    return "a number below 1" if value < 1 else "a number that isn't whole"
 
 
 def embed(request: Request, dimension: int) -> NDArray[np.float64]:

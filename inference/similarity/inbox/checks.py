@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from similarity.errors import StateError
+from similarity.errors import StateError, one_line
 from similarity.inbox.bucket import Bucket
 from similarity.inbox.notes import SNAPSHOT_KIND, Hold, Served
 from similarity.incidents.facts import StateFacts
@@ -30,6 +30,13 @@ def require_same_kind(facts: StateFacts, served: StateFacts) -> None:
     kind, before = facts.source.get("kind", ""), served.source.get("kind", "")
     if kind == SNAPSHOT_KIND and before not in ("", SNAPSHOT_KIND):
         raise RefusedError(f"the new state is made of AIID's snapshot, the served one of other records ({before}).")
+
+
+def require_same_collection(facts: StateFacts, served: StateFacts) -> None:
+    """Raises RefusedError if a state would replace one of another database, whose ids may be the same numbers."""
+    if facts.collection != served.collection:
+        names = one_line(facts.collection), one_line(served.collection)
+        raise RefusedError(f"the new state is of {names[0]}, the served one of {names[1]}.")
 
 
 def require_not_older(facts: StateFacts, served: StateFacts) -> None:

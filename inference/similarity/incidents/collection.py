@@ -14,7 +14,9 @@ ID = "{id}"
 MOST_URL_CHARS = 2000
 MOST_NAME_CHARS = 100
 
-_RULE = f"must be an http or https URL of at most {MOST_URL_CHARS:,} characters"
+# Neither spaces nor these stand in a URL: programs write them as %20 and so on.
+_NEVER = ' <>"\\^`{|}'
+_RULE = f"must be an http or https URL of at most {MOST_URL_CHARS:,} characters, without spaces and {_NEVER.strip()}"
 
 
 def require_url(url: str) -> None:
@@ -27,7 +29,7 @@ def require_url(url: str) -> None:
         is_page = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # of a port too large, or of brackets
         is_page = False
-    if not is_page or len(url) > MOST_URL_CHARS or not url.isprintable() or set(url) & set(' <>"\\^`{|}'):
+    if not is_page or len(url) > MOST_URL_CHARS or not url.isprintable() or set(url) & set(_NEVER):
         raise ValueError(_RULE)
 
 

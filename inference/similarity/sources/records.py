@@ -51,7 +51,11 @@ def columns_option(value: str) -> Columns:
     Raises ValueError, whose message is a sentence without its subject.
     """
     columns: dict[Part, str] = {}
-    for given in next(csv.reader([value]), []):
+    try:
+        names = next(csv.reader([value]), [])
+    except csv.Error:  # of a line break
+        raise ValueError(f"must stand on one line, not {value!r}") from None
+    for given in names:
         name, equals, column = given.partition("=")
         part = next((each for each in get_args(Part) if each == name.strip()), None)
         if part is None or not equals or not column:
@@ -204,7 +208,8 @@ class _Found:
             nothing = SourceError(f"{self._name} has no usable record.")
             raise self._ids_are_of_another_kind() if self._other_ids else nothing
         for line in self._other_ids:
-            self._problems.report(self._name, line, f"the id isn't a whole number above 0, e.g. {self._other_id!r}")
+            reason = f"the id isn't a whole number above 0 of up to 18 digits, e.g. {self._other_id!r}"
+            self._problems.report(self._name, line, reason)
         incidents = []
         for incident_id in sorted(self._records):
             each = self._records.pop(incident_id)
@@ -236,8 +241,9 @@ class _Found:
 
     def _ids_are_of_another_kind(self) -> SourceError:
         return SourceError(
-            f"the ids in the column {self._columns['id']!r} of {self._name} aren't whole numbers above 0, e.g. "
-            f"{one_line(self._other_id)!r}: number the records, and put their own ids into the column of their URLs."
+            f"the ids in the column {self._columns['id']!r} of {self._name} aren't whole numbers above 0 of up to 18 "
+            f"digits, e.g. {one_line(self._other_id)!r}: number the records, and put their own ids into the column of "
+            "their URLs."
         )
 
 
@@ -257,8 +263,8 @@ def _url(text: str) -> str:
 def _date(text: str) -> str:
     found = day(text)
     if not found:
-        # 3/12/2024 and 4/1/2024 are of one form.
-        form = re.sub(r"[^\W\d_]+", "a", re.sub(r"[0-9]+", "0", text.strip()[:30]))
+        # March 4 and May 15 are of one form. GroupedProblems sees to the digits.
+        form = re.sub(r"[^\W\d_]+", "a", text.strip()[:30])
         raise _UnusableError(f"the date isn't YYYY-MM-DD or an ISO date-time, but like {form!r}")
     return found
 

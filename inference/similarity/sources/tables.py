@@ -60,8 +60,8 @@ def read_rows(
         absent = [column for column in columns if column not in header]
         if absent:
             raise SourceError(
-                f"{name} has no column {', '.join(absent)}; its first line must name them. It names: "
-                f"{one_line(', '.join(header[:_NAMED])) or 'none'}."
+                f"{name} has no column {', '.join(absent)}; its first line must name them, separated by commas. It "
+                f"names: {one_line(', '.join(header[:_NAMED])) or 'none'}."
             )
         twice = [column for column in columns if header.count(column) > 1]
         if twice:

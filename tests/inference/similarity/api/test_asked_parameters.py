@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 
@@ -23,13 +24,15 @@ HOSTILE = st.recursive(
     max_leaves=6,
 )
 NOT_IDS: list[tuple[Any, str]] = [
-    (0, "a number"),
-    (-3, "a number"),
-    (-(10**4000), "a number"),
-    (3.0, "a number"),
-    (2.5, "a number"),
-    (float("nan"), "a number"),
-    (float("inf"), "a number"),
+    (0, "a number below 1"),
+    (-3, "a number below 1"),
+    (-(10**4000), "a number below 1"),
+    (-0.0, "a number below 1"),
+    (0.5, "a number below 1"),
+    (-math.inf, "a number below 1"),
+    (2.5, "a number that isn't whole"),
+    (math.nan, "a number that isn't whole"),
+    (math.inf, "a number that isn't whole"),
     (True, "a boolean"),
     (False, "a boolean"),
     ({"id": 3}, "an object"),
@@ -66,6 +69,8 @@ def refused(code: str, message: str, ask: Any, request: Request) -> None:
     ("value", "incident_id"),
     [
         (23, 23),
+        (23.0, 23),
+        (1e300, MAX_ID + 1),
         ("23", 23),
         (" 23\n", 23),
         ("0023", 23),
@@ -119,6 +124,7 @@ def test_what_is_no_id_stands_for_no_text(value: object, kind: str) -> None:
     [
         ([1, 2, 3], {1, 2, 3}),
         (["1", " 2 ", 3], {1, 2, 3}),
+        ([1.0, 2], {1, 2}),
         ("1,2,3", {1, 2, 3}),
         (" 1 , 2,\n3 ", {1, 2, 3}),
         ("[1, 2, 3]", {1, 2, 3}),
@@ -137,7 +143,7 @@ def test_what_is_no_id_stands_for_no_text(value: object, kind: str) -> None:
         (list(range(1, 100_001)), set(range(1, 100_001))),
         (",".join(map(str, range(1, 100_001))), set(range(1, 100_001))),
     ],
-    ids=range(19),
+    ids=range(20),
 )
 def test_exclude(value: object, ids: set[int]) -> None:
     request = Request({"exclude": value})

@@ -91,6 +91,8 @@ def test_a_text_or_an_incident_is_needed_but_not_both(ours: Object) -> None:
         assert problems(ours, pointer, good) == []
     for bad in ({}, {"num": 3}, {"text": "a", "incident_id": 7}, {"text": ""}, {"text": "a", "metric": "manhattan"}):
         assert problems(ours, pointer, bad)
+    for exclude, is_good in (("7", True), ("7,10", True), ("0", False), ("7,0", False), ([7, 0], False), ("", False)):
+        assert bool(problems(ours, pointer, {"incident_id": 7, "exclude": exclude})) is not is_good
     required = {each["name"]: each["required"] for each in ours["paths"]["/similar"]["get"]["parameters"]}
     assert not any(required.values())
     [text] = ours["paths"]["/text-to-embed"]["get"]["parameters"]

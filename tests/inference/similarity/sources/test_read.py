@@ -553,11 +553,11 @@ UNUSABLE = {
     ),
     "a column missing": (
         {"incidents.csv": INCIDENTS.replace("reports", "x", 1), "reports.csv": REPORTS},
-        "incidents.csv has no column reports; its first line must name them.",
+        "incidents.csv has no column reports; its first line must name them, separated by commas.",
     ),
     "an empty file": (
         {"incidents.csv": "", "reports.csv": REPORTS},
-        "incidents.csv has no column incident_id, title, reports; its first line must name them.",
+        "incidents.csv has no column incident_id, title, reports; its first line must name them, separated by commas.",
     ),
     "a header alone": (
         {"incidents.csv": INCIDENTS.splitlines()[0], "reports.csv": REPORTS},

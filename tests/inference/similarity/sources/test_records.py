@@ -103,6 +103,7 @@ OPTIONS = {
     "id=i,text=t,id=j": "must have id once",
     "id=i,text=t,title=t": "must use the column 't' once",
     "id=i,text=t,": "not ''",
+    "id=i,text=t\ntitle=n": r"must stand on one line, not 'id=i,text=t\ntitle=n'",
 }
 
 
@@ -118,10 +119,11 @@ def test_a_name_may_have_spaces_commas_and_equals_signs() -> None:
     assert columns_option(option) == {"id": "No., short", "text": "Full text", "title": "a=b"}
 
 
+NAMES = "its first line must name them, separated by commas. It names: "
 LACKING = {
-    "a CSV": (b"i,x\n1,a", "records.txt has no column t; its first line must name them. It names: i, x."),
-    "an empty file": (b"", "records.txt has no column i, t; its first line must name them. It names: none."),
-    "a CSV with another delimiter": (b"i;t\n1;a", "It names: i;t."),
+    "a CSV": (b"i,x\n1,a", f"records.txt has no column t; {NAMES}i, x."),
+    "an empty file": (b"", f"records.txt has no column i, t; {NAMES}none."),
+    "a CSV with another delimiter": (b"i;t\n1;a", f"{NAMES}i;t."),
     "two columns of the name": (b"i,t,t\n1,a,b", "records.txt has several columns named t; it must have one."),
     "JSON lines": (b'{"i": 1, "x": 2}', "no object of records.txt has the key t; the keys of its first objects: i, x."),
     "JSON lines without an object": (b'{"i": 1,\n', "no object of records.txt has the key i, t"),
@@ -157,8 +159,8 @@ def test_another_kind_of_id_is_told_in_one_sentence(
     with pytest.raises(SourceError) as caught:
         read_lines(tmp_path, b"i,t", *(line.encode() for line in lines))
     assert str(caught.value) == (
-        "the ids in the column 'i' of records.txt aren't whole numbers above 0, e.g. 'CVE-2024-0': number the records, "
-        "and put their own ids into the column of their URLs."
+        "the ids in the column 'i' of records.txt aren't whole numbers above 0 of up to 18 digits, e.g. 'CVE-2024-0': "
+        "number the records, and put their own ids into the column of their URLs."
     )
     assert capsys.readouterr().err == ""
 
@@ -168,7 +170,8 @@ def test_ids_of_another_kind_among_numbers_are_left_out(tmp_path: Path, capsys: 
     database = read_lines(tmp_path, b"i,t", b" 7 ,a", b"8.0,b", b"009,c", *others)
     assert texts(database) == {7: ("a",), 8: ("b",), 9: ("c",)}
     assert capsys.readouterr().err == (
-        "records.txt, lines 5, 6, 7, 8, 9 and 2 more: the id isn't a whole number above 0, e.g. '-1'; skipped\n"
+        "records.txt, lines 5, 6, 7, 8, 9 and 2 more: the id isn't a whole number above 0 of up to 18 digits, e.g. "
+        "'-1'; skipped\n"
     )
 
 
@@ -257,8 +260,8 @@ def test_a_url_that_no_page_can_have_is_left_out(url: str, tmp_path: Path, capsy
     assert [each.url for each in database.incidents] == ["http://example.org/1", ""]
     assert texts(database)[1] == ("a", "b")
     assert capsys.readouterr().err == (
-        "a.csv, line 2: the URL must be an http or https URL of at most 2,000 characters; the row counts without its "
-        "url\n"
+        "a.csv, line 2: the URL must be an http or https URL of at most 2,000 characters, without spaces and "
+        '<>"\\^`{|}; the row counts without its url\n'
     )
 
 
@@ -288,11 +291,11 @@ def test_a_form_of_dates_that_is_not_known_is_told_once(tmp_path: Path, capsys: 
     assert {each.date for each in database.incidents} == {""}
     reason = "the date isn't YYYY-MM-DD or an ISO date-time, but like"
     assert capsys.readouterr().err.splitlines() == [
-        f"a.jsonl, lines 1, 3: {reason} '0/0/0'; the row counts without its date",
-        f"a.jsonl, lines 2, 8: {reason} '0-0-0'; the row counts without its date",
-        f"a.jsonl, lines 4, 5: {reason} 'a 0, 0'; the row counts without its date",
-        f"a.jsonl, line 6: {reason} '0'; the row counts without its date",
-        f"a.jsonl, line 7: {reason} '0.0'; the row counts without its date",
+        f"a.jsonl, lines 1, 3: {reason} '3/12/2024'; the row counts without its date",
+        f"a.jsonl, lines 2, 8: {reason} '2024-02-30'; the row counts without its date",
+        f"a.jsonl, lines 4, 5: {reason} 'a 4, 2024'; the row counts without its date",
+        f"a.jsonl, line 6: {reason} '20240304'; the row counts without its date",
+        f"a.jsonl, line 7: {reason} '1700000000.0'; the row counts without its date",
     ]
     assert problems.count == 8
 
