@@ -10,8 +10,7 @@ csv has a line for each pair: incident_id, rank, similar_incident_id, similarity
 
 Example:
     python scripts/neighbours.py --state inference/model/incident_cls.pt > neighbours.jsonl
-Example that writes them into the database:
-    mongoimport --db aiidprod --collection incidents --mode=merge --upsertFields=incident_id neighbours.jsonl
+docs/aiid.md has a command that writes them into the database.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ Found = Sequence[tuple[int, Sequence[Match]]]
 
 
 def json_lines(found: Found) -> Iterable[str]:
-    """One line an incident, as `mongoimport` reads them."""
+    """One line an incident, as docs/aiid.md writes them into the database."""
     for incident_id, matches in found:
         similar = [{"incident_id": match.incident_id, "similarity": match.similarity} for match in matches]
         yield json.dumps({"incident_id": incident_id, "nlp_similar_incidents": similar}) + "\n"

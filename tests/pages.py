@@ -136,7 +136,7 @@ def blocks() -> Iterator[Block]:
 BLOCKS = list(blocks())
 # Programs that call the API, by language. `test_clients.py` runs them.
 CLIENTS = {block.language: block for block in BLOCKS if block.page == API and "\n## Clients\n" in block.before}
-[SINGLE_CALL] = [block for block in BLOCKS if block.page == AIID and block.language == "javascript"]
+SINGLE_CALL, WRITES_NEIGHBOURS = [block for block in BLOCKS if block.page == AIID and block.language == "javascript"]
 PYTHON = [block for block in BLOCKS if block.language == "python" and block not in CLIENTS.values()]
 JSON = [block for block in BLOCKS if block.language == "json"]
 SHELL = [block for block in BLOCKS if block.language in ("bash", "console") and block not in CLIENTS.values()]

@@ -108,7 +108,11 @@ def _cell(value: object) -> str:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[TextIO]:
-    """A text file, UTF-8, that gets its name once all is written. If anything is raised, an older file stays."""
+    """A text file, UTF-8, that gets its name once all is written. If anything is raised, an older file stays.
+
+    A link stays too: it's the file that the link leads to.
+    """
+    path = Path(os.path.realpath(path))
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     temporary = Path(name)
     try:

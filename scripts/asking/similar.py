@@ -15,7 +15,7 @@ A table's answers go to --out, which is written whole or not at all, or to stdou
     CSV         a line for each match, with rank, incident_id, similarity, confidence, match, title, date, url. With
                 --explain, words and sentence. warnings, and error for a row without an answer, which has one line
     JSON lines  a line for each row, with the `body` that /similar answers as `similar`
-The answers have the form that the end of --out says: .csv or .jsonl. Otherwise they have the table's form, or JSON
+The end of --out, .csv or .jsonl, says the form of the answers. On stdout they have the table's form, or they are JSON
 lines with --json. Texts are computed once and kept in --cache, so that a stopped run resumes.
 
 Examples:
@@ -127,6 +127,8 @@ def _require_usable(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     source = args.source
     if (source is None) == (args.incident is None):
         parser.error("give a text, - or a table, or --incident" + ("" if source is None else "; not both"))
+    if args.incident is not None and not args.incident.strip():
+        parser.error("--incident needs an id")
     if args.quick_start and (args.model or args.state):
         parser.error("--quick-start is instead of --model and --state")
     if args.column is not None:
@@ -160,8 +162,11 @@ def _require_usable_table(parser: argparse.ArgumentParser, args: argparse.Namesp
             parser.error(f"there is no folder {out.parent}")
         if out.exists() and out.samefile(source):
             parser.error("--out is the table itself")
-        if args.json and FORMS.get(out.suffix.lower()) == "csv":
+        form = FORMS.get(out.suffix.lower())
+        if args.json and form == "csv":
             parser.error(f"--json is JSON lines, and {out} is a CSV by its name")
+        if not (args.json or form):
+            parser.error(f"the name of --out must end in .csv or .jsonl, and {out} doesn't; or give --json")
 
 
 def _form(args: argparse.Namespace) -> Form | None:
@@ -274,6 +279,8 @@ def ask_table(table: Table, asked: Asked, warnings: list[str], args: argparse.Na
         with _problems_of(args.out):
             written = writer(file, form, table, explain=args.explain)
         for row, body in of_table(encoder, ranking, table, asked, warnings, store, bar):
+            if not args.out and sys.stdout.isatty():
+                bar.clear()  # else the row would stand behind it
             with _problems_of(args.out):
                 written.write(row, body)
             failed += "code" in body

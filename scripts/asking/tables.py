@@ -85,7 +85,7 @@ class Table:
 
     def require_different_columns(self) -> None:
         """Raises TableError if an object can't have the columns as its keys."""
-        twice = [one_line(name) for name, count in Counter(self.columns).items() if count > 1]
+        twice = [_quoted(name) for name, count in Counter(self.columns).items() if count > 1]
         if twice:
             raise TableError(f"{self.path} has several columns {', '.join(twice)}, and JSON lines can't have them.")
 
@@ -161,12 +161,17 @@ def _not_utf8(path: Path, line: int) -> TableError:
     return TableError(f"{path}, line {line}: not valid UTF-8. Save the file as UTF-8.")
 
 
+def _quoted(name: str) -> str:
+    """With quotes, since a name may be empty or begin with a space."""
+    return f'"{one_line(name)}"'
+
+
 def _require_column(path: Path, columns: Sequence[str], column: str) -> None:
     if columns.count(column) == 1:
         return
     if column in columns:
-        raise TableError(f"{path} has {columns.count(column)} columns {one_line(column)}.")
+        raise TableError(f"{path} has {columns.count(column)} columns {_quoted(column)}.")
     more = f" and {len(columns) - _NAMED} more" if len(columns) > _NAMED else ""
-    has = ", ".join(map(one_line, columns[:_NAMED]))
+    has = ", ".join(map(_quoted, columns[:_NAMED]))
     commas = " Commas must separate the columns." if len(columns) == 1 and set(";\t").intersection(columns[0]) else ""
-    raise TableError(f"{path} has no column {one_line(column)}; it has {has}{more}.{commas}")
+    raise TableError(f"{path} has no column {_quoted(column)}; it has {has}{more}.{commas}")

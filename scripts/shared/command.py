@@ -28,8 +28,11 @@ INFERENCE_DIR = ROOT / "inference"
 
 STOPPED = "\nStopped.\n"
 
-if sys.stdout is None:  # the shell's `>&-` closes it
-    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 (until the process ends)
+# The shell's `>&-` and `2>&-` close them. Both stay open until the process ends.
+if sys.stdout is None:
+    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+if sys.stderr is None:
+    sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
 
 # First: scripts/similar.py has the name of a handler.
 sys.path[:] = [str(INFERENCE_DIR), *(folder for folder in sys.path if folder != str(INFERENCE_DIR))]
@@ -141,6 +144,11 @@ class Bar:
         self._bar = self._bar or progress_bar(total, self._unit)
         self._bar.total = total
         self._bar.update(done - self._bar.n)
+
+    def clear(self) -> None:
+        """Takes the bar off the terminal, until it changes."""
+        if self._bar:
+            self._bar.clear()
 
     def __exit__(self, *_: object) -> None:
         if self._bar:

@@ -14,6 +14,8 @@ import pytest
 
 import build_state
 from neighbours import main
+from pages import WRITES_NEIGHBOURS
+from processes import node
 from similarity.incidents.state import IncidentState
 from tiny import ROOT
 
@@ -143,3 +145,29 @@ def test_a_closed_stdout_is_no_error(state_path: Path) -> None:
     ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     assert ended.returncode == 0
     assert "Traceback" not in ended.stderr
+
+
+# Stands for mongosh: a collection without the option `upsert`, in which incident 9 isn't.
+COLLECTION = """
+const stored = [23, 1, 5].map((incident_id) => ({ incident_id, title: "kept" }));
+const updateOne = (filter, change, ...options) => {
+  if (options.length || Object.keys(change).join() !== "$set") throw new Error("another change");
+  const found = stored.find((incident) => incident.incident_id === filter.incident_id);
+  if (found) Object.assign(found, change.$set);
+};
+const db = { incidents: { updateOne } };
+"""
+
+
+def test_what_the_docs_write_into_the_database_adds_no_incident(
+    state_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--state", str(state_path), "--num", "1"]) == 0
+    lines = capsys.readouterr().out
+    (tmp_path / "neighbours.jsonl").write_text(lines)
+    code = f"{COLLECTION}{WRITES_NEIGHBOURS.code}console.log(JSON.stringify(stored));"
+    done = subprocess.run([node(), "--eval", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.stderr == ""
+    found = {each["incident_id"]: each for each in map(json.loads, lines.splitlines())}
+    assert set(found) == set(ANGLES)
+    assert json.loads(done.stdout) == [{"title": "kept", **found[incident_id]} for incident_id in (23, 1, 5)]

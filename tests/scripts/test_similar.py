@@ -12,7 +12,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -208,13 +210,17 @@ def test_standard_input_without_a_text_is_told_in_one_line(
         (["TABLE", "--column", "text", "--out", "/dev/null"], "--out must be a file, and /dev/null isn't one"),
         (["TABLE", "--column", "text", "--out", "FOLDER/no/matches.csv"], "there is no folder"),
         (["TABLE", "--column", "text", "--out", "TABLE"], "--out is the table itself"),
+        (
+            ["TABLE", "--column", "text", "--out", "x.json"],
+            "must end in .csv or .jsonl, and x.json doesn't; or give --json",
+        ),
         (["TABLE", "--column", "text", "--out", "x.CSV", "--json"], "--json is JSON lines, and x.CSV is a CSV"),
         (["text", "--quick-start", "--model", "FOLDER"], "--quick-start is instead of --model and --state"),
         (["text", "--num", "many"], "argument --num: invalid int value: 'many'"),
         (["text", "--metric", "euclidean"], "argument --metric: invalid choice: 'euclidean'"),
         (["text", "--exclude", "1,x"], '"exclude" must be a list of incident ids, each a whole number above 0'),
         (["--incident", "0"], '"incident_id" must be a whole number above 0'),
-        (["--incident", ""], "text not provided"),
+        (["--incident", " "], "--incident needs an id"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -402,9 +408,9 @@ def test_a_table_with_a_header_alone_gets_one(ask: Ask, tmp_path: Path, capsys: 
     ("content", "given", "said"),
     [
         ("id,text\n1,a\n2\n", [], "texts.csv, line 3: 1 fields instead of 2."),
-        ("id,txt\n1,a\n", [], "texts.csv has no column text; it has id, txt."),
+        ("id,txt\n1,a\n", [], 'texts.csv has no column "text"; it has "id", "txt".'),
         ("", [], "texts.csv is empty."),
-        ("id,id,text\n1,2,a\n", ["--json"], "texts.csv has several columns id, and JSON lines can't have them."),
+        ("id,id,text\n1,2,a\n", ["--json"], 'texts.csv has several columns "id", and JSON lines can\'t have them.'),
     ],
 )
 def test_nothing_is_computed_of_a_table_that_can_not_be_used(
@@ -545,8 +551,13 @@ def test_a_stdout_that_is_full_is_told_in_one_line(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "lines"),
-    [('set -o pipefail; "$0" "$@" | head -n 1', 1), ('exec "$0" "$@" >&-', 0), ('exec "$0" "$@" | cat', 11)],
-    ids=["head", "closed", "whole"],
+    [
+        ('set -o pipefail; "$0" "$@" | head -n 1', 1),
+        ('exec "$0" "$@" >&-', 0),
+        ('exec "$0" "$@" 2>&-', 11),
+        ('exec "$0" "$@" | cat', 11),
+    ],
+    ids=["head", "closed", "stderr closed", "whole"],
 )
 def test_stdout_is_utf8_and_may_end_early(line: str, lines: int, served: Deployed, tmp_path: Path) -> None:
     table = write_csv(tmp_path / "texts.csv", [["text"], ["Ein Röboter"], ["A robot"]])
@@ -564,3 +575,24 @@ def test_stdout_is_utf8_and_may_end_early(line: str, lines: int, served: Deploye
     assert b"Exception" not in ended.stderr
     # What `head` leaves unread may be in the pipe already.
     assert ended.returncode in ((0, 1) if lines == 1 else (0,))
+
+
+@pytest.mark.slow
+def test_rows_do_not_stand_behind_the_bar_on_a_terminal(served: Deployed, tmp_path: Path) -> None:
+    table = write_csv(tmp_path / "texts.csv", [["text"], ["A robot"], ["A chatbot"]])
+    command: Command = [sys.executable, SCRIPT, table, "--column", "text", "--num", "1", "--model", served.model_dir]
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))  # of 0 by 0 at first, where no bar fits
+    with running([*command, "--cache", tmp_path / "cache"], stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        printed = b""
+        # Linux reports the end of a terminal as an error.
+        with suppress(OSError):
+            while piece := os.read(ours, 4096):
+                printed += piece
+        os.close(ours)
+        assert process.wait(PATIENCE_S) == 0
+    ends = [line.rsplit("\r", 1)[-1] for line in printed.decode().replace("\r\n", "\n").splitlines()]
+    rows = [line for line in ends if "incidentdatabase.ai/cite" in line]
+    assert [row.split(",")[0] for row in rows] == ["A robot", "A chatbot"]
+    assert b"texts/s" in printed

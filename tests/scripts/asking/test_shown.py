@@ -147,3 +147,16 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         os.umask(umask)
     assert contents(tmp_path) == {"out.csv": "é\\ud83d\r\n".encode()}
     assert path.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("old", [None, "old"])
+def test_a_file_is_written_where_a_link_leads_to(old: str | None, tmp_path: Path) -> None:
+    link, path = tmp_path / "link.csv", tmp_path / "elsewhere" / "out.csv"
+    path.parent.mkdir()
+    link.symlink_to(path)
+    if old:
+        path.write_text(old)
+    with written_whole(link) as file:
+        file.write("new")
+    assert path.read_text() == "new"
+    assert link.is_symlink()

@@ -54,12 +54,15 @@ BROKEN = {
     "": "is empty.",
     " \n\n": "is empty.",
     '[{"text": "a"}]': "begins with a bracket, as a JSON list. Write one object a line instead.",
-    "id,txt\n1,a\n": "has no column text; it has id, txt.",
-    "id;text\n1;a\n": "has no column text; it has id;text. Commas must separate the columns.",
-    "id\ttext\n1\ta\n": "has no column text; it has id\\ttext. Commas must separate the columns.",
-    "text,id,text\na,1,b\n": "has 2 columns text.",
-    '{"id": 1}\n': "has no column text; it has id.",
-    ",".join(map(str, range(25))): f"has no column text; it has {', '.join(map(str, range(20)))} and 5 more.",
+    "id,txt\n1,a\n": 'has no column "text"; it has "id", "txt".',
+    "id, text,\n1,a,\n": 'has no column "text"; it has "id", " text", "".',
+    "id;text\n1;a\n": 'has no column "text"; it has "id;text". Commas must separate the columns.',
+    "id\ttext\n1\ta\n": 'has no column "text"; it has "id\\ttext". Commas must separate the columns.',
+    "text,id,text\na,1,b\n": 'has 2 columns "text".',
+    '{"id": 1}\n': 'has no column "text"; it has "id".',
+    ",".join(map(str, range(25))): 'has no column "text"; it has '
+    + ", ".join(f'"{number}"' for number in range(20))
+    + " and 5 more.",
     b"text\ncaf\xc3\xa9\ncaf\xe9\n": "line 3: not valid UTF-8. Save the file as UTF-8.",
     "id,text\n1,a\n".encode("utf-16"): "line 1: not valid UTF-8. Save the file as UTF-8.",
     b'{"text": "a"}\n{"text": "\xe9"}': "line 2: not valid UTF-8. Save the file as UTF-8.",
@@ -90,5 +93,5 @@ def test_a_table_that_another_program_writes_meanwhile_is_refused(tmp_path: Path
 
 def test_columns_of_one_name_make_no_object(tmp_path: Path) -> None:
     table(tmp_path, "id,text\n1,a\n").require_different_columns()
-    with pytest.raises(TableError, match="has several columns id, and JSON lines can't have them"):
+    with pytest.raises(TableError, match='has several columns "id", and JSON lines can\'t have them'):
         table(tmp_path, "id,text,id\n1,a,2\n").require_different_columns()
