@@ -39,7 +39,8 @@ from similarity import __version__
 from similarity.api.routes import DEFAULT_ALLOWED_ORIGINS
 from similarity.settings import REGION
 from smoke.api_client import Api, NoReplyError, NotSignedError, SkippedError, UnexpectedError
-from smoke.checks import FROM_EMBED, HEALTH, OPENAPI, ROUTES, TEXT, TO_EMBED, checks, count_incidents, vector
+from smoke.checks import FROM_EMBED, HEALTH, OPENAPI, ROUTES, TO_EMBED, checks, count_incidents
+from smoke.replies import TEXT, vector
 
 if TYPE_CHECKING:
     from smoke.signing import Signer

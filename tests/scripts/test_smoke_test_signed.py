@@ -24,7 +24,8 @@ from proxy import Exchange, proxy
 from serving import serving
 from signatures import Gate, Key, Received
 from smoke.api_client import Api, NotSignedError, SkippedError
-from smoke.checks import FROM_EMBED, HEALTH, MOST_BYTES, OPENAPI, ROUTES, TEXT, rounded
+from smoke.checks import FROM_EMBED, HEALTH, MOST_BYTES, OPENAPI, ROUTES, rounded
+from smoke.replies import TEXT
 from smoke.signing import Signer, canonical
 from tiny import ROOT
 
