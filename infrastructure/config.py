@@ -166,6 +166,10 @@ class Config:
         """The memory of a Lambda, in MiB. The setting is also a limit: new accounts get 3,008 MB at most."""
         return min(handler.memory_mib or self.memory_mib, self.memory_mib)
 
+    def deploys(self, handler: HandlerFile) -> bool:
+        """Whether a handler becomes a Lambda. A browser can't sign its requests, so it couldn't open a page."""
+        return not (handler.page and self.api_auth == "iam")
+
 
 class _Variables:
     """Environment variables, each read with its rule. One that breaks its rule is a problem, and has its default."""

@@ -52,7 +52,8 @@ class SimilarIncidentsStack(cdk.Stack):
             Place(network, network.functions_security_group, shelf.mounted_by_handlers()),
             concurrency=config.max_concurrency,
         )
-        handlers = functions("Functions", handlers=find_handlers(handlers_dir), needs=lambda _: serving)
+        deployed = filter(config.deploys, find_handlers(handlers_dir))
+        handlers = functions("Functions", handlers=deployed, needs=lambda _: serving)
         needs = needs_of_jobs(config=config, network=network, shelf=shelf, inbox=inbox)
         jobs = _by_name(functions("Jobs", handlers=find_jobs(handlers_dir), needs=needs))
         allow_inbox(inbox, jobs)

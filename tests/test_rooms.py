@@ -20,6 +20,7 @@ MAY_USE = {
     "similarity.encoder": {"similarity"},
     "similarity.incidents": {"similarity"},
     # AIID's hash of a text is that of the text as encoders get it: transliterated.
+    "similarity.explore": {"similarity", "similarity.api", "similarity.incidents"},
     "similarity.sources": {"similarity", "similarity.incidents", "similarity.encoder"},
     "similarity.refresh": {
         *("similarity", "similarity.encoder", "similarity.inbox", "similarity.incidents", "similarity.sources")

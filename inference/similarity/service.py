@@ -101,13 +101,17 @@ class Service:
                 return encoder, ranking
         return self._pair.get()
 
-    def _ranking(self) -> Ranking:
+    def ranking(self) -> Ranking:
+        """The state that ranks a vector. Loads no model.
+
+        Raises StateError, or ModelError if a file of the model is missing.
+        """
         shelved = self._shelved.look().newest() if self._shelved else None
         return shelved or self._state_for_vectors.get()
 
     def dimension(self) -> int:
-        """The dimension of the state's vectors. Raises StateError, or ModelError if a file of the model is missing."""
-        return self._ranking().state.dimension
+        """The dimension of the state's vectors. Raises as `ranking`."""
+        return self.ranking().state.dimension
 
     def health(self) -> Answer[Health]:
         """The state and the model that would answer a text now. Runs and loads no model.
@@ -143,8 +147,8 @@ class Service:
             return pair[0].fingerprint, pair[1]
 
     def facts(self) -> StateFacts:
-        """The facts of the state that ranks a vector. Raises as `dimension`."""
-        return self._ranking().facts
+        """The facts of the state that ranks a vector. Raises as `ranking`."""
+        return self.ranking().facts
 
     def similar(self, query: str | int, asked: Asked) -> Answer[Ranked]:
         """`similar_to_text` for a text, `similar_to_incident` for the id of an incident."""
@@ -163,12 +167,12 @@ class Service:
         return replace(found, facts=facts)
 
     def similar_to_incident(self, incident_id: int, asked: Asked) -> Answer[Ranked]:
-        """The other incidents most like one of the state. Loads no model. Raises RequestError, or as `dimension`."""
-        return answer_to_incident(self._ranking(), incident_id, asked)
+        """The other incidents most like one of the state. Loads no model. Raises RequestError, or as `ranking`."""
+        return answer_to_incident(self.ranking(), incident_id, asked)
 
     def similar_to_vector(self, vector: NDArray[np.float64], asked: Asked) -> Answer[Ranked]:
-        """The incidents most like a CLS vector (hidden,). Loads no model. Raises RequestError, or as `dimension`."""
-        return answer_to_vector(self._ranking(), vector, asked)
+        """The incidents most like a CLS vector (hidden,). Loads no model. Raises RequestError, or as `ranking`."""
+        return answer_to_vector(self.ranking(), vector, asked)
 
     def embedding(self, text: str) -> Answer[Embedding]:
         """A text's CLS vector with the SHA-1 of the prepared text. Raises RequestError or ModelError."""

@@ -43,9 +43,14 @@ def gateway(handlers: Iterable[HandlerFile], allowed_origins: Sequence[str]) -> 
     handlers = list(handlers)
     routes = []
     for found in handlers:
-        route = Route(found.route, _endpoint(importlib.import_module(found.module).handler))
-        route.methods = set(found.methods)  # given to Route(), GET would bring HEAD along; in API Gateway it doesn't
-        routes.append(route)
+        endpoint = _endpoint(importlib.import_module(found.module).handler)
+        # A person who opens the server in a browser sees the page.
+        for path in (found.route, "/") if found.page else (found.route,):
+            route = Route(path, endpoint)
+            route.methods = set(
+                found.methods
+            )  # given to Route(), GET would bring HEAD along; in API Gateway it doesn't
+            routes.append(route)
     cors = Middleware(
         CORSMiddleware,
         allow_origins=list(allowed_origins),

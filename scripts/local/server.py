@@ -206,7 +206,8 @@ def main(argv: list[str] | None = None) -> int:
     # From here on Ctrl-C is uvicorn's, which passes it on when it has shut down. Otherwise Ctrl-C could end in a
     # traceback while asyncio makes its loop.
     with suppress(KeyboardInterrupt), serving.capture_signals():
-        print(f"Serving on http://{f'[{host}]' if ':' in host else host}:{port}/similar (Ctrl-C ends it)", flush=True)
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        print(f"Serving on {url}/similar (Ctrl-C ends it)\nA page to look at: {url}/", flush=True)
         serving.run(sockets=[listener])
     return 0
 

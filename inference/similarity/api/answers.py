@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, NotRequired, TypedDict
 
 from similarity import __version__
@@ -136,7 +138,7 @@ def ranked(found: Ranked) -> RankedFields:
         "match": found.verdict,
         "best_url": matches[0].url if matches else None,
         "incidents": [_incident(match, explained=found.explained) for match in matches],
-        "state": _state(found.state),
+        "state": state(found.state),
     }
     if found.embedding:
         fields["embedding"] = _embedding(found.embedding)
@@ -151,7 +153,7 @@ def embedding(found: Embedding) -> EmbedFields:
 def health(found: Health) -> HealthFields:
     """The fields of /health."""
     return {
-        "state": _state(found.state),
+        "state": state(found.state),
         "model_fingerprint": found.model_fingerprint,
         "engine": found.engine,
         "precision": found.precision,
@@ -177,7 +179,8 @@ def _embedding(found: Embedding) -> EmbeddingFields:
     return {"vector": found.vector.tolist(), "from_text_hash": found.from_text_hash}
 
 
-def _state(facts: StateFacts) -> StateFields:
+def state(facts: StateFacts) -> StateFields:
+    """The fields about the state that answered."""
     return {
         "incidents": facts.incidents,
         "reports": facts.reports,
@@ -190,10 +193,15 @@ def _state(facts: StateFacts) -> StateFields:
 
 @dataclass(frozen=True)
 class Document:
-    """An answer that isn't put into the envelope. media_type: of its content, for the Content-Type header."""
+    """An answer that isn't put into the envelope.
+
+    media_type: of its content, for the Content-Type header. headers: further ones. status: of HTTP.
+    """
 
     content: str
     media_type: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    status: int = 200
 
 
 def envelope(status: int, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,7 +229,12 @@ def response(status: int, fields: Mapping[str, Any], *, to_gateway: bool) -> dic
     return plain
 
 
-def document_response(document: Document) -> dict[str, Any]:
-    """The response of a document, for API Gateway and a direct invoke alike."""
-    headers = {"Content-Type": document.media_type}
-    return {"isBase64Encoded": False, "statusCode": 200, "headers": headers, "body": document.content}
+def document_response(document: Document, *, compressed: bool) -> dict[str, Any]:
+    """The response of a document, for API Gateway and a direct invoke alike. compressed: with gzip."""
+    headers = {"Content-Type": document.media_type, "Vary": "Accept-Encoding", **document.headers}
+    body = document.content
+    if compressed:
+        headers["Content-Encoding"] = "gzip"
+        # Without a time, the same document has the same bytes.
+        body = base64.b64encode(gzip.compress(body.encode(), compresslevel=6, mtime=0)).decode()
+    return {"isBase64Encoded": compressed, "statusCode": document.status, "headers": headers, "body": body}

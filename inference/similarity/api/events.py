@@ -21,7 +21,7 @@ from similarity import __version__
 from similarity.answer import Facts
 from similarity.api import parameters as checks
 from similarity.api.answers import Document, document_response, envelope, response
-from similarity.api.request import Request, is_from_gateway, read_request
+from similarity.api.request import Request, accepts_gzip, is_from_gateway, read_request
 from similarity.api.routes import route_of
 from similarity.errors import SimilarityError, reason_of
 from similarity.metrics import Metric, write_metrics
@@ -35,6 +35,7 @@ _calls = itertools.count()
 
 Respond = Callable[[Request], Mapping[str, Any] | Document]
 Ready = Callable[[], object]
+ErrorPage = Callable[[int, str], Document]
 
 
 def _nothing() -> None:
@@ -71,11 +72,13 @@ class Endpoint:
     raises nothing: a SimilarityError becomes its status and sentence. Any other error, and an answer that JSON can't
     hold, becomes a 500 whose cause is logged.
 
-    A Document is sent as it is. Only its errors have the envelope.
+    A Document is sent without the envelope, compressed if the caller can read that. Errors have the envelope, unless
+    there is an `error_page`.
 
     parameters: the names that the route knows, or None where it doesn't say. Others are ignored with a warning.
     fields: the type of the answer's fields, of `similarity.api.answers`, for the API's document; None where it doesn't
         say. media_type: for the API's document too, of a handler that answers with a Document; else "".
+    error_page: makes the page that API Gateway gets for an error of its status and sentence.
     ready: loads and tries what answers need. Two events call it: a deployment *primes* with an event that is empty, a
     schedule keeps the Lambda *warm* with `{"warm": true}`. If it raises, the event raises, because deployment and
     schedule take any answer for success.
@@ -88,6 +91,7 @@ class Endpoint:
         ready: Ready = _nothing,
         fields: type | None = None,
         media_type: str = "",
+        error_page: ErrorPage | None = None,
     ) -> None:
         update_wrapper(self, respond)
         self.parameters = parameters
@@ -96,6 +100,7 @@ class Endpoint:
         self.route = route_of(respond.__module__)
         self._respond = respond
         self._ready = ready
+        self._error_page = error_page
 
     def for_module(self, module: str) -> Endpoint:
         """The same endpoint for another handler file: `handler = similar.handler.for_module(__name__)`."""
@@ -140,13 +145,16 @@ class Endpoint:
             checks.warn_of_unknown(request, self.parameters)
             answer = self._respond(request)
             if isinstance(answer, Document):
-                return document_response(answer), _Outcome(200, request.facts)
+                return self._document(answer, event), _Outcome(200, request.facts)
             fields = {"warnings": request.warnings, **answer}
             return response(200, fields, to_gateway=to_gateway), _Outcome(200, request.facts)
         except Exception as raised:
             error = raised
         status, told = _told(error)
         try:
+            if self._error_page and to_gateway:
+                page = self._error_page(status, told["msg"])
+                return self._document(page, event), _failed(status, request.facts, error)
             fields = {"warnings": request.warnings, **told}
             return response(status, fields, to_gateway=to_gateway), _failed(status, request.facts, error)
         except Exception as raised:  # of a warning or a status that JSON can't hold
@@ -154,6 +162,9 @@ class Endpoint:
         status, told = _told(error)
         fields = {"warnings": [], **told}
         return response(status, fields, to_gateway=to_gateway), _failed(status, request.facts, error)
+
+    def _document(self, document: Document, event: Any) -> dict[str, Any]:
+        return document_response(document, compressed=accepts_gzip(event))
 
 
 @overload
@@ -167,6 +178,7 @@ def endpoint(
     ready: Ready = _nothing,
     fields: type | None = None,
     media_type: str = "",
+    error_page: ErrorPage | None = None,
 ) -> Callable[[Respond], Endpoint]: ...
 
 
@@ -177,11 +189,12 @@ def endpoint(
     ready: Ready = _nothing,
     fields: type | None = None,
     media_type: str = "",
+    error_page: ErrorPage | None = None,
 ) -> Endpoint | Callable[[Respond], Endpoint]:
     """Makes an `Endpoint` of a function, as `@endpoint` or `@endpoint(parameters=…, ready=…, fields=…)`."""
     if respond is not None:
-        return Endpoint(respond, parameters, ready, fields, media_type)
-    return lambda respond: Endpoint(respond, parameters, ready, fields, media_type)
+        return Endpoint(respond, parameters, ready, fields, media_type, error_page)
+    return lambda respond: Endpoint(respond, parameters, ready, fields, media_type, error_page)
 
 
 def _is_warming(event: Any) -> bool:

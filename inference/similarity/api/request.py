@@ -10,6 +10,7 @@ The formats: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-a
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -49,6 +50,16 @@ def is_from_gateway(event: Any) -> bool:
     return isinstance(event, Mapping) and any(key in event for key in _GATEWAY_KEYS)
 
 
+def accepts_gzip(event: Any) -> bool:
+    """Whether the caller can read an answer that is compressed with gzip."""
+    accepted = _header(event, "accept-encoding") if is_from_gateway(event) else ""
+    for coding in accepted.lower().split(","):
+        name, _, weight = coding.replace(" ", "").partition(";")
+        if name == "gzip":
+            return not re.fullmatch(r"q=0(\.0*)?", weight)
+    return False
+
+
 def read_request(event: Any) -> Request:
     """The parameters of the query string and of the body, or of a direct invoke. Raises RequestError."""
     if not isinstance(event, Mapping):
@@ -63,7 +74,7 @@ def read_request(event: Any) -> Request:
     body = event.get("body")
     if _method(event) == "GET" or not body:
         return Request(query, query.keys())
-    values = _read_body(body, _content_type(event), is_base64=event.get("isBase64Encoded") is True)
+    values = _read_body(body, _header(event, "content-type"), is_base64=event.get("isBase64Encoded") is True)
     # A name that stands in the body counts there, whatever its value, null included: as in the service that AIID runs.
     return Request({**query, **values}, query.keys() - values.keys())
 
@@ -76,11 +87,11 @@ def _method(event: Mapping[str, Any]) -> str:
     return str(method or ("POST" if event.get("body") else "GET")).upper()
 
 
-def _content_type(event: Mapping[str, Any]) -> str:
-    """Format 1.0 has its headers twice, the second time as lists."""
+def _header(event: Mapping[str, Any], wanted: str) -> str:
+    """The value of a header, "" without it. Format 1.0 has its headers twice, the second time as lists."""
     for headers in (event.get("headers"), event.get("multiValueHeaders")):
         for name, value in headers.items() if isinstance(headers, Mapping) else ():
-            if str(name).lower() == "content-type":
+            if str(name).lower() == wanted:
                 return str(value[-1]) if isinstance(value, list) and value else str(value)
     return ""
 

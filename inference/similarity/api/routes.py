@@ -45,6 +45,7 @@ class HandlerFile:
     package: the folder beside the handlers that it stands in, for a job, which has no route.
     methods: the HTTP methods of the route. The file's METHODS.
     memory_mib, timeout_s: what the file asks for; None leaves it to the settings. Its MEMORY_MIB and TIMEOUT_S.
+    page: whether it answers with a page for browsers, which can't sign requests. Its PAGE.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class HandlerFile:
     methods: tuple[str, ...] = METHODS
     memory_mib: int | None = None
     timeout_s: int | None = None
+    page: bool = False
 
     @property
     def module(self) -> str:
@@ -103,14 +105,16 @@ def methods_of(handlers: Iterable[HandlerFile]) -> list[str]:
 
 
 def _handler_file(path: Path, package: str, constants: _Constants) -> HandlerFile:
-    if package and constants.state("METHODS"):
-        raise HandlerFileError(f"{constants.file} has METHODS, but a job has no route: remove them.")
+    for name in ("METHODS", "PAGE"):
+        if package and constants.state(name):
+            raise HandlerFileError(f"{constants.file} has {name}, but a job has no route: remove it.")
     return HandlerFile(
         path,
         package,
         methods=constants.methods("METHODS") or METHODS,
         memory_mib=constants.integer("MEMORY_MIB", MEMORY_MIB_RANGE),
         timeout_s=constants.integer("TIMEOUT_S", TIMEOUT_S_RANGE),
+        page=constants.flag("PAGE"),
     )
 
 
@@ -134,6 +138,15 @@ class _Constants:
         value = self._literal(statement)
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise self._error(statement, f"{name} must be a whole number from {low} to {high}")
+        return value
+
+    def flag(self, name: str) -> bool:
+        statement = self.state(name)
+        if statement is None:
+            return False
+        value = self._literal(statement)
+        if not isinstance(value, bool):
+            raise self._error(statement, f"{name} must be True or False")
         return value
 
     def methods(self, name: str) -> tuple[str, ...] | None:

@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 # What states of earlier versions are about, and states of the AI Incident Database.
 DEFAULT_COLLECTION = "AI Incident Database"
 DEFAULT_RECORD_URL = "https://incidentdatabase.ai/cite/{id}"
+# The licence of the AI Incident Database. A state that names no licence may be of another database.
+_DEFAULT_LICENCE = "CC BY-SA 4.0"
 
 # Where a template has the id.
 ID = "{id}"
@@ -45,6 +47,11 @@ def require_name(name: str) -> None:
     """Raises ValueError, whose message goes behind a name, if `name` can't be a title."""
     if not name.strip() or len(name) > MOST_NAME_CHARS or not name.isprintable():
         raise ValueError(f"must be a name of 1 to {MOST_NAME_CHARS} characters on one line")
+
+
+def licence_of(collection: str, licence: str) -> str:
+    """The licence of a collection's data: the one that its state names, else that of AIID; "" if it isn't known."""
+    return licence or (_DEFAULT_LICENCE if collection == DEFAULT_COLLECTION else "")
 
 
 def url_of(template: str, incident_id: int) -> str | None:

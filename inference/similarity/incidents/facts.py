@@ -51,6 +51,7 @@ class StateFacts:
     text_preparation: str = DEFAULT_TEXT_PREPARATION
     collection: str = DEFAULT_COLLECTION
     record_url: str = DEFAULT_RECORD_URL
+    licence: str = ""
 
     def require_made_by(self, encoder: MadeBy, name: str) -> None:
         """Raises StateError if another model than `encoder` made this state. name: the encoder's name."""

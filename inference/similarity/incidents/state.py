@@ -29,6 +29,9 @@ Two forms can be read, without torch (`similarity.incidents.pt_file`) or with `t
                          earlier versions that of the AI Incident Database
        urls              list of str, one per incident, the URL of its page where it isn't that of record_url, otherwise
                          ""; an empty list if all are that of record_url
+       licence           str, licence of the database, e.g. "CC BY-SA 4.0", "" if the state doesn't name it
+       points            float32 (incidents, 2), from -1 to 1: places on the map of all incidents, see
+                         `similarity.incidents.points`; (0, 2) without a map
    and what was fitted to the incidents, each part absent where there is none:
        whitening         float32 (hidden, hidden), finite: the map of `similarity.incidents.whitening`
        whitening_power   float, its power, from 0 to 1
@@ -69,6 +72,7 @@ from similarity.incidents.collection import (
 )
 from similarity.incidents.facts import MadeBy, StateFacts
 from similarity.incidents.fit import Fit
+from similarity.incidents.points import no_points, require_points
 from similarity.incidents.pt_file import read_pt
 from similarity.incidents.pt_writer import write_pt
 from similarity.settings import DEFAULT_TEXT_PREPARATION, FEWEST_TOKENS
@@ -118,6 +122,8 @@ class IncidentState:
     collection: str = DEFAULT_COLLECTION
     record_url: str = DEFAULT_RECORD_URL
     urls: Sequence[str] = ()
+    licence: str = ""
+    points: Vector = field(default_factory=no_points)
     fit: Fit = field(default_factory=Fit)
 
     def __post_init__(self) -> None:
@@ -139,6 +145,7 @@ class IncidentState:
         self._require_origin()
         self._require_pairs()
         self._require_pages()
+        require_points(self.points, len(self.titles))
         if not (self.incident_ids > 0).all() or not (np.diff(self.incident_ids) > 0).all():
             raise ValueError("incident_ids must be 1 or more, in ascending order and unique")
         if not (self.report_counts > 0).all():
@@ -179,12 +186,13 @@ class IncidentState:
     def _require_pages(self) -> None:
         if not isinstance(self.urls, list | tuple) or len(self.urls) not in (0, len(self.titles)):
             raise ValueError("urls must be a list of as many URLs as there are incidents, or of none")
-        if not all(isinstance(each, str) for each in (self.collection, self.record_url, *self.urls)):
-            raise ValueError("collection, record_url and urls must be strings")
+        if not all(isinstance(each, str) for each in (self.collection, self.record_url, self.licence, *self.urls)):
+            raise ValueError("collection, record_url, licence and urls must be strings")
         for name, require, values in (
             ("collection", require_name, [self.collection]),
             ("record_url", require_template, [self.record_url]),
             ("each of urls", require_url, filter(None, self.urls)),
+            ("licence", require_name, filter(None, [self.licence])),
         ):
             for value in values:
                 try:
@@ -254,6 +262,7 @@ class IncidentState:
             text_preparation=self.text_preparation,
             collection=self.collection,
             record_url=self.record_url,
+            licence=self.licence,
         )
 
     def require_made_by(self, encoder: MadeBy, name: str) -> None:
@@ -284,6 +293,8 @@ class IncidentState:
             "collection": self.collection,
             "record_url": self.record_url,
             "urls": list(map(str, self.urls)),
+            "licence": self.licence,
+            "points": self.points,
             **self.fit.to_plain(),
         }
         descriptor, temporary = tempfile.mkstemp(prefix=path.name + ".", suffix=".tmp", dir=path.parent)
