@@ -47,9 +47,8 @@ def gateway(handlers: Iterable[HandlerFile], allowed_origins: Sequence[str]) -> 
         # A person who opens the server in a browser sees the page.
         for path in (found.route, "/") if found.page else (found.route,):
             route = Route(path, endpoint)
-            route.methods = set(
-                found.methods
-            )  # given to Route(), GET would bring HEAD along; in API Gateway it doesn't
+            # Given to Route(), GET would bring HEAD along. In API Gateway it doesn't.
+            route.methods = set(found.methods)
             routes.append(route)
     cors = Middleware(
         CORSMiddleware,

@@ -193,7 +193,8 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     try:
         prepare(args.model, args.state)
-        app = gateway(find_handlers(INFERENCE_DIR), args.allow_origin or DEFAULT_ALLOWED_ORIGINS)
+        handlers = find_handlers(INFERENCE_DIR)
+        app = gateway(handlers, args.allow_origin or DEFAULT_ALLOWED_ORIGINS)
         listener.listen()  # Else a request would be refused between the line "Serving on" and uvicorn's start.
     except (ModelError, StateError) as error:
         print(f"scripts/serve: {error.detail}", file=sys.stderr)
@@ -207,7 +208,9 @@ def main(argv: list[str] | None = None) -> int:
     # traceback while asyncio makes its loop.
     with suppress(KeyboardInterrupt), serving.capture_signals():
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        print(f"Serving on {url}/similar (Ctrl-C ends it)\nA page to look at: {url}/", flush=True)
+        print(f"Serving on {url}/similar (Ctrl-C ends it)", flush=True)
+        if any(handler.page for handler in handlers):
+            print(f"A page to look at: {url}/", flush=True)
         serving.run(sockets=[listener])
     return 0
 
