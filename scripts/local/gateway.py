@@ -39,7 +39,7 @@ _TEXT_TYPES = ("application/json", "application/javascript", "application/xml", 
 
 
 def gateway(handlers: Iterable[HandlerFile], allowed_origins: Sequence[str]) -> Starlette:
-    """An app with a route for each handler file, which is imported by its module's name."""
+    """An app with a route for each handler file, which is imported by its module's name. A page is also at `/`."""
     handlers = list(handlers)
     routes = []
     for found in handlers:
