@@ -43,7 +43,7 @@ def tab_to(explorer: Explorer, name: str) -> None:
 
 def stops(explorer: Explorer) -> list[Any]:
     """What has the focus as Tab goes once through the page."""
-    found = []
+    found: list[Any] = []
     for _ in range(80):
         press(explorer, "Tab")
         at = focused(explorer)

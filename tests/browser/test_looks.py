@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ STICKING_OUT = """() => [...document.querySelectorAll("body *")].filter(element 
 def axe(request: pytest.FixtureRequest) -> Path:
     """Kept between runs, as what pytest itself remembers."""
     try:
-        return fetch_axe(request.config.cache.mkdir("axe-core"))  # type: ignore[union-attr]
+        return fetch_axe(request.config.cache.mkdir("axe-core"))
     except NoAxeError as error:
         if is_required():
             pytest.fail(str(error))
@@ -68,7 +69,7 @@ def test_it_follows_the_colour_scheme(explorer: Explorer) -> None:
     explorer.open()
     brightness = {}
     for scheme in SCHEMES:
-        explorer.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        explorer.page.emulate_media(color_scheme=scheme)
         colours = explorer.page.evaluate(
             "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
         )
@@ -101,7 +102,7 @@ def test_a_phone_reaches_all_of_it_with_a_finger(opens: Opens) -> None:
     require_within(explorer)
 
 
-def test_axe_core_finds_no_fault(explorer: Explorer, axe: Path, record_property: pytest.RecordProperty) -> None:
+def test_axe_core_finds_no_fault(explorer: Explorer, axe: Path, record_property: Callable[[str, object], None]) -> None:
     lines, faults = [], []
     for view, show in VIEWS.items():
         show(explorer)
