@@ -1,4 +1,7 @@
-"""GET /explore: a page for people, with matches and a map of all incidents. Not deployed with API_AUTH=iam."""
+"""GET /explore: a page for people, with matches and a map of all incidents.
+
+Not deployed with API_AUTH=iam: see `Config.deploys`.
+"""
 
 from similarity.api.answers import Document
 from similarity.api.events import Request, endpoint

@@ -79,6 +79,10 @@ class SimilarIncidentsStack(cdk.Stack):
         # `api.url` ends with a slash, and "$URL/similar" would become //similar.
         url = f"https://{api.http_api_id}.execute-api.{self.region}.{self.url_suffix}"
         self._put_out("apiUrl", url, "URL of the API; add a route, e.g. /similar")
+        # A browser asks for a page by its address. All else is a program's.
+        pages = [f"{url}{handler.route}" for handler in handlers if handler.page]
+        if pages:
+            self._put_out("pageUrl", " ".join(pages), "URL of the page for people, for a browser")
         self._put_out("apiAuth", config.api_auth, "none, or iam if requests must be signed")
         self._put_out("stateBucketName", inbox.bucket.bucket_name, "Bucket to which states are published")
         if config.domain_name:

@@ -39,7 +39,7 @@ from similarity import __version__
 from similarity.api.routes import DEFAULT_ALLOWED_ORIGINS
 from similarity.settings import REGION
 from smoke.api_client import Api, NoReplyError, NotSignedError, SkippedError, UnexpectedError
-from smoke.checks import FROM_EMBED, HEALTH, OPENAPI, ROUTES, TO_EMBED, checks, count_incidents
+from smoke.checks import FROM_EMBED, HEALTH, OPENAPI, PAGE, ROUTES, TO_EMBED, checks, count_incidents
 from smoke.replies import TEXT, vector
 
 if TYPE_CHECKING:
@@ -141,6 +141,20 @@ def served(api: Api) -> int | None:
         return None
 
 
+def closing(outcomes: Sequence[Outcome], incidents: int | None, page: str) -> str:
+    """The lines at the end. page: its URL, "" without one."""
+    lines = [table([found.latency for found in outcomes if found.latency]), ""]
+    if incidents is not None:
+        lines.append(f"{incidents} incidents are served.")
+    if page:
+        lines.append(f"A page to look at: {page}")
+    failed = sum(outcome.problem is not None for outcome in outcomes)
+    skipped = sum(bool(outcome.skipped) for outcome in outcomes)
+    passed = len(outcomes) - failed - skipped
+    lines.append(f"{passed} checks passed, {failed} failed{f', {skipped} skipped' if skipped else ''}.")
+    return "\n".join(lines)
+
+
 def as_json(url: str, outcomes: list[Outcome], incidents: int | None) -> str:
     return json.dumps(
         {
@@ -174,7 +188,7 @@ def api_url(value: str) -> str:
     # http.client refuses spaces and controls only when it sends. A query or fragment would end up inside the URL.
     if not well_formed or not re.fullmatch(r"[!-~]+", value) or parts.query or parts.fragment:
         raise argparse.ArgumentTypeError(f'"{value}" isn\'t a URL such as https://example.org')
-    for route in (*ROUTES, HEALTH, OPENAPI):
+    for route in (*ROUTES, HEALTH, OPENAPI, PAGE):
         value = value.rstrip("/").removesuffix(route)
     return value
 
@@ -296,17 +310,11 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 1
     incidents = served(api)
-    failed = sum(outcome.problem is not None for outcome in outcomes)
-    skipped = sum(bool(outcome.skipped) for outcome in outcomes)
     if args.json:
         print(as_json(args.url, outcomes, incidents))
     else:
-        print(f"\n{table([found.latency for found in outcomes if found.latency])}\n")
-        if incidents is not None:
-            print(f"{incidents} incidents are served.")
-        passed = len(outcomes) - failed - skipped
-        print(f"{passed} checks passed, {failed} failed{f', {skipped} skipped' if skipped else ''}.")
-    return 1 if failed else 0
+        print(f"\n{closing(outcomes, incidents, '' if args.sign else args.url + PAGE)}")
+    return 1 if any(outcome.problem is not None for outcome in outcomes) else 0
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from http_servers import running
 from processes import PATIENCE_S
 from signatures import Received
 from similarity.api.routes import METHODS
-from smoke.checks import HEALTH, OPENAPI, ROUTES
+from smoke.checks import HEALTH, OPENAPI, PAGE, ROUTES
 
 # The routes that a stack guards, each with its methods.
 GUARDED = {(method, route) for route in ROUTES for method in METHODS} | {("GET", HEALTH), ("GET", OPENAPI)}
@@ -23,7 +24,10 @@ GUARDED = {(method, route) for route in ROUTES for method in METHODS} | {("GET",
 
 @dataclass
 class Exchange:
-    """A request, and the real server's reply to it, which a proxy may change before it goes back."""
+    """A request, and the real server's reply to it, which a proxy may change before it goes back.
+
+    content: not compressed. It is compressed again if the headers say so in the end.
+    """
 
     method: str
     route: str
@@ -35,7 +39,7 @@ class Exchange:
 
     def change_envelope(self, change: Callable[[dict[str, Any]], None]) -> None:
         """Changes the envelope of a reply that has one."""
-        if self.method == "OPTIONS" or self.status == 404 or self.route == OPENAPI:
+        if self.method == "OPTIONS" or self.status == 404 or self.route in (OPENAPI, PAGE):
             return
         envelope = json.loads(self.content)
         change(envelope)
@@ -80,7 +84,9 @@ def proxy(
             if exchange.close:
                 self.close_connection = True
                 return
-            self.answer(exchange.status, exchange.headers, exchange.content)
+            packed = exchange.headers.get("content-encoding") == "gzip"
+            content = gzip.compress(exchange.content) if packed else exchange.content
+            self.answer(exchange.status, exchange.headers, content)
 
         def answer(self, status: int, headers: Mapping[str, str], content: bytes) -> None:
             self.send_response(status)

@@ -53,11 +53,13 @@ OTHER = Config(
     max_usd_per_hour=0.5,
 )
 
-HANDLERS = {"similar", "text_to_db_similar", "embed_to_db_similar", "text_to_embed", "health", "openapi"}
+HANDLERS = {"similar", "text_to_db_similar", "embed_to_db_similar", "text_to_embed", "health", "openapi", "explore"}
+# Those that a stack lacks whose requests have to be signed.
+PAGES = {"explore"}
 SHELVING, REFRESH = "jobs.shelve_state", "jobs.refresh"
 JOBS = {SHELVING, REFRESH}
 # Methods of a route that has others than the rest.
-METHODS = {"health": ("GET",), "openapi": ("GET",)}
+METHODS = {"health": ("GET",), "openapi": ("GET",), "explore": ("GET",)}
 
 
 def routes_of(handlers: set[str]) -> dict[str, str]:
@@ -80,11 +82,15 @@ def copy_project(folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Synthesised:
-    """A template, the parts of it that tests ask for, and the folder of the cloud assembly."""
+    """A template, the parts of it that tests ask for, and the folder of the cloud assembly.
+
+    expected: the modules of the project's own handlers that must be Lambdas.
+    """
 
     template: Template
     outdir: Path
     handlers_dir: Path
+    expected: set[str]
 
     def resources(self, kind: str) -> dict[str, Object]:
         return {id_: dict(resource) for id_, resource in self.template.find_resources(kind).items()}
@@ -165,7 +171,8 @@ def stack_of(config: Config, handlers_dir: Path, outdir: Path) -> cdk.Stack:
 
 
 def synthesise_from(handlers_dir: Path, outdir: Path, config: Config = DEFAULT) -> Synthesised:
-    return Synthesised(Template.from_stack(stack_of(config, handlers_dir, outdir)), outdir, handlers_dir)
+    expected = HANDLERS - PAGES if config.api_auth == "iam" else HANDLERS
+    return Synthesised(Template.from_stack(stack_of(config, handlers_dir, outdir)), outdir, handlers_dir, expected)
 
 
 def synthesise(config: Config, folder: Path, **more: str) -> Synthesised:

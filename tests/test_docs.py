@@ -15,6 +15,8 @@ That their tables, names and links are right is left to `test_docs_tables.py` an
 
 from __future__ import annotations
 
+import base64
+import gzip
 import importlib
 import json
 import re
@@ -53,9 +55,11 @@ from pages import (
     spans,
     table,
 )
+from similarity.api.routes import find_handlers
 from similarity.encoder.text_encoder import TextEncoder
 from similarity.encoder.tokens import Tokens
 from similarity.incidents.state import IncidentState
+from similarity.service import service
 from similarity.sources.problems import Problems
 from similarity.sources.read import read_database
 from tiny import ROOT, SAMPLE_DIR, Deployed, fitted_state
@@ -259,6 +263,23 @@ def test_the_example_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert envelope["body"]["warnings"] == []
     assert envelope["body"]["sentiment"]["label"] == "POSITIVE"
     assert 0.5 < envelope["body"]["sentiment"]["score"] <= 1
+
+
+def test_the_example_of_a_page_counts_and_says_what_is_wrong(deployed: Deployed, tmp_path: Path) -> None:
+    page = load(example("inference/count.py"), tmp_path)
+    [stated] = find_handlers(tmp_path)
+    assert (stated.route, stated.methods, stated.page) == ("/count", ("GET",), True)
+    get = {"version": "2.0", "requestContext": {"http": {"method": "GET"}}, "headers": {"accept-encoding": "gzip"}}
+    found = page.handler(get, None)
+    assert (found["statusCode"], found["headers"]["Content-Type"]) == (200, "text/html; charset=utf-8")
+    written = gzip.decompress(base64.b64decode(found["body"])).decode()
+    assert written == "<!DOCTYPE html><title>Incidents</title>There are 5 incidents."
+    deployed.state_path.write_bytes(b"broken")
+    service.cache_clear()
+    found = page.handler({**get, "headers": {}}, None)
+    assert found["statusCode"] == 503
+    assert found["body"].startswith("<!DOCTYPE html><title>Error</title>Error! The incident state could not be loaded")
+    assert found["headers"]["Content-Security-Policy"] == "default-src 'none'"
 
 
 def test_the_example_of_a_job_counts(deployed: Deployed, tmp_path: Path) -> None:

@@ -71,8 +71,9 @@ def test_the_examples_get_functions_and_routes(tmp_path: Path) -> None:
     commands = [properties["ImageConfig"]["Command"] for properties in functions if "ImageConfig" in properties]
     routes = {r["Properties"]["RouteKey"] for r in resources if r["Type"] == "AWS::ApiGatewayV2::Route"}
     assert ["sentiment.handler"] in commands
-    assert len([command for [command] in commands if not command.startswith("jobs.")]) == 7
-    assert {"GET /sentiment", "POST /sentiment"} <= routes
+    assert len([command for [command] in commands if not command.startswith("jobs.")]) == 9
+    assert {"GET /sentiment", "POST /sentiment", "GET /count"} <= routes
+    assert "POST /count" not in routes
     assert ["jobs.count_incidents.handler"] in commands
 
 

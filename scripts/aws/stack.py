@@ -29,13 +29,14 @@ class NoStackError(StackError):
 class Stack:
     """The outputs of a deployed stack.
 
-    takes_signed_only: whether its API refuses unsigned requests. dashboard_url: "" without alarms. domain_target:
-    the name to which the record of the API's own domain must lead; "" without a domain.
+    takes_signed_only: whether its API refuses unsigned requests. page_url: "" without a page. dashboard_url: ""
+    without alarms. domain_target: the name to which the record of the API's own domain must lead; "" without a domain.
     """
 
     bucket: str
     api_url: str
     takes_signed_only: bool
+    page_url: str = ""
     dashboard_url: str = ""
     domain_target: str = ""
 
@@ -84,6 +85,7 @@ def find_stack(name: str, region: str) -> Stack:
         outputs[_BUCKET],
         outputs[_API],
         outputs.get(_AUTH) == "iam",
+        outputs.get("pageUrl", ""),
         outputs.get("dashboardUrl", ""),
         outputs.get("domainTarget", ""),
     )

@@ -26,13 +26,15 @@ _LAYERS, _HIDDEN = 12, 768
 class Parts:
     """encoding: the memory in MiB of each handler that runs the model: one whose file states no MEMORY_MIB.
 
-    light: that of the other handlers. jobs: by name. shape: layers and width of the model in the folder, if they aren't
-    those of Longformer-base. Sizes are those of the files in the folder, else those of Longformer-base.
+    light: that of the other handlers. pages: that of handlers that answer with a page; they are counted above, too.
+    jobs: by name. shape: layers and width of the model in the folder, if they aren't those of Longformer-base. Sizes
+    are those of the files in the folder, else those of Longformer-base.
     """
 
     config: Config
     encoding: tuple[int, ...]
     light: tuple[int, ...]
+    pages: tuple[int, ...]
     jobs: dict[str, int]
     image_gb: float
     model_gb: float
@@ -42,7 +44,8 @@ class Parts:
     @classmethod
     def of(cls, config: Config, inference_dir: Path) -> Parts:
         """Raises HandlerFileError for a broken handler file, OSError for a model's folder that can't be read."""
-        handlers, jobs = find_handlers(inference_dir), find_handlers(inference_dir, JOBS)
+        handlers = [each for each in find_handlers(inference_dir) if config.deploys(each)]
+        jobs = find_handlers(inference_dir, JOBS)
         model = inference_dir / DEFAULT_MODEL_DIR
         weights, state = model / DEFAULT_MODEL_FILENAME, model / DEFAULT_INCIDENTS_FILENAME
         model_mb = _mb(path for path in model.rglob("*") if path != state) if weights.is_file() else usage.MODEL_MB
@@ -52,6 +55,7 @@ class Parts:
             config,
             encoding=tuple(config.memory_of(each) for each in handlers if each.memory_mib is None),
             light=tuple(config.memory_of(each) for each in handlers if each.memory_mib is not None),
+            pages=tuple(config.memory_of(each) for each in handlers if each.page),
             jobs={each.module: config.memory_of(each) for each in jobs},
             image_gb=(other_mb + usage.COMPRESSED_MODEL * model_mb + state_mb) / 1000,
             model_gb=model_mb / 1000,

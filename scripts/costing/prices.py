@@ -27,6 +27,7 @@ _EFS = "https://aws.amazon.com/efs/pricing/"
 _S3 = "https://aws.amazon.com/s3/pricing/"
 _CLOUDWATCH = "https://aws.amazon.com/cloudwatch/pricing/"
 _VPC = "https://aws.amazon.com/vpc/pricing/"
+_EC2 = "https://aws.amazon.com/ec2/pricing/on-demand/"
 
 # AWS's price list service answered so on that day.
 _LISTED = "2025-10-28"
@@ -47,10 +48,12 @@ DASHBOARD = Price("CloudWatch, a dashboard", 3.00, "month", _CLOUDWATCH, "2026-0
 NAT_GATEWAY = Price("NAT gateway", 0.045, "hour", _VPC, _LISTED)
 NAT_DATA = Price("NAT gateway, data", 0.045, "GB", _VPC, _LISTED)
 PUBLIC_ADDRESS = Price("public IPv4 address", 0.005, "hour", _VPC, _LISTED)
+# Of API Gateway's answers, too.
+DATA_OUT = Price("data to the internet, the first 10 TB a month", 0.09, "GB", _EC2, "2026-06-10")
 
 ALL = (
     *(LAMBDA_X86_64, LAMBDA_ARM64, LAMBDA_CALLS, API_REQUESTS, ECR_STORAGE, EFS_STORAGE, EFS_READS, S3_STORAGE),
-    *(S3_WRITES, LOGS, METRICS, ALARMS, DASHBOARD, NAT_GATEWAY, NAT_DATA, PUBLIC_ADDRESS),
+    *(S3_WRITES, LOGS, METRICS, ALARMS, DASHBOARD, NAT_GATEWAY, NAT_DATA, PUBLIC_ADDRESS, DATA_OUT),
 )
 
 # What an account has for nothing, for ever: https://aws.amazon.com/cloudwatch/pricing/

@@ -236,6 +236,11 @@ class Costs:
         memory = max(self.parts.light, default=usage.LIGHT_MIB)
         return self._requests(number, Range.of(usage.light_s(memory)), memory)
 
+    def page_requests(self, number: float) -> Range:
+        """Requests to a page, with API, logs and the data that leaves AWS."""
+        data = number * usage.PAGE_KB * (prices.DATA_OUT.usd / MILLION)
+        return self._requests(number, Range.of(usage.PAGE_S), max(self.parts.pages)) + data
+
     def _requests(self, number: float, seconds: Range, memory_mib: int) -> Range:
         each = seconds * self.second(memory_mib) + Range.of(self.around_request)
         return number * each

@@ -57,6 +57,7 @@ def details(costs: Costs) -> str:
         ("dashboard", "an account's first three are free", monthly(costs.dashboard_a_month)),
         *((f"Lambda, 1,000 texts of {tokens:,} tokens", *_lambda(costs, each)) for tokens, each in seconds),
         ("1,000 requests that run no model", *_light(costs)),
+        *([("1,000 requests to the page", *_page(costs))] if parts.pages else []),
         ("HTTP API, 1,000 requests", "", usd(prices.API_REQUESTS.usd / 1000)),
         ("Lambda, 1,000 calls", "", usd(prices.LAMBDA_CALLS.usd / 1000)),
         ("logs, 1,000 requests", f"{usage.REQUEST_LOG_BYTES / 1000:g} KB each", usd(1000 * costs.log_of_request)),
@@ -165,6 +166,11 @@ def _light(costs: Costs) -> tuple[str, str]:
     memory = max(costs.parts.light, default=usage.LIGHT_MIB)
     how = f"{usage.light_s(memory):.2g} s at {memory:,} MB, with API and logs"
     return how, str(costs.light_requests(1000))
+
+
+def _page(costs: Costs) -> tuple[str, str]:
+    how = f"{usage.PAGE_S:g} s, {usage.PAGE_KB.low:g} to {usage.PAGE_KB.high:g} KB to the internet, with API and logs"
+    return how, str(costs.page_requests(1000))
 
 
 def _start(costs: Costs) -> str:

@@ -192,6 +192,8 @@ def closing(config: Config, stack: Stack) -> str:
         rows.append(("try it", f"python scripts/smoke_test.py {stack.api_url} --sign"))
     else:
         rows.append(("try it", f"curl -G {stack.api_url}/similar --data-urlencode 'text={_EXAMPLE}'"))
+    if stack.page_url:
+        rows.append(("page", stack.page_url))
     if config.domain_name:
         rows.append(("domain", f"make a CNAME record of {config.domain_name} that leads to {stack.domain_target}"))
     if stack.dashboard_url:

@@ -39,7 +39,7 @@ _TEXT_TYPES = ("application/json", "application/javascript", "application/xml", 
 
 
 def gateway(handlers: Iterable[HandlerFile], allowed_origins: Sequence[str]) -> Starlette:
-    """An app with a route for each handler file, which is imported by its module's name."""
+    """An app with a route for each handler file, which is imported by its module's name. A page is also at `/`."""
     handlers = list(handlers)
     routes = []
     for found in handlers:
@@ -47,9 +47,8 @@ def gateway(handlers: Iterable[HandlerFile], allowed_origins: Sequence[str]) -> 
         # A person who opens the server in a browser sees the page.
         for path in (found.route, "/") if found.page else (found.route,):
             route = Route(path, endpoint)
-            route.methods = set(
-                found.methods
-            )  # given to Route(), GET would bring HEAD along; in API Gateway it doesn't
+            # Given to Route(), GET would bring HEAD along. In API Gateway it doesn't.
+            route.methods = set(found.methods)
             routes.append(route)
     cors = Middleware(
         CORSMiddleware,

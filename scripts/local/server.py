@@ -30,12 +30,13 @@ import hashlib
 import logging
 import os
 import socket
+from collections.abc import Iterable
 from contextlib import suppress
 
 from local.connections import server
 from local.gateway import gateway
 from models.install_files import finish_install
-from similarity.api.routes import DEFAULT_ALLOWED_ORIGINS, HandlerFileError, find_handlers
+from similarity.api.routes import DEFAULT_ALLOWED_ORIGINS, HandlerFile, HandlerFileError, find_handlers
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.model_folder import HOW_TO_GET_ONE, ModelFiles
 from similarity.errors import ModelError, StateError
@@ -164,6 +165,14 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def addresses(url: str, handlers: Iterable[HandlerFile]) -> str:
+    """The lines that say where to look."""
+    lines = [f"Serving on {url}/similar (Ctrl-C ends it)"]
+    if any(handler.page for handler in handlers):
+        lines.append(f"A page to look at: {url}/")
+    return "\n".join(lines)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argument_parser(__doc__, prog="scripts/serve")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
@@ -193,7 +202,8 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     try:
         prepare(args.model, args.state)
-        app = gateway(find_handlers(INFERENCE_DIR), args.allow_origin or DEFAULT_ALLOWED_ORIGINS)
+        handlers = find_handlers(INFERENCE_DIR)
+        app = gateway(handlers, args.allow_origin or DEFAULT_ALLOWED_ORIGINS)
         listener.listen()  # Else a request would be refused between the line "Serving on" and uvicorn's start.
     except (ModelError, StateError) as error:
         print(f"scripts/serve: {error.detail}", file=sys.stderr)
@@ -207,7 +217,7 @@ def main(argv: list[str] | None = None) -> int:
     # traceback while asyncio makes its loop.
     with suppress(KeyboardInterrupt), serving.capture_signals():
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        print(f"Serving on {url}/similar (Ctrl-C ends it)\nA page to look at: {url}/", flush=True)
+        print(addresses(url, handlers), flush=True)
         serving.run(sockets=[listener])
     return 0
 

@@ -15,12 +15,12 @@ from typing import Any
 
 from similarity.api.routes import METHODS
 from smoke.api_client import JSON_TYPE, Api, Reply, SkippedError, UnexpectedError, parse_json, shortened
-from smoke.replies import TEXT, TOLERANCE, matches, require_same_first, state, vector
+from smoke.replies import TEXT, TOLERANCE, matches, page_data, require_same_first, state, vector
 
 TEXT_ROUTES = ("/similar", "/text-to-db-similar")
 TO_EMBED, FROM_EMBED = "/text-to-embed", "/embed-to-db-similar"
 ROUTES = (*TEXT_ROUTES, TO_EMBED, FROM_EMBED)
-HEALTH, OPENAPI = "/health", "/openapi"
+HEALTH, OPENAPI, PAGE = "/health", "/openapi", "/explore"
 
 ACCENTED = "Á chatbot insülted its üsers"
 OTHER_ORIGIN = "https://another-site.invalid"
@@ -277,8 +277,27 @@ def check_openapi(api: Api) -> None:
         reply.fail(f'the content type is "{content_type}" instead of "{JSON_TYPE}"')
     if not version.startswith("3.1."):
         reply.fail(f"the document is of OpenAPI {version} instead of 3.1")
-    if missing := {*ROUTES, HEALTH, OPENAPI} - routes:
+    if missing := {*ROUTES, HEALTH, OPENAPI, PAGE} - routes:
         reply.fail(f"the document lacks {', '.join(sorted(missing))}")
+
+
+def check_page(api: Api) -> None:
+    found, health = _page(api), api.get(HEALTH, {})
+    if found["state"] != state(health):  # perhaps a new state came between the two
+        time.sleep(SWITCH_S)
+        found, health = _page(api), api.get(HEALTH, {})
+    served = state(health)
+    if found["state"] != served:
+        health.fail(f"names the state {served['version']}, but GET {PAGE} shows another")
+    if not 0 < len(found["map"]["ids"]) <= found["map"]["total"] == served["incidents"]:
+        health.fail(f"names {served['incidents']} incidents, but GET {PAGE} has {found['map']['total']}")
+
+
+def _page(api: Api) -> dict[str, Any]:
+    """The page's data, as a browser gets it, and as a program does that reads nothing compressed."""
+    plain = page_data(api.get(PAGE, {}, headers={"Accept-Encoding": "identity"}))
+    found = page_data(api.get(PAGE, {}, headers={"Accept-Encoding": "gzip"}))
+    return found if found == plain else plain | {"state": None}
 
 
 def check_preflight(api: Api, route: str, origin: str) -> None:
@@ -319,7 +338,8 @@ def _require_granted(reply: Reply, origin: str) -> None:
 
 
 def check_other_routes(api: Api) -> None:
-    for method, route in (("GET", "/no-such-route"), ("DELETE", "/similar"), ("POST", HEALTH), ("POST", OPENAPI)):
+    unknown = [("GET", "/no-such-route"), ("DELETE", "/similar"), *(("POST", each) for each in (HEALTH, OPENAPI, PAGE))]
+    for method, route in unknown:
         reply = api.send(method, route)
         if reply.status != 404:
             reply.fail(f"status {reply.status} instead of 404")
@@ -345,6 +365,8 @@ def checks(api: Api, origin: str, expected: Sequence[tuple[str, int]]) -> Iterat
     yield "explain gives words and a sentence of the text", partial(check_explain, api)
     yield f"GET {HEALTH} names the state that ranks", partial(check_health, api)
     yield f"GET {OPENAPI} describes all routes", partial(check_openapi, api)
+    if not api.signs:  # a stack whose requests have to be signed has no page
+        yield f"GET {PAGE} is a page with the state's map", partial(check_page, api)
     for route in (*TEXT_ROUTES, TO_EMBED):
         yield f"{route} refuses a missing text", partial(check_missing_text, api, route)
     yield "errors name bad values", partial(check_bad_values, api)

@@ -1,4 +1,4 @@
-"""The form of the API's answers, whatever was asked: pairs, incidents, state, vector.
+"""The form of the API's answers, whatever was asked: pairs, incidents, state, vector, page.
 
 Each function reads a part of a reply, and raises UnexpectedError if it hasn't the form of docs/api.md. `checks` sends
 the requests.
@@ -6,9 +6,12 @@ the requests.
 
 from __future__ import annotations
 
+import base64
+import gzip
 import hashlib
 import math
 import re
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -120,6 +123,36 @@ def vector(reply: Reply, prepared: Sequence[str] = (TEXT,)) -> list[float]:
     if embedding.get("from_text_hash") not in hashes:
         reply.fail('"from_text_hash" isn\'t the SHA-1 of the prepared text')
     return found
+
+
+def page_data(reply: Reply) -> dict[str, Any]:
+    """The data in a page that may run its own script and no other. Raises UnexpectedError."""
+    if reply.status != 200:
+        reply.fail(f"status {reply.status} instead of 200: {shortened(reply.content)}")
+    if not (content_type := reply.headers.get("content-type", "")).startswith("text/html"):
+        reply.fail(f'the content type is "{content_type}" instead of "text/html"')
+    try:
+        is_packed = reply.headers.get("content-encoding") == "gzip"
+        page = (gzip.decompress(reply.content) if is_packed else reply.content).decode()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError):
+        reply.fail("the page can't be decompressed, or isn't text")
+    policy = reply.headers.get("content-security-policy", "")
+    scripts = re.findall("<script>(.*?)</script>", page, re.DOTALL)
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    own = " ".join(f"'sha256-{each}'" for each in hashes)
+    if not own or f"script-src {own};" not in policy or "default-src 'none'" not in policy:
+        reply.fail(f"its Content-Security-Policy isn't that of its script: {shortened(policy.encode())}")
+    data = re.search('<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    try:
+        found = parse_json(data[1] if data else "")
+    except ValueError:
+        found = None
+    match found:
+        case {"error": None, "state": {}, "map": {"total": int(), "ids": list()}}:
+            pass
+        case _:
+            reply.fail("the page has no data with a state and a map")
+    return dict(found)
 
 
 def require_same_first(reply: Reply, found: Matches, expected: Matches, tolerance: float = TOLERANCE) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import base64
+import gzip
 import json
 import time
 from collections.abc import Callable
@@ -44,7 +46,7 @@ def matches(envelope: dict[str, Any]) -> dict[int, float]:
 
 def test_every_handler_answers_as_it_does_in_process(functions: dict[str, Function], in_process: InProcess) -> None:
     handlers = {"similar", "text_to_db_similar", "embed_to_db_similar", "text_to_embed"}
-    assert set(functions) == {*handlers, "health", "openapi", "jobs.refresh", "jobs.shelve_state"}
+    assert set(functions) == {*handlers, "health", "openapi", "explore", "jobs.refresh", "jobs.shelve_state"}
     vector = in_process("text_to_embed", {"text": TEXT})["body"]["embedding"]["vector"]
     events = {name: event(f"/{name}", text=TEXT, num=-1) for name in handlers}
     events["embed_to_db_similar"] = event("/embed-to-db-similar", embed=vector, num=-1)
@@ -81,6 +83,18 @@ def test_the_document_is_what_it_is_in_process(functions: dict[str, Function], i
     with Instance(functions["openapi"]) as instance:
         assert instance.ask(get) == json.loads(in_process("openapi", {})["body"])
         assert not instance.api.refused
+
+
+def test_the_page_is_what_it_is_in_process(functions: dict[str, Function], in_process: InProcess) -> None:
+    headers = {"accept-encoding": "gzip, br"}
+    get = {"version": "2.0", "requestContext": {"http": {"method": "GET"}}, "rawPath": "/explore", "headers": headers}
+    expected = in_process("explore", {})["body"]
+    assert '"total":52' in expected
+    with Instance(functions["explore"]) as instance:
+        answer = instance.invoke(get).json()
+        assert not instance.api.refused
+    assert (answer["statusCode"], answer["headers"]["Content-Encoding"]) == (200, "gzip")
+    assert gzip.decompress(base64.b64decode(answer["body"])).decode() == expected
 
 
 def test_it_does_without_what_lambda_takes_away(functions: dict[str, Function], similar: Function) -> None:

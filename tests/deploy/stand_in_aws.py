@@ -286,8 +286,9 @@ def outputs(stack: FakeStack) -> Any:
     """moto knows no API to which an output could refer."""
     found = original_outputs(stack) or []
     for output in found:
-        if output["OutputKey"] == "apiUrl":
-            output["OutputValue"] = os.environ["REHEARSAL_API_URL"]
+        if output["OutputKey"] in ("apiUrl", "pageUrl"):
+            page = "/explore" if output["OutputKey"] == "pageUrl" else ""
+            output["OutputValue"] = os.environ["REHEARSAL_API_URL"] + page
     return found
 
 

@@ -529,6 +529,7 @@ def test_a_deployment_ends_with_the_smoke_test_and_what_a_user_needs_to_know(dep
     assert " checks passed, 0 failed" in tested
     rows = dict(line.split("  ", 1) for line in tested.splitlines() if "  " in line)
     assert rows["API"].strip() == api_url
+    assert rows["page"].strip() == f"{api_url}/explore"
     assert rows["remove it"].strip() == f"scripts/destroy --stack {STACK}"
     assert "a day at rest" in rows["costs"]
 
@@ -567,7 +568,7 @@ def test_every_handler_file_and_every_job_is_a_function_with_its_command(deploye
 
 def test_functions_have_their_memory_timeout_and_architecture(deployed: Step) -> None:
     for module, function in deployed.cloud.image_functions.items():
-        small = dict.fromkeys(("embed_to_db_similar", "health", "openapi"), (1024, 60))
+        small = dict.fromkeys(("embed_to_db_similar", "health", "openapi", "explore"), (1024, 60))
         expected = {SHELVING: (1024, 600), REFRESH: (8096, 900), **small}.get(module, (8096, 60))
         assert (function["MemorySize"], function["Timeout"]) == expected
         assert function["Architectures"] == ["x86_64"]

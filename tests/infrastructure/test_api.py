@@ -10,7 +10,7 @@ import pytest
 from aws_cdk import aws_apigatewayv2, aws_apigatewayv2_integrations
 
 from infrastructure import api
-from stack import DEFAULT, HANDLERS, OTHER, Object, Synthesised, all_before, only, routes_of, synthesise
+from stack import DEFAULT, HANDLERS, OTHER, PAGES, Object, Synthesised, all_before, only, routes_of, synthesise
 
 
 def test_every_handler_file_has_routes_that_lead_to_its_function(each: Synthesised) -> None:
@@ -20,7 +20,7 @@ def test_every_handler_file_has_routes_that_lead_to_its_function(each: Synthesis
         (integration,) = [part["Ref"] for part in route["Target"]["Fn::Join"][1] if isinstance(part, dict)]
         function, _ = integrations[integration]["Properties"]["IntegrationUri"]["Fn::GetAtt"]
         leads_to[route["RouteKey"]] = each.module(function)
-    assert leads_to == routes_of(HANDLERS)
+    assert leads_to == routes_of(each.expected)
 
 
 def test_functions_get_events_of_format_2(each: Synthesised) -> None:
@@ -35,7 +35,7 @@ def test_the_api_may_call_each_function_by_its_route_only(each: Synthesised) -> 
         assert permission["Principal"] == "apigateway.amazonaws.com"
         path = permission["SourceArn"]["Fn::Join"][1][-1].rpartition("/")[2]
         allowed.add((each.module(permission["FunctionName"]["Fn::GetAtt"][0]), path))
-    assert allowed == {(module, module.replace("_", "-")) for module in HANDLERS}
+    assert allowed == {(module, module.replace("_", "-")) for module in each.expected}
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_the_one_stage_limits_how_many_requests_come(default: Synthesised, other
 def test_anyone_may_call_unless_requests_must_be_signed(default: Synthesised, other: Synthesised) -> None:
     for synthesised, kind in ((default, "NONE"), (other, "AWS_IAM")):
         routes = synthesised.properties("AWS::ApiGatewayV2::Route")
-        assert len(routes) == len(routes_of(HANDLERS))
+        assert len(routes) == len(routes_of(synthesised.expected))
         assert {route.get("AuthorizationType", "NONE") for route in routes} == {kind}
 
 
@@ -128,6 +128,36 @@ def test_the_url_of_the_api_is_put_out(each: Synthesised) -> None:
     assert middle.startswith(".execute-api.")
 
 
+def test_the_url_of_the_page_is_put_out_if_there_is_one(default: Synthesised, other: Synthesised) -> None:
+    (url,), (page,) = (default.template.find_outputs(name).values() for name in ("apiUrl", "pageUrl"))
+    (parts,), (of_page,) = url["Value"].values(), page["Value"].values()
+    assert of_page[1] == [*parts[1], "/explore"]
+    assert other.template.find_outputs("pageUrl") == {}
+
+
+PAGE = 'METHODS = ("GET",)\nPAGE = True\n\ndef handler(event, context): ...\n'
+
+
+@pytest.mark.slow
+def test_of_two_pages_both_urls_are_put_out(tmp_path: Path) -> None:
+    synthesised = synthesise(DEFAULT, tmp_path, further_page=PAGE)
+    (page,) = synthesised.template.find_outputs("pageUrl").values()
+    written = "".join(part if isinstance(part, str) else "…" for part in page["Value"]["Fn::Join"][1])
+    assert re.fullmatch(r"https://\S+/explore https://\S+/further-page", written)
+
+
+@pytest.mark.parametrize("page", sorted(PAGES))
+def test_an_api_whose_requests_must_be_signed_has_no_page(page: str, default: Synthesised, other: Synthesised) -> None:
+    """A browser can't sign the request for it."""
+    assert page in default.functions()
+    name = page.replace("_", "-")
+    assert f"/{name}" in json.dumps(default.all_resources())
+    assert page not in other.functions()
+    # No route, rule, alarm, permission, log or call of a deployment names it either.
+    named = json.dumps([other.all_resources(), other.template.to_json()["Outputs"]])
+    assert not re.search(rf"{name}|{page}|Functions{page.replace('_', '')}", named, re.IGNORECASE)
+
+
 def test_whether_requests_must_be_signed_is_put_out(default: Synthesised, other: Synthesised) -> None:
     for synthesised, value in ((default, "none"), (other, "iam")):
         (output,) = synthesised.template.find_outputs("apiAuth").values()
@@ -156,4 +186,4 @@ def test_a_route_has_the_methods_that_its_file_states_and_cors_those_of_all_file
 
 def test_a_job_has_no_route(each: Synthesised) -> None:
     assert not [key for key in each.resources("AWS::ApiGatewayV2::Route") if "shelve" in key.lower()]
-    assert len(each.resources("AWS::ApiGatewayV2::Route")) == len(routes_of(HANDLERS))
+    assert len(each.resources("AWS::ApiGatewayV2::Route")) == len(routes_of(each.expected))

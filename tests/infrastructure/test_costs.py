@@ -13,9 +13,10 @@ import pytest
 from costing.parts import Parts
 from costing.ranges import Range
 from costing.rows import Costs
+from costing.tables import details
 from infrastructure.config import Config
 from infrastructure.metrics import USD_PER_GB_S
-from stack import DEFAULT, OTHER, REFRESH, SHELVING, Object, Synthesised, synthesise
+from stack import DEFAULT, OTHER, PAGES, REFRESH, SHELVING, Object, Synthesised, synthesise
 
 WATCHED = "def handler(event, context): ...\n"
 
@@ -69,7 +70,7 @@ def test_they_follow_the_settings(changed: dict[str, object], tmp_path: Path) ->
     synthesised = synthesise(config, tmp_path, eleventh=WATCHED, small=f"MEMORY_MIB = 256\n{WATCHED}")
     costs = costs_of(synthesised, config)
     require_same_parts(synthesised, costs)
-    assert costs.parts.handlers == 8
+    assert costs.parts.handlers == 9
     dashboards = len(synthesised.resources("AWS::CloudWatch::Dashboard"))
     assert costs.dashboard_a_month == Range(0, 3 * dashboards)
 
@@ -77,7 +78,14 @@ def test_they_follow_the_settings(changed: dict[str, object], tmp_path: Path) ->
 @pytest.mark.slow
 def test_only_handlers_that_state_no_memory_run_the_model(default: Synthesised) -> None:
     assert costs_of(default, DEFAULT).parts.encoding == (8096, 8096, 8096)
-    assert costs_of(default, DEFAULT).parts.light == (1024, 1024, 1024)
+    assert costs_of(default, DEFAULT).parts.light == (1024, 1024, 1024, 1024)
+
+
+def test_a_page_counts_where_it_is_deployed(stack: tuple[Synthesised, Costs]) -> None:
+    synthesised, costs = stack
+    pages = [synthesised.functions()[module]["MemorySize"] for module in PAGES & synthesised.expected]
+    assert costs.parts.pages == tuple(pages)
+    assert ("1,000 requests to the page" in details(costs)) == bool(pages)
 
 
 def second(properties: Object) -> float:
@@ -90,12 +98,12 @@ def test_the_cost_at_rest_follows_from_the_template(default: Synthesised) -> Non
     functions = default.functions()
     large = [second(each) for each in default.handlers().values() if each["MemorySize"] == 8096]
     small = [second(each) for each in default.handlers().values() if each["MemorySize"] == 1024]
-    assert (len(large), len(small)) == (3, 3)
+    assert (len(large), len(small)) == (3, 4)
     image = (50 + 75 + 0.93 * 595 + 5) / 1000 * 0.10 / 30
     on_efs = 3 * 0.005 * 0.30 / 30
     bucket = 13 * 0.027 * 0.023 / 30 + 10 * 0.005 / 1000
     # Calls, and 5 MB from EFS for each.
-    around = 6 * (0.0000002 + 0.005 * 0.03)
+    around = 7 * (0.0000002 + 0.005 * 0.03)
     starts = [sum(large) * low + sum(small) * other + around for low, other in ((0.57, 0.3), (3.0, 3.0))]
     shelving = 5 * second(functions[SHELVING]) + 0.0000002 + 0.015 * 0.03
     refresh = [

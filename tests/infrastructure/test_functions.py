@@ -16,8 +16,8 @@ def test_every_handler_file_and_every_job_is_a_function(each: Synthesised) -> No
     assert {path.stem for path in each.handlers_dir.glob("*.py")} == HANDLERS
     jobs = (path for path in each.handlers_dir.glob("jobs/*.py") if "def handler(" in path.read_text())
     assert {f"jobs.{path.stem}" for path in jobs} == JOBS
-    assert len(each.image_functions()) == len(HANDLERS | JOBS)
-    assert set(each.functions()) == HANDLERS | JOBS
+    assert len(each.image_functions()) == len(each.expected | JOBS)
+    assert set(each.functions()) == each.expected | JOBS
 
 
 def test_a_new_handler_file_is_a_new_function_and_a_helper_is_none(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_a_handler_may_be_called_like_a_part_of_the_stack(name: str, tmp_path: P
 
 
 # What loads no model asks for little.
-SMALL = {"embed_to_db_similar", "health", "openapi"}
+SMALL = {"embed_to_db_similar", "health", "openapi", "explore"}
 
 
 def test_handlers_have_60_s_x86_64_and_8096_mib_by_default_or_the_1024_that_they_ask_for(default: Synthesised) -> None:
@@ -77,7 +77,7 @@ def test_by_default_no_function_takes_from_the_account_s_concurrency(default: Sy
 
 def test_each_route_s_function_can_be_limited_and_a_job_never_is(other: Synthesised) -> None:
     limits = {module: found.get("ReservedConcurrentExecutions") for module, found in other.functions().items()}
-    assert limits == dict.fromkeys(HANDLERS, 5) | dict.fromkeys(JOBS)
+    assert limits == dict.fromkeys(other.expected, 5) | dict.fromkeys(JOBS)
 
 
 @pytest.mark.slow
@@ -141,7 +141,7 @@ def test_every_function_logs_lines_of_json_to_a_group_of_its_own_that_goes_with_
         settings = dict(function["LoggingConfig"])
         used.append(settings.pop("LogGroup")["Ref"])
         assert settings == {"LogFormat": "JSON", "ApplicationLogLevel": "INFO"}
-    assert len(used) == len(HANDLERS | JOBS) + 2
+    assert len(used) == len(each.expected | JOBS) + 2
     (of_the_api,) = each.properties("AWS::ApiGatewayV2::Stage")
     used.append(of_the_api["AccessLogSettings"]["DestinationArn"]["Fn::GetAtt"][0])
     assert sorted(used) == sorted(groups)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stack import HANDLERS, Synthesised, all_before
+from stack import Synthesised, all_before
 
 JOB = "jobs.shelve_state"
 FOR_THE_JOB = (
@@ -31,7 +31,7 @@ def invocations(synthesised: Synthesised) -> dict[str, str]:
 
 
 def test_a_deployment_invokes_the_job_and_each_handler_by_the_version_it_made(each: Synthesised) -> None:
-    assert set(invocations(each)) == HANDLERS | {JOB}
+    assert set(invocations(each)) == each.expected | {JOB}
     for resource in each.resources("Custom::Invocation").values():
         service, _ = resource["Properties"]["ServiceToken"]["Fn::GetAtt"]
         assert each.resources("AWS::Lambda::Function")[service]["Properties"] == each.invoker()
@@ -51,7 +51,7 @@ def test_a_function_is_invoked_when_all_that_it_needs_is_there(each: Synthesised
 
 def test_the_job_is_invoked_before_the_handlers(each: Synthesised) -> None:
     found = invocations(each)
-    for module in HANDLERS:
+    for module in each.expected:
         assert found[JOB] in all_before(found[module], each.all_resources())
 
 
@@ -62,7 +62,7 @@ def test_the_invoker_may_invoke_every_version_of_these_functions_and_do_nothing_
         itself, versions = statement["Resource"]
         assert versions == {"Fn::Join": ["", [itself, ":*"]]}
         may_invoke.add(each.module(itself["Fn::GetAtt"][0]))
-    assert may_invoke == HANDLERS | {JOB}
+    assert may_invoke == each.expected | {JOB}
 
 
 def test_the_invoker_is_outside_the_vpc_and_has_the_longest_time_there_is(each: Synthesised) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stack import HANDLERS, REFRESH, SHELVING, Object, Synthesised, only
+from stack import REFRESH, SHELVING, Object, Synthesised, only
 from tiny import ROOT
 
 
@@ -27,7 +27,7 @@ def test_handlers_and_jobs_act_as_different_users_of_one_group(each: Synthesised
         module: access_points[mounted(function)]["Properties"]["PosixUser"]
         for module, function in each.functions_in_vpc().items()
     }
-    handlers = {module: {"Uid": "1002", "Gid": "1001"} for module in HANDLERS}
+    handlers = {module: {"Uid": "1002", "Gid": "1001"} for module in each.expected}
     assert users == handlers | {SHELVING: {"Uid": "1001", "Gid": "1001"}}
     assert len(access_points) == 2
 
@@ -47,7 +47,7 @@ def test_functions_wait_for_the_mount_targets(each: Synthesised) -> None:
     mount_targets = set(each.resources("AWS::EFS::MountTarget"))
     assert mount_targets
     in_vpc = [found for id_, found in each.image_functions().items() if each.module(id_) != REFRESH]
-    assert len(in_vpc) == len(HANDLERS) + 1
+    assert len(in_vpc) == len(each.expected) + 1
     for function in in_vpc:
         # A function that is made before them can't start.
         assert mount_targets <= set(function["DependsOn"])

@@ -43,7 +43,7 @@ def test_its_description_is_that_of_earlier_stacks(each: Synthesised) -> None:
 
 def test_what_people_and_scripts_read_is_put_out(default: Synthesised, other: Synthesised) -> None:
     outputs = {"apiUrl", "apiAuth", "stateBucketName", "dashboardUrl"}
-    assert set(default.template.to_json()["Outputs"]) == outputs
+    assert set(default.template.to_json()["Outputs"]) == outputs | {"pageUrl"}
     assert set(other.template.to_json()["Outputs"]) == outputs | {"domainTarget"}
 
 

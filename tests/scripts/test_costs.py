@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import costs
-from costing import usage
+from costing import prices, usage
 from costing.parts import Parts
+from costing.ranges import usd
 from costing.rows import Costs, at_rest
 from costing.tables import details, price_list, summary
 from infrastructure.config import Config
@@ -82,7 +83,7 @@ def test_the_phrases_in_readme_follow(project: Path) -> None:
 def test_the_prices_of_an_hour_in_security_follow(project: Path) -> None:
     found = default(project)
     rows = table(DOCS / "security.md", "| calls | price of an hour |")
-    longest, short, light, quota = (price for _, price in rows)
+    longest, short, light, page, quota = (price for _, price in rows)
     names = [name for name, _ in rows]
     for tokens, name, price in ((4096, names[0], longest), (40, names[1], short)):
         seconds = found.answer_s(tokens)
@@ -91,11 +92,17 @@ def test_the_prices_of_an_hour_in_security_follow(project: Path) -> None:
         assert price == str(found.worst_hour(tokens))
     assert light == str(found.light_requests(10 * 3600))
     assert f"({usage.light_s(1024):g} s)" in names[2]
+    assert page == str(found.page_requests(10 * 3600))
+    data = f"({usage.PAGE_S:g} s), with {usage.PAGE_KB.low:g} to {usage.PAGE_KB.high:g} KB that leave AWS"
+    assert data in names[3]
     # 1,000 Lambdas for an hour, by hand: 1,000 * 3,600 * 7.90625 * 0.0000166667.
     assert quota == "$474"
     text = " ".join(text_of(DOCS / "security.md").split())
     assert f"${1_000_000 * found.log_of_request:.2f} for the logs of a million requests" in text
     assert f"refuses cost ${usage.REFUSED_LOG_BYTES / 1000 * 0.50:.2f}, for their lines in the log" in text
+    # 36,000 answers of 380 KB.
+    assert f"another {usd(36_000 * 380e-6 * prices.DATA_OUT.usd)}" in text
+    assert f"costs ${prices.DATA_OUT.usd} a GB" in text
     assert "3,600 s \N{MULTIPLICATION SIGN} 7.9 GB \N{MULTIPLICATION SIGN} $0.0000166667 = $2.37" in text
     assert 5 * 3600 * found.second(8096) == pytest.approx(2.37, abs=0.005)
 

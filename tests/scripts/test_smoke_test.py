@@ -6,6 +6,7 @@ one thing that was changed.
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import socket
@@ -103,9 +104,10 @@ def test_everything_passes_on_the_local_server(real_url: str, capsys: pytest.Cap
     assert captured.err == ""
     lines = captured.out.splitlines()
     checked = [line for line in lines if line.startswith("ok    ")]
-    assert len(checked) == 34
+    assert len(checked) == 35
     assert lines[0] == f"smoke test of version {similarity.__version__}: {real_url}"
-    assert lines[-2:] == ["5 incidents are served.", "34 checks passed, 0 failed."]
+    page = f"A page to look at: {real_url}/explore"
+    assert lines[-3:] == ["5 incidents are served.", page, "35 checks passed, 0 failed."]
     for route in ROUTES:
         assert any(route in line for line in checked)
         (row,) = (line.split() for line in lines if line.startswith(f"{route} "))
@@ -131,13 +133,13 @@ def test_a_proxy_that_changes_nothing_fails_nothing(real_url: str, capsys: pytes
     with proxy(real_url, lambda exchange: None) as url:
         found = outcomes(url, capsys)
     assert found["failed"] == []
-    assert len(found["passed"]) == 34
+    assert len(found["passed"]) == 35
     assert set(found["latency_s"]) == set(ROUTES)
     assert found["url"] == url
     assert found["incidents"] == 5
 
 
-@pytest.mark.parametrize("suffix", ["/", "/similar", "/text-to-embed/", "/health", "/openapi"])
+@pytest.mark.parametrize("suffix", ["/", "/similar", "/text-to-embed/", "/health", "/openapi", "/explore"])
 def test_a_url_with_a_route_is_that_of_its_api(suffix: str) -> None:
     assert smoke_test.api_url(f"https://example.org{suffix}") == "https://example.org"
     assert smoke_test.api_url(f"https://example.org/stage{suffix}") == "https://example.org/stage"
@@ -312,6 +314,21 @@ def state(**fields: object) -> Callable[[Exchange], None]:
     return change
 
 
+def page(old: str, new: str) -> Callable[[Exchange], None]:
+    """Changes the first place in a page that holds `old`."""
+
+    def change(exchange: Exchange) -> None:
+        if exchange.method == "GET":
+            assert old.encode() in exchange.content
+            exchange.content = exchange.content.replace(old.encode(), new.encode(), 1)
+
+    return change
+
+
+def if_compressed(change: Callable[[Exchange], None]) -> Callable[[Exchange], None]:
+    return lambda exchange: change(exchange) if "content-encoding" in exchange.headers else None
+
+
 GET_SIMILAR, POST_SIMILAR = "GET /similar finds incidents", "POST /similar finds incidents"
 PREFLIGHT, READ = f"pages of {ORIGIN} may call /similar", f"pages of {ORIGIN} may read /similar"
 EMBEDDING, REFUSES = "POST /text-to-embed gives a vector", "/similar refuses a missing text"
@@ -323,6 +340,7 @@ NO_WORDS = "/embed-to-db-similar refuses a metric that needs words"
 LIKE, EXCLUDE = "incident_id is obeyed, or refused", "exclude is obeyed, or refused"
 BESIDE, WHY = "embedding gives the vector of /text-to-embed", "explain gives words and a sentence of the text"
 DOCUMENT = "GET /openapi describes all routes"
+PAGE = "GET /explore is a page with the state's map"
 
 BROKEN: list[Broken] = [
     ("another status", on("/similar", status(502)), POST_SIMILAR, "POST /similar: status 502 instead of 200"),
@@ -431,10 +449,29 @@ BROKEN: list[Broken] = [
     ("a document of another version", on("/openapi", content(b'{"openapi": "3.0.3", "paths": {}}')), DOCUMENT,
      "of OpenAPI 3.0.3 instead of 3.1"),
     ("a document without routes", on("/openapi", content(b'{"openapi": "3.1.0", "paths": {"/similar": {}}}')), DOCUMENT,
-     "the document lacks /embed-to-db-similar, /health, /openapi, /text-to-db-similar, /text-to-embed"),
+     "the document lacks /embed-to-db-similar, /explore, /health, /openapi, /text-to-db-similar, /text-to-embed"),
     ("a document in an error", on("/openapi", status(500)), DOCUMENT, "GET /openapi: status 500 instead of 200"),
     ("a document of another type", on("/openapi", headers(content_type="text/plain")), DOCUMENT,
      'the content type is "text/plain"'),
+    ("a page in an error", on("/explore", status(503)), PAGE, "GET /explore: status 503 instead of 200"),
+    ("a page of another type", on("/explore", headers(content_type="text/plain")), PAGE, 'type is "text/plain"'),
+    ("a page without a policy", on("/explore", headers(content_security_policy=None)), PAGE, "isn't that of its"),
+    ("a page that runs any script", on("/explore", headers(content_security_policy="script-src 'unsafe-inline';")),
+     PAGE, "isn't that of its script"),
+    ("a page with another script", on("/explore", page("<script>", "<script>evil();")), PAGE,
+     "isn't that of its script"),
+    ("a page with one more script", on("/explore", page("</body>", "<script>evil();</script></body>")), PAGE,
+     "isn't that of its script"),
+    ("a page without data", on("/explore", page('id="data"', 'id="other"')), PAGE, "has no data with a state"),
+    ("a page whose data aren't JSON", on("/explore", page('id="data">', 'id="data">,')), PAGE, "has no data with a"),
+    ("a page that says an error", on("/explore", page('"error":null', '"error":"No."')), PAGE, "has no data with a"),
+    ("a page of another state", on("/explore", page('"version":"', '"version":"0')), PAGE, "but GET /explore shows an"),
+    ("a page of other incidents", on("/explore", page('"total":5', '"total":6')), PAGE,
+     "names 5 incidents, but GET /explore has 6"),
+    ("a page that differs when compressed", on("/explore", if_compressed(page('"version":"', '"version":"0'))), PAGE,
+     "but GET /explore shows an"),
+    ("a page that is compressed in secret", on("/explore", lambda e: setattr(e, "content", gzip.compress(e.content))),
+     PAGE, "can't be decompressed, or isn't text"),
     ("no reply", on("/similar", lambda e: setattr(e, "close", True), "POST"), POST_SIMILAR, "POST /similar: "),
 ]  # fmt: skip
 
@@ -460,7 +497,7 @@ def test_every_check_can_fail() -> None:
     """Each kind of check notices one at least of the broken servers above."""
     checked = {check for _, _, check, _ in BROKEN}
     assert {GET_SIMILAR, POST_SIMILAR, PREFLIGHT, READ, EMBEDDING, REFUSES, NUM, METRIC, BAD} <= checked
-    assert {HEALTH, NO_WORDS, LIKE, EXCLUDE, BESIDE, WHY, DOCUMENT} <= checked
+    assert {HEALTH, NO_WORDS, LIKE, EXCLUDE, BESIDE, WHY, DOCUMENT, PAGE} <= checked
     assert {"GET /embed-to-db-similar finds what the text finds", "other routes and methods are refused"} <= checked
 
 
@@ -488,7 +525,7 @@ def test_a_failure_is_a_line_on_stdout_and_exit_code_1(real_url: str, capsys: py
     captured = capsys.readouterr()
     (line,) = (line for line in captured.out.splitlines() if line.startswith("FAIL"))
     assert line == "FAIL  other routes and methods are refused: GET /no-such-route: status 200 instead of 404"
-    assert captured.out.splitlines()[-1] == "33 checks passed, 1 failed."
+    assert captured.out.splitlines()[-1] == "34 checks passed, 1 failed."
     assert captured.err == ""
 
 
@@ -515,7 +552,7 @@ def expectations(texts: dict[int, str]) -> list[str]:
 def test_expected_incidents_are_found_first(real_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = outcomes(real_url, capsys, *expectations(TINY_TEXTS))
     assert found["failed"] == []
-    assert len(found["passed"]) == 34 + len(TINY_TEXTS)
+    assert len(found["passed"]) == 35 + len(TINY_TEXTS)
     assert f'"{TINY_TEXTS[4]}" finds incident 4 first' in found["passed"]
 
 
@@ -678,4 +715,4 @@ def test_it_runs_as_a_program_without_the_packages_of_the_project(real_url: str)
     command: Command = [sys.executable, "-S", ROOT / "scripts" / "smoke_test.py", real_url, "--repeat", "1"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.endswith("34 checks passed, 0 failed.\n")
+    assert ended.stdout.endswith("35 checks passed, 0 failed.\n")

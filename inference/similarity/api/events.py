@@ -78,7 +78,7 @@ class Endpoint:
     parameters: the names that the route knows, or None where it doesn't say. Others are ignored with a warning.
     fields: the type of the answer's fields, of `similarity.api.answers`, for the API's document; None where it doesn't
         say. media_type: for the API's document too, of a handler that answers with a Document; else "".
-    error_page: makes the page that API Gateway gets for an error of its status and sentence.
+    error_page: makes the page that API Gateway gets for an error of its status and sentence. It has the media_type.
     ready: loads and tries what answers need. Two events call it: a deployment *primes* with an event that is empty, a
     schedule keeps the Lambda *warm* with `{"warm": true}`. If it raises, the event raises, because deployment and
     schedule take any answer for success.
@@ -100,7 +100,7 @@ class Endpoint:
         self.route = route_of(respond.__module__)
         self._respond = respond
         self._ready = ready
-        self._error_page = error_page
+        self.error_page = error_page
 
     def for_module(self, module: str) -> Endpoint:
         """The same endpoint for another handler file: `handler = similar.handler.for_module(__name__)`."""
@@ -152,8 +152,8 @@ class Endpoint:
             error = raised
         status, told = _told(error)
         try:
-            if self._error_page and to_gateway:
-                page = self._error_page(status, told["msg"])
+            if self.error_page and to_gateway:
+                page = self.error_page(status, told["msg"])
                 return self._document(page, event), _failed(status, request.facts, error)
             fields = {"warnings": request.warnings, **told}
             return response(status, fields, to_gateway=to_gateway), _failed(status, request.facts, error)

@@ -46,9 +46,11 @@ API Gateway allows 10 KB for a URL with its headers. Lambda allows 6 MB for a bo
 requests in a second is answered with 429, and one that takes longer than 30 s with 503. Requests may have to be \
 signed with AWS's Signature Version 4; then others are answered with 403."""
 
+_PAGE = "For browsers. An API whose requests have to be signed lacks this route, because a browser doesn't sign."
+
 # Statuses beside 200: the cause, and whether the answer may have our envelope, or be API Gateway's own.
 _ERRORS = {
-    400: ("The request can't be answered. `code` and `msg` say why.", True, True),
+    400: ("The request can't be answered. The answer says why.", True, True),
     403: ("The request isn't signed, but it must be; or it is refused.", False, True),
     404: ("There is no such incident; or there is no such route.", True, True),
     413: ("The request is too large.", False, True),
@@ -158,6 +160,8 @@ def _operation(route: _Route, method: str, facts: StateFacts | None, bodies: Map
     found: dict[str, Any] = {"operationId": f"{method.lower()}_{route.file.module}"}
     if route.about:
         found["summary"] = route.about
+    if route.file.page:
+        found["description"] = _PAGE
     endpoint = route.endpoint
     if endpoint is None:
         return found | {"responses": {"default": {"description": "The handler doesn't describe its answers."}}}
@@ -165,7 +169,12 @@ def _operation(route: _Route, method: str, facts: StateFacts | None, bodies: Map
         found["requestBody"] = _request_body(endpoint, facts)
     elif endpoint.parameters:
         found["parameters"] = [_query_parameter(name, endpoint, facts) for name in endpoint.parameters]
-    errors = {str(status): {"$ref": f"#/components/responses/Status{status}"} for status in _ERRORS}
+    errors = {
+        str(status): _error_page(status, endpoint.media_type)
+        if endpoint.error_page
+        else {"$ref": f"#/components/responses/Status{status}"}
+        for status in _ERRORS
+    }
     return found | {"responses": {"200": _answer(endpoint, bodies), **errors}}
 
 
@@ -252,6 +261,14 @@ def _answer(endpoint: Endpoint, bodies: Mapping[type, Schema]) -> dict[str, Any]
     unknown: Schema = {"type": "object", "required": ["warnings"]}
     body = bodies.get(endpoint.fields, unknown) if endpoint.fields else unknown
     return {"description": "The answer.", "content": _json(_envelope(200, body))}
+
+
+def _error_page(status: int, media_type: str) -> dict[str, Any]:
+    """Our own answer is a page, and has no envelope."""
+    description, is_ours, is_gateways = _ERRORS[status]
+    content = {media_type: {"schema": {"type": "string"}}} if is_ours else {}
+    content |= _json({"$ref": _REF.format(name="Refusal")}) if is_gateways else {}
+    return {"description": description, "content": content}
 
 
 def _error(status: int, body: Schema) -> dict[str, Any]:

@@ -51,8 +51,14 @@ def is_from_gateway(event: Any) -> bool:
 
 
 def accepts_gzip(event: Any) -> bool:
-    """Whether the caller can read an answer that is compressed with gzip."""
-    accepted = _header(event, "accept-encoding") if is_from_gateway(event) else ""
+    """Whether the caller can read an answer that is compressed with gzip, and gets it as bytes.
+
+    A REST API hands base64 on as text, unless its settings say otherwise. Its events have no version:
+    https://docs.aws.amazon.com/apigateway/latest/developerguide/lambda-proxy-binary-media.html
+    """
+    if not is_from_gateway(event) or "version" not in event:
+        return False
+    accepted = _header(event, "accept-encoding")
     for coding in accepted.lower().split(","):
         name, _, weight = coding.replace(" ", "").partition(";")
         if name == "gzip":

@@ -79,8 +79,8 @@ class Target:
 
     @cached_property
     def handlers(self) -> list[HandlerFile]:
-        """Raises HandlerFileError."""
-        return find_handlers(self._inference)
+        """Those that are deployed. Raises HandlerFileError."""
+        return [each for each in find_handlers(self._inference) if self.config.deploys(each)]
 
     @cached_property
     def jobs(self) -> list[HandlerFile]:

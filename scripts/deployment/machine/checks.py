@@ -70,7 +70,7 @@ def handlers_findings(given: Given) -> Iterator[Finding]:
     found = []
     for kind, find in (("handlers", find_handlers), ("jobs", find_jobs)):
         try:
-            files = find(folder)
+            files = [file for file in find(folder) if given.config.deploys(file)]
             found.append(f"{len(files)} {kind}: {', '.join(file.module for file in files)}")
         except (HandlerFileError, OSError) as error:
             yield problem(name, one_line(str(error)).removesuffix("."), "correct that file in inference/")

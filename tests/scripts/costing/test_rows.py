@@ -45,6 +45,11 @@ def test_requests_that_run_no_model(inference: Path) -> None:
     assert close(costs(inference).light_requests(1000), 0.002267, 0.002267)
 
 
+def test_requests_to_the_page_are_counted_with_the_data_that_leaves_aws(inference: Path) -> None:
+    # 1,000 * (0.02 * 0.0000166667 + 0.0000021 + 72 KB or 206 KB at $0.09 a GB)
+    assert close(costs(inference).page_requests(1000), 0.008913, 0.020973)
+
+
 def test_arm64_costs_a_fifth_less_for_the_same_time(inference: Path) -> None:
     # 1,000 * (1.67 or 2.95 * 7.90625 * 0.0000133334 + 0.0000021)
     assert close(costs(inference, architecture="arm64").requests(1000, 4096), 0.17815, 0.31308)
@@ -71,7 +76,7 @@ def test_a_cold_start_reads_the_state(inference: Path) -> None:
         ({"throttle_rate": 1}, 0.79979, 1.40697),
         # 3 handlers * 1 copy for the hour, 3 * 3600 * 0.00013177 = 1.42312; the API takes 36,000 * 0.0000021 = 0.0756;
         # of 10 a second, 3 / 1.67 = 1.796 or 3 / 2.95 = 1.017 go there, and the others take 0.01 s each of the
-        # three small ones: 0.08204 or 0.08983 copies * 3600 * 0.0000166667.
+        # small ones: 0.08204 or 0.08983 copies * 3600 * 0.0000166667.
         ({"max_concurrency": 1}, 1.42312 + 0.0756 + 0.004922, 1.42312 + 0.0756 + 0.00539),
         # A whole account's quota never stops, and API and logs take 36,000,000 * 0.0000021.
         ({"throttle_rate": 10_000}, 474.375 + 75.6, 474.375 + 75.6),
@@ -84,26 +89,26 @@ def test_the_worst_hour(settings: dict[str, object], low: float, high: float, in
 def test_metrics_are_billed_by_the_hour_in_which_requests_come(inference: Path) -> None:
     found = costs(inference)
     assert found.metrics_a_month() == found.metrics_a_month(720) == found.metrics_a_month(100_000)
-    assert close(found.metrics_a_month(), 0, 20 * 0.30)
-    assert close(found.metrics_a_month(72), 0, 20 * 0.03)
-    assert close(costs(inference, alarms=False).metrics_a_month(), 0, 19 * 0.30)
+    assert close(found.metrics_a_month(), 0, 22 * 0.30)
+    assert close(found.metrics_a_month(72), 0, 22 * 0.03)
+    assert close(costs(inference, alarms=False).metrics_a_month(), 0, 21 * 0.30)
 
 
 def test_a_month(inference: Path) -> None:
     """At rest, alarms and dashboard, requests, metrics, and cold starts."""
     found = costs(inference)
-    low = 30 * 0.0062105 + 1.2 + 0.9008
-    high = 30 * 0.0243687 + 2.2 + 3.0 + 1.4842 + 6.00 + 720 * 0.0005455
+    low = 30 * 0.0063657 + 1.4 + 0.9008
+    high = 30 * 0.0245689 + 2.4 + 3.0 + 1.4842 + 6.60 + 720 * 0.0005455
     assert close(found.month(10_000, 700), low, high)
     # Few requests bring few hours with metrics, and few cold starts.
-    assert close(found.month(1, 700), 30 * 0.0062105 + 1.20009, 30 * 0.0243687 + 5.20015 + 20 * 0.30 / 720 + 0.0005455)
+    assert close(found.month(1, 700), 30 * 0.0063657 + 1.40009, 30 * 0.0245689 + 5.40015 + 22 * 0.30 / 720 + 0.0005455)
 
 
 def test_the_phrase_for_other_commands(inference: Path) -> None:
     found = at_rest(DEFAULT, inference)
-    assert close(found.usd_a_day, 0.0062105, 0.0243687)
+    assert close(found.usd_a_day, 0.0063657, 0.0245689)
     assert found.text == (
-        "about $0.006 to $0.02 a day at rest, $0.20 to $0.70 a month, and $1.20 to $5.20 a month for alarms and "
+        "about $0.006 to $0.02 a day at rest, $0.20 to $0.70 a month, and $1.40 to $5.40 a month for alarms and "
         "dashboard"
     )
     nat = at_rest(replace(DEFAULT, nat_gateway=True, alarms=False), inference)
@@ -144,10 +149,10 @@ def test_doubts_are_said(inference: Path) -> None:
 
 def test_each_price_says_where_and_when_it_was_read() -> None:
     rows = price_list().splitlines()[2:]
-    assert len(rows) == 16
+    assert len(rows) == 17
     for row in rows:
         name, usd, unit, read = (cell.strip() for cell in row.strip("|").split("|"))
-        assert name.endswith("/pricing/)")
+        assert name.endswith(("/pricing/)", "/pricing/on-demand/)"))
         assert "](https://aws.amazon.com/" in name
         assert float(usd) > 0
         assert unit

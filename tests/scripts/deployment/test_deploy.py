@@ -194,7 +194,16 @@ def test_settings_of_the_stack_are_those_of_the_smoke_test_and_of_the_last_lines
     assert f"try it      python scripts/smoke_test.py {API} --sign" in out
     assert "make a CNAME record of similar.example.org that leads to d-0123.example.com" in out
     assert "dashboard   https://a.dashboard" in out
+    # A stack whose requests have to be signed has none.
+    assert not [line for line in out.splitlines() if line.startswith("page ")]
     assert "AWS has sent a mail to me@example.org" in out
+
+
+def test_the_page_s_address_is_among_the_last_lines(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    stage.outputs = {"apiAuth": "none", "pageUrl": f"{API}/explore"}
+    assert deploy.main(["--yes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"page        {API}/explore" in lines[-5:]
 
 
 def test_with_a_problem_nothing_is_deployed(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-in
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import re
 import sys
@@ -422,3 +423,51 @@ def test_a_browser_of_another_origin_may_not(serve: Serve) -> None:
     for path in ("/good", "/bad", "/nowhere"):
         response = client.get(path, headers={"Origin": "https://other.example"})
         assert "access-control-allow-origin" not in response.headers
+
+
+PAGE = """
+from similarity.api.answers import Document
+from similarity.api.events import endpoint
+
+METHODS = ("GET",)
+PAGE = True
+
+@endpoint(media_type="text/html")
+def handler(request):
+    return Document("<p>Größe 🤖</p>" * 100, "text/html", {"X-Own": "a header"})
+"""
+TEXT = "<p>Größe 🤖</p>" * 100
+
+
+@pytest.mark.parametrize("path", ["/map", "/"])
+@pytest.mark.parametrize("accepted", ["gzip, br", "identity", "gzip;q=0"])
+def test_a_page_arrives_whole_compressed_or_not(path: str, accepted: str, serve: Serve) -> None:
+    with serve(map=PAGE).stream("GET", path, headers={"Accept-Encoding": accepted}) as response:
+        sent = b"".join(response.iter_raw())
+    packed = accepted == "gzip, br"
+    assert (gzip.decompress(sent) if packed else sent).decode() == TEXT
+    assert response.headers.get("content-encoding") == ("gzip" if packed else None)
+    assert response.headers["content-length"] == str(len(sent))
+    assert (response.headers["content-type"], response.headers["x-own"]) == ("text/html", "a header")
+    assert "Accept-Encoding" in response.headers["vary"].split(", ")  # CORS adds Origin
+
+
+@pytest.mark.parametrize("path", ["/map", "/"])
+@pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "DELETE", "OPTIONS"])
+def test_a_page_takes_get_alone(method: str, path: str, serve: Serve) -> None:
+    response = serve(map=PAGE).request(method, path)
+    assert response.status_code == 404
+    if method != "HEAD":
+        assert response.json() == NOT_FOUND
+
+
+def test_the_first_of_two_pages_is_also_at_the_root(serve: Serve) -> None:
+    client = serve(map=PAGE, another_page=PAGE.replace("Größe", "Another"), echo_event=ECHO)
+    texts = {path: client.get(path).text for path in ("/", "/map", "/another-page")}
+    assert texts["/"] == texts["/another-page"] != texts["/map"]
+
+
+def test_a_handler_that_is_no_page_leaves_the_root_empty(serve: Serve) -> None:
+    client = serve(map=PAGE.replace("PAGE = True", "PAGE = False"))
+    assert client.get("/map").text == TEXT
+    assert (client.get("/").status_code, client.get("/").json()) == (404, NOT_FOUND)

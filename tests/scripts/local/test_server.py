@@ -32,6 +32,7 @@ from local import server as local_server
 from processes import PATIENCE_S, Command, wait_until
 from reference import load_longformer, reference_of_text
 from serving import SCRIPT, Server, environment, serving
+from similarity.api.routes import HandlerFile
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.errors import ModelError
 from similarity.incidents.fit import Fit
@@ -135,6 +136,31 @@ def test_parallel_requests_get_their_own_answers(server: Server) -> None:
     with ThreadPoolExecutor(len(wanted)) as pool:
         found = list(pool.map(lambda incident_id: best(server.post("/similar", text=TINY_TEXTS[incident_id])), wanted))
     assert [incident_id for incident_id, _ in found] == wanted
+
+
+@pytest.mark.slow
+def test_the_page_is_at_two_addresses_and_named_at_the_start(server: Server) -> None:
+    assert f"Serving on {server.url}/similar (Ctrl-C ends it)\nA page to look at: {server.url}/\n" in server.output
+    pages = [server.get(path) for path in ("/", "/explore")]
+    for page in pages:
+        # requests asks for gzip and decompresses it.
+        assert (page.status_code, page.headers["content-encoding"]) == (200, "gzip")
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        assert "default-src 'none'" in page.headers["content-security-policy"]
+        assert page.text.startswith("<!DOCTYPE html>")
+        assert server.get("/health").json()["body"]["state"]["version"] in page.text
+    assert pages[0].text == pages[1].text
+    plain = requests.get(f"{server.url}/", headers={"Accept-Encoding": "identity"}, timeout=PATIENCE_S)
+    assert "content-encoding" not in plain.headers
+    assert plain.text == pages[0].text
+
+
+def test_without_a_page_none_is_named(tmp_path: Path) -> None:
+    similar, page = HandlerFile(tmp_path / "similar.py"), HandlerFile(tmp_path / "map.py", page=True)
+    first = "Serving on http://127.0.0.1:3001/similar (Ctrl-C ends it)"
+    assert local_server.addresses("http://127.0.0.1:3001", [similar]) == first
+    named = local_server.addresses("http://127.0.0.1:3001", [similar, page])
+    assert named == f"{first}\nA page to look at: http://127.0.0.1:3001/"
 
 
 def test_every_request_is_a_line_in_the_log(server: Server) -> None:

@@ -323,9 +323,45 @@ def test_a_document_has_its_own_media_type(ours: Object, tmp_path: Path, monkeyp
     assert (media_type, content["schema"]) == ("application/json", {"type": "object"})
 
 
+def test_the_page_and_its_errors_are_html_and_the_gateway_s_own_are_json(ours: Object) -> None:
+    operation = ours["paths"]["/explore"]["get"]
+    assert set(ours["paths"]["/explore"]) == {"get"}
+    # Its sentence is about the page. Whether it is there depends on the deployment.
+    assert operation["summary"] == "A page for people, with matches and a map of all incidents."
+    assert operation["description"] == (
+        "For browsers. An API whose requests have to be signed lacks this route, because a browser doesn't sign."
+    )
+    html = {"text/html; charset=utf-8": {"schema": {"type": "string"}}}
+    assert operation["responses"]["200"]["content"] == html
+    for status in (400, 403, 404, 413, 429, 500, 503):
+        content = operation["responses"][str(status)]["content"]
+        assert set(content) == {"application/json"} | (set() if status in (403, 413, 429) else set(html))
+        assert {name: content[name] for name in html if name in content} in ({}, html)
+        pointer = f"/paths/~1explore/get/responses/{status}/content/application~1json/schema"
+        assert problems(ours, pointer, {"message": "Not Found"}) == []
+        assert problems(ours, pointer, answer_of_health(status))
+    others = [each for route, methods in ours["paths"].items() for each in methods.values() if route != "/explore"]
+    assert not any("description" in each for each in others)
+
+
+def answer_of_health(status: int) -> Object:
+    """An error in the envelope."""
+    body = {"warnings": [], "msg": "Error! No.", "code": "internal_error"}
+    headers = {"Content-Type": "application/json"}
+    return {"isBase64Encoded": False, "statusCode": status, "headers": headers, "multiValueHeaders": {}, "body": body}
+
+
+def test_a_document_without_error_pages_has_the_errors_of_all(ours: Object) -> None:
+    errors = [answer for status, answer in ours["paths"]["/openapi"]["get"]["responses"].items() if status != "200"]
+    assert errors == [
+        {"$ref": f"#/components/responses/Status{status}"} for status in (400, 403, 404, 413, 429, 500, 503)
+    ]
+
+
 def served(deployed: Deployed) -> Object:
     answer = importlib.import_module("openapi").handler(GET_OPENAPI, None)
-    assert (answer["statusCode"], answer["headers"]) == (200, {"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json", "Vary": "Accept-Encoding"}
+    assert (answer["statusCode"], answer["headers"]) == (200, headers)
     return checked(json.loads(answer["body"]))
 
 

@@ -152,7 +152,9 @@ def test_the_project_has_the_routes_of_its_contract() -> None:
         "/text-to-embed": "text_to_embed.py",
         "/health": "health.py",
         "/openapi": "openapi.py",
+        "/explore": "explore.py",
     }
+    assert [found.route for found in find_handlers(ROOT / "inference") if found.page] == ["/explore"]
 
 
 def test_a_dot_in_the_name_is_refused_because_it_could_not_be_imported(tmp_path: Path) -> None:
@@ -253,6 +255,12 @@ def test_a_file_states_what_it_needs(
         ("METHODS = ('ANY',)", "different ones of GET, HEAD, POST"),
         ("METHODS = (GET, POST)", "different ones of GET, HEAD, POST"),
         ("METHODS = (['GET'],)", "different ones of GET, HEAD, POST"),
+        ("PAGE = 1", "PAGE must be True or False"),
+        ("PAGE = 'yes'", "PAGE must be True or False"),
+        ("PAGE = None", "PAGE must be True or False"),
+        ("PAGE = not False", "PAGE must be True or False"),
+        ("PAGE = MAP = True", "PAGE must be True or False"),
+        ("if True: PAGE = True", "PAGE must be True or False"),
     ],
 )
 def test_a_bad_constant_is_named_with_its_line_and_rule_in_one_line(statement: str, rule: str, tmp_path: Path) -> None:
@@ -279,11 +287,22 @@ def test_a_constant_counts_in_handler_files_only(tmp_path: Path) -> None:
     assert find_handlers(tmp_path) == []
 
 
-def test_a_job_that_states_methods_is_refused_because_it_has_no_route(tmp_path: Path) -> None:
+@pytest.mark.parametrize("constant", ['METHODS = ("GET",)', "PAGE = True", "PAGE = False"])
+def test_a_job_that_states_what_a_route_is_like_is_refused_because_it_has_none(constant: str, tmp_path: Path) -> None:
     (tmp_path / "jobs").mkdir()
-    write(tmp_path / "jobs", tidy=f'METHODS = ("GET",)\n{HANDLER}')
-    with pytest.raises(HandlerFileError, match=r"^jobs/tidy\.py has METHODS, but a job has no route: remove them\.$"):
+    write(tmp_path / "jobs", tidy=f"{constant}\n{HANDLER}")
+    name = constant.partition(" ")[0]
+    with pytest.raises(HandlerFileError, match=rf"^jobs/tidy\.py has {name}, but a job has no route: remove it\.$"):
         find_handlers(tmp_path, JOBS)
+
+
+@pytest.mark.parametrize(
+    ("constant", "page"),
+    [("", False), ("PAGE = True\n", True), ("PAGE: Final = True\n", True), ("PAGE = False\n", False)],
+)
+def test_a_file_states_whether_it_answers_with_a_page(constant: str, page: bool, tmp_path: Path) -> None:
+    write(tmp_path, map=f"{constant}{HANDLER}")
+    assert [found.page for found in find_handlers(tmp_path)] == [page]
 
 
 def test_errors_name_a_job_with_its_folder(tmp_path: Path) -> None:
@@ -293,9 +312,9 @@ def test_errors_name_a_job_with_its_folder(tmp_path: Path) -> None:
         find_handlers(tmp_path, JOBS)
 
 
-def test_the_project_s_handlers_take_both_methods_but_for_two_and_end_after_a_minute() -> None:
+def test_the_project_s_handlers_take_both_methods_but_for_three_and_end_after_a_minute() -> None:
     for found in find_handlers(ROOT / "inference"):
-        methods = ("GET",) if found.route in ("/health", "/openapi") else ("GET", "POST")
+        methods = ("GET",) if found.route in ("/health", "/openapi", "/explore") else ("GET", "POST")
         assert (found.methods, found.timeout_s) == (methods, 60)
 
 

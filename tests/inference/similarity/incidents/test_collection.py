@@ -154,9 +154,9 @@ def test_a_page_is_the_template_with_the_id() -> None:
         ({"urls": ["https://example.org"]}, "urls must be a list of as many URLs as there are incidents, or of none"),
         ({"urls": "https://example.org"}, "urls must be a list"),
         ({"urls": {}}, "urls must be a list"),
-        ({"urls": ["", None]}, "collection, record_url and urls must be strings"),
-        ({"collection": None}, "collection, record_url and urls must be strings"),
-        ({"record_url": 3}, "collection, record_url and urls must be strings"),
+        ({"urls": ["", None]}, "collection, record_url, licence and urls must be strings"),
+        ({"collection": None}, "collection, record_url, licence and urls must be strings"),
+        ({"record_url": 3}, "collection, record_url, licence and urls must be strings"),
     ],
 )
 def test_pages_of_another_type_are_refused(pages: dict[str, Any], message: str) -> None:

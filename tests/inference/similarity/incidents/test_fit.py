@@ -30,7 +30,7 @@ DOCUMENTS = ["A robot hurt a worker", "Überwachung in 東京", "робот"]
 FIRST = {
     *("format", "version", "incident_ids", "report_counts", "means", "titles", "model", "model_fingerprint"),
     *("precision", "built_at", "dates", "source", "options", "max_tokens", "text_preparation", "duplicates"),
-    *("dissimilar", "collection", "record_url", "urls"),
+    *("dissimilar", "collection", "record_url", "urls", "licence", "points"),
 }
 FITTED = {
     *("whitening", "whitening_power", "words", "word_starts", "word_rows", "word_weights", "word_mean_length"),

@@ -271,6 +271,8 @@ def test_a_saved_state_is_what_the_module_docstring_says(tmp_path: Path) -> None
         "collection": str,
         "record_url": str,
         "urls": list,
+        "licence": str,
+        "points": torch.Tensor,
     }
     assert content["format"] == "incident-state"
     assert content["version"] == 1

@@ -444,34 +444,42 @@ def test_a_quota_of_ten_is_a_note(told: Told) -> None:
 @pytest.mark.parametrize(
     ("quota_of_account", "unreserved", "each", "outcome", "remedy"),
     [
-        (1000, 1000, "150", OK, ""),
-        (1000, 1000, "151", PROBLEM, "MAX_CONCURRENCY=150"),
-        (1000, 400, "100", PROBLEM, "MAX_CONCURRENCY=50"),
+        (1000, 1000, "128", OK, ""),
+        (1000, 1000, "129", PROBLEM, "MAX_CONCURRENCY=128"),
+        (1000, 450, "100", PROBLEM, "MAX_CONCURRENCY=50"),
         (10, 10, "1", PROBLEM, "MAX_CONCURRENCY=0"),
         (100, 100, "1", PROBLEM, "MAX_CONCURRENCY=0"),
-        (106, 106, "1", OK, ""),
+        (107, 107, "1", OK, ""),
     ],
 )
 def test_what_is_reserved_must_leave_a_hundred(
     told: Told, quota_of_account: int, unreserved: int, each: str, outcome: Outcome, remedy: str
 ) -> None:
-    """For six handlers."""
+    """For seven handlers."""
     told.answers["GetAccountSettings"] = limits(quota_of_account, unreserved)
     found = finding("Concurrency", MAX_CONCURRENCY=each)
     assert found.outcome is outcome
     assert found.remedy.startswith(remedy)
     if outcome is PROBLEM:
         # What is missing, and no more.
-        more = 6 * int(each) + 100 - unreserved
+        more = 7 * int(each) + 100 - unreserved
         assert found.remedy.endswith(f"--desired-value {quota_of_account + more}")
 
 
+def test_a_stack_without_the_page_reserves_nothing_for_it(told: Told) -> None:
+    """With six handlers."""
+    told.answers["GetAccountSettings"] = limits(1000, 1000)
+    assert finding("Concurrency", MAX_CONCURRENCY="150", API_AUTH="iam").outcome is OK
+    assert finding("Concurrency", MAX_CONCURRENCY="150").outcome is PROBLEM
+    assert finding("Concurrency", MAX_CONCURRENCY="151", API_AUTH="iam").remedy.startswith("MAX_CONCURRENCY=150 in ")
+
+
 def test_what_the_stack_has_reserved_is_free_for_it(told: Told) -> None:
-    functions = [("AWS::Lambda::Function", f"function-{number}") for number in range(6)]
+    functions = [("AWS::Lambda::Function", f"function-{number}") for number in range(7)]
     told.answers |= {
         "DescribeStacks": deployed(),
         "ListStackResources": resources(*functions, ("AWS::EC2::VPC", "vpc-0")),
-        "GetAccountSettings": limits(1000, 220),
+        "GetAccountSettings": limits(1000, 240),
         "GetFunctionConcurrency": {"ReservedConcurrentExecutions": 100},
     }
     assert finding("Concurrency", MAX_CONCURRENCY="120").outcome is OK

@@ -90,8 +90,13 @@ def handlers(project: Path) -> list[Finding]:
 def test_handlers_and_jobs_are_ok(project: Path) -> None:
     [found] = handlers(project)
     assert found.outcome is Outcome.OK
-    assert found.detail.startswith("6 handlers: embed_to_db_similar, health, openapi, ")
+    assert found.detail.startswith("7 handlers: embed_to_db_similar, explore, health, openapi, ")
     assert found.detail.endswith("; 2 jobs: refresh, shelve_state")
+
+
+def test_a_page_that_is_not_deployed_is_not_named(project: Path) -> None:
+    [found] = handlers_findings(given_in(project, **ACCOUNT, API_AUTH="iam"))
+    assert found.detail.startswith("6 handlers: embed_to_db_similar, health, openapi, ")
 
 
 def test_each_bad_file_is_a_problem(project: Path) -> None:
