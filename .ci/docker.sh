@@ -1,14 +1,5 @@
-# Sourced by .ci/run: sees to it that a Docker Engine answers. What it starts, it stops when the shell ends.
-
-# Runs as root, which a machine of CI is or may become.
-as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo --preserve-env=DEBIAN_FRONTEND "$@"; fi; }
-
-install_docker() {
-    export DEBIAN_FRONTEND=noninteractive
-    as_root apt-get update -qq
-    # debootstrap makes a base image where no registry can be reached.
-    as_root apt-get install -y -qq --no-install-recommends docker.io debootstrap >/dev/null
-}
+# Sourced by .ci/run, after .ci/packages.sh: sees to it that a Docker Engine answers. What it starts, it stops when the
+# shell ends.
 
 start_dockerd() {
     docker_dir=$(mktemp -d)
@@ -42,7 +33,6 @@ stop_dockerd() {
 # Leaves DOCKER_HOST pointing to an engine. Fails where none can be had.
 ensure_docker() {
     if docker version >/dev/null 2>&1; then return 0; fi
-    if ! command -v dockerd >/dev/null || ! command -v debootstrap >/dev/null; then install_docker; fi
     trap stop_dockerd EXIT
     # In a sandbox Docker's preferred storage may not work; vfs does everywhere, slowly.
     start_dockerd || start_dockerd --storage-driver=vfs

@@ -2,6 +2,8 @@
 
 The page has no code but its own. Its Content-Security-Policy names the hashes of its script and its style, so the
 browser runs no other, even if a title or a text holds HTML: https://www.w3.org/TR/CSP3/
+
+What the page does with the data is left to page.html.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from similarity.incidents.state import IncidentState
 
 MEDIA_TYPE = "text/html; charset=utf-8"
 
-# With more, the page would be larger than a megabyte or two. Then the map has so many of them, evenly chosen.
+# Of more incidents, the map has so many, evenly chosen: a browser draws them in some hundredths of a second. Lambda
+# allows 6 MB for an answer. 10,000 usual titles take 1 MB, and compressed, even titles of 200 Chinese letters fit.
 MOST_ON_MAP = 10_000
 # A longer title is cut on the map.
 MOST_TITLE_CHARS = 200
@@ -105,8 +108,10 @@ def _site(record_url: str) -> str | None:
 
 def _page(data: dict[str, Any], status: int) -> Document:
     html, policy = _template()
+    # Half a surrogate pair can't be sent as UTF-8. Without ensure_ascii, a letter takes half as many bytes or fewer.
+    written = json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace").decode()
     # HTML ends the element at "</script", wherever that stands. "<!--" would change how it ends.
-    written = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+    written = written.replace("<", "\\u003c")
     headers = {
         "Content-Security-Policy": policy,
         "Cache-Control": "no-cache" if status != 200 else "public, max-age=300",

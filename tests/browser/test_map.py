@@ -1,0 +1,163 @@
+"""The map: hovering names an incident, clicking opens it, and a text lies amid its first matches."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import expect
+
+from browser.conftest import Opens
+from browser.explorer import Explorer
+from browser.made import Fields, found, incident
+from browser.states import BY_ID, INCIDENTS, TEXT
+from serving import Server
+
+pytestmark = pytest.mark.slow
+
+
+def marked_place(explorer: Explorer) -> tuple[float, float]:
+    """Where the map marks the text or the incident, in the units of the state."""
+    x, y = (explorer.map.get_attribute("data-at") or "").split()
+    return float(x), float(y)
+
+
+def mean_place(matches: list[Fields]) -> tuple[float, float]:
+    """The mean of the first five matches on the map, weighted with their similarities; those below 0 count nothing."""
+    first = [each for each in matches if each["incident_id"] in BY_ID][:5]
+    weights = [max(0.0, each["similarity"]) for each in first]
+    if sum(weights) == 0:
+        weights = [1.0] * len(first)
+    places = [BY_ID[each["incident_id"]] for each in first]
+    x = sum(weight * place.x for weight, place in zip(weights, places, strict=True)) / sum(weights)
+    y = sum(weight * place.y for weight, place in zip(weights, places, strict=True)) / sum(weights)
+    return x, y
+
+
+def test_all_incidents_are_where_the_state_has_them(explorer: Explorer) -> None:
+    """By their places on the screen, found with the mouse, the map is the state's: turned nowhere, and to scale."""
+    explorer.open()
+    places = explorer.places()
+    assert set(places) == set(BY_ID)
+    left, right = BY_ID[1], BY_ID[12]
+    scale = (places[12][0] - places[1][0]) / (right.x - left.x)
+    assert scale > 100
+    upwards = (places[7][1] - places[6][1]) / (BY_ID[7].y - BY_ID[6].y)
+    assert abs(upwards) == pytest.approx(scale, rel=0.05)
+    for each in INCIDENTS:
+        x, y = places[each.incident_id]
+        assert x == pytest.approx(places[1][0] + scale * (each.x - left.x), abs=8)
+        assert y == pytest.approx(places[1][1] + upwards * (each.y - left.y), abs=8)
+
+
+def test_hovering_names_an_incident(explorer: Explorer) -> None:
+    explorer.open()
+    places = explorer.places()
+    for incident_id in (23, 71):
+        explorer.page.mouse.move(*places[incident_id])
+        expect(explorer.tip).to_be_visible()
+        known = BY_ID[incident_id]
+        expect(explorer.tip).to_contain_text(f"Incident {incident_id}")
+        expect(explorer.tip).to_contain_text(known.title)
+        expect(explorer.tip.locator("time")).to_have_attribute("datetime", known.date)
+    explorer.page.mouse.move(0, 0)
+    expect(explorer.tip).to_be_hidden()
+
+
+def test_clicking_opens_an_incident_and_its_neighbours(explorer: Explorer, server: Server) -> None:
+    answer = server.post("/similar", incident_id=71, num=10, metric="whitened").json()["body"]
+    explorer.open()
+    explorer.page.mouse.click(*explorer.places()[71])
+    explorer.expect_matches(*(each["incident_id"] for each in answer["incidents"]))
+    expect(explorer.page.get_by_role("heading", name="Incidents most like incident 71")).to_be_visible()
+    assert explorer.page.url.endswith("#incident=71")
+
+
+def test_a_finger_opens_an_incident(opens: Opens) -> None:
+    explorer = opens(width=375, touch=True)
+    explorer.open()
+    explorer.page.touchscreen.tap(*explorer.places()[71])
+    expect(explorer.page.get_by_role("heading", name="Incidents most like incident 71")).to_be_visible()
+
+
+def test_clicking_where_nothing_is_does_nothing(explorer: Explorer) -> None:
+    explorer.open()
+    places = explorer.places()
+    (x, y), (far_x, far_y) = places[7], places[10]
+    explorer.page.mouse.click((x + far_x) / 2, (y + far_y) / 2 + 20)
+    assert "#incident" not in explorer.page.url
+
+
+def test_dragging_moves_the_map_and_opens_nothing(explorer: Explorer) -> None:
+    explorer.open()
+    # At first all of it is in view.
+    explorer.page.get_by_role("button", name="Zoom in").click()
+    before = explorer.places()
+    x, y = before[31]
+    explorer.page.mouse.move(x, y)
+    explorer.page.mouse.down()
+    explorer.page.mouse.move(x - 30, y + 20, steps=4)
+    explorer.page.mouse.move(x - 60, y + 40, steps=4)
+    explorer.page.mouse.up()
+    assert "#incident" not in explorer.page.url
+    after = explorer.places()
+    kept = set(before) & set(after)
+    assert len(kept) >= 3
+    for incident_id in kept:
+        assert after[incident_id][0] - before[incident_id][0] == pytest.approx(-60, abs=6)
+        assert after[incident_id][1] - before[incident_id][1] == pytest.approx(40, abs=6)
+    explorer.page.get_by_role("button", name="Show all").click()
+    assert set(explorer.places()) == set(BY_ID)
+
+
+def test_buttons_zoom(explorer: Explorer) -> None:
+    explorer.open()
+    before = explorer.scale()
+    explorer.page.get_by_role("button", name="Zoom in").click()
+    nearer = explorer.scale()
+    assert nearer > 1.1 * before
+    explorer.page.get_by_role("button", name="Zoom out").click()
+    assert explorer.scale() == pytest.approx(before, rel=0.05)
+
+
+def test_a_text_lies_at_the_mean_of_its_first_five_matches(explorer: Explorer, server: Server) -> None:
+    answer = server.post("/similar", text=TEXT, num=10, metric="hybrid", explain=True).json()["body"]
+    expected = mean_place(answer["incidents"])
+    explorer.open()
+    expect(explorer.map).to_have_attribute("data-at", "")
+    explorer.find(TEXT)
+    expect(explorer.matches).to_have_count(10)
+    assert marked_place(explorer) == pytest.approx(expected, abs=0.00051)
+    explorer.show_incident(4)
+    expect(explorer.page.get_by_role("heading", name="Incidents most like incident 4")).to_be_visible()
+    assert marked_place(explorer) == pytest.approx((BY_ID[4].x, BY_ID[4].y), abs=0.00051)
+
+
+MATCHES = {
+    "negative similarities count nothing": [
+        *(incident(4, similarity=0.8), incident(7, similarity=0.2), incident(10, similarity=-0.5)),
+        *(incident(12, similarity=-0.6), incident(16, similarity=-0.7), incident(23, similarity=-0.8)),
+    ],
+    "without any similarity all count alike": [incident(each, similarity=-0.1) for each in (4, 7, 10, 12, 16, 23)],
+    "those that are not on the map are passed over": [
+        *(incident(900, similarity=0.9), incident(4, similarity=0.8), incident(901, similarity=0.7)),
+        *(incident(7, similarity=0.6), incident(10, similarity=0.5), incident(12, similarity=0.4)),
+        *(incident(16, similarity=0.3), incident(23, similarity=0.2)),
+    ],
+    "one match": [incident(23, similarity=0.3)],
+}
+
+
+def test_the_mean_is_right_whatever_the_matches_are(explorer: Explorer) -> None:
+    explorer.open()
+    for name, matches in MATCHES.items():
+        explorer.answer_with(found(*matches))
+        explorer.find(name)
+        explorer.expect_matches(*(each["incident_id"] for each in matches))
+        assert marked_place(explorer) == pytest.approx(mean_place(matches), abs=0.00051), name
+
+
+def test_a_text_whose_matches_are_not_on_the_map_has_no_place(explorer: Explorer) -> None:
+    explorer.answer_with(found(incident(900, similarity=0.9)))
+    explorer.open()
+    explorer.find(TEXT)
+    explorer.expect_matches(900)
+    expect(explorer.map).to_have_attribute("data-at", "")
