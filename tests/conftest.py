@@ -46,9 +46,14 @@ class Sharing(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist has no 
     """Where there are several processes: which tests the same one runs, since they share what takes long to make."""
 
     def _split_scope(self, nodeid: str) -> str:
-        """Those of a file. The tests with Docker are as one file, so that a single process makes base and image."""
+        """Those of a file. The tests with Docker are as one file, so that a single process makes base and image.
+
+        So are those with a browser, which a single process starts.
+        """
         if nodeid.startswith(("tests/container/", "tests/deploy/")):
             return "Docker"
+        if nodeid.startswith("tests/browser/"):
+            return "browser"
         return str(super()._split_scope(nodeid))
 
 

@@ -1,4 +1,4 @@
-"""One browser and one local server for all tests of the page; each test has a page of its own."""
+"""One browser and one local server for all tests of the page."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext
+from playwright.sync_api import Browser, Page
 
-from browser.chromium import NoBrowserError, is_required, running_chromium
-from browser.explorer import HEIGHT, WIDTHS, Explorer
+from browser.chromium import PATIENCE_MS, NoBrowserError, is_required, running_chromium
+from browser.explorer import HEIGHT, SCHEMES, TELL_VIOLATIONS, WIDTHS, Explorer
 from browser.states import mapped_state
 from serving import Server, serving
 from similarity.encoder.torch_encoder import TorchEncoder
@@ -48,27 +48,43 @@ def server(mapped: IncidentState, tiny_model_dir: Path, tmp_path_factory: pytest
         yield found
 
 
+def new_page(browser: Browser, width: int, scheme: Any, touch: bool) -> Page:
+    size: Any = {"width": width, "height": HEIGHT}
+    context = browser.new_context(viewport=size, color_scheme=scheme, has_touch=touch, is_mobile=touch)
+    context.set_default_timeout(PATIENCE_MS)
+    context.add_init_script(TELL_VIOLATIONS)
+    return context.new_page()
+
+
 @pytest.fixture
 def opens(browser: Browser, server: Server) -> Iterator[Opens]:
-    """In no test may the page's script fail, its policy be violated, or a request go elsewhere."""
-    made: list[tuple[BrowserContext, Explorer]] = []
+    made: list[Explorer] = []
 
     def open_one(*, width: int = WIDTHS[0], scheme: Any = "light", touch: bool = False) -> Explorer:
-        context = browser.new_context(
-            viewport={"width": width, "height": HEIGHT}, color_scheme=scheme, has_touch=touch, is_mobile=touch
-        )
-        explorer = Explorer(context, server.url)
-        made.append((context, explorer))
-        return explorer
+        made.append(Explorer(new_page(browser, width, scheme, touch), server.url))
+        return made[-1]
 
     yield open_one
-    for context, explorer in made:
-        context.close()
-        assert explorer.trouble == []
-        assert explorer.foreign_requests == []
+    for explorer in made:
+        explorer.page.context.close()
+    for explorer in made:
+        explorer.require_no_trouble()
+
+
+@pytest.fixture(scope="package")
+def desk(browser: Browser) -> Iterator[Page]:
+    """At the width of a desk, in light."""
+    page = new_page(browser, WIDTHS[0], SCHEMES[0], touch=False)
+    yield page
+    page.context.close()
 
 
 @pytest.fixture
-def explorer(opens: Opens) -> Explorer:
-    """At the width of a desk, in light."""
-    return opens()
+def explorer(desk: Page, server: Server) -> Iterator[Explorer]:
+    """On `desk`, since a page of its own would take most of a test's time."""
+    explorer = Explorer(desk, server.url)
+    yield explorer
+    explorer.leave()
+    desk.set_viewport_size({"width": WIDTHS[0], "height": HEIGHT})
+    desk.emulate_media(color_scheme=SCHEMES[0])
+    explorer.require_no_trouble()

@@ -6,28 +6,27 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from playwright.sync_api import BrowserContext, ConsoleMessage, Locator, Request, Route, expect
+from playwright.sync_api import ConsoleMessage, Error, Locator, Page, Request, Route, expect
 
-from browser.chromium import PATIENCE_MS
 from browser.made import Made
 from processes import wait_until
 from similarity.api.answers import Document
 
 WIDTHS = (1280, 375)
-SCHEMES = ("light", "dark")
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 HEIGHT = 900
 
-# Whatever a policy keeps from happening is to be seen in the console as well.
-_TELL_VIOLATIONS = """addEventListener("securitypolicyviolation", event =>
+# For each document, before its own scripts: whatever the policy keeps from happening is to be seen in the console.
+TELL_VIOLATIONS = """addEventListener("securitypolicyviolation", event =>
     console.error(`violation: ${event.violatedDirective} ${event.blockedURI} ${event.sample}`))"""
 # Chromium's own line about an answer that isn't good, which the page shows in words.
 _NO_TROUBLE = "Failed to load resource"
 # Hovers over the whole map, and returns for each incident that the tip names the middle of the places where it does.
 _SWEEP = """() => {
-    const map = document.getElementById("map"), tip = document.getElementById("tip"), found = {}, step = 5;
+    const map = document.getElementById("map"), tip = document.getElementById("tip"), found = {}, step = 7;
     const {left, top, right, bottom} = map.getBoundingClientRect();
     const hover = (type, x, y) =>
         map.dispatchEvent(new PointerEvent(type, {clientX: x, clientY: y, bubbles: true, pointerType: "mouse"}));
@@ -74,19 +73,30 @@ class Explorer:
     requests: the URLs of all requests. trouble: errors of the script, and violations of the policy.
     """
 
-    def __init__(self, context: BrowserContext, origin: str) -> None:
+    def __init__(self, page: Page, origin: str) -> None:
+        self.page = page
         self.origin = origin
         self.requests: list[str] = []
         self.trouble: list[str] = []
-        self.service = Service()
-        context.set_default_timeout(PATIENCE_MS)
-        context.add_init_script(_TELL_VIOLATIONS)
+        self.service: Service | None = None
         # Requests to elsewhere are noted, and go nowhere.
-        context.route(lambda url: not self.is_own(url), lambda route: route.abort())
-        self.page = context.new_page()
-        self.page.on("request", self._note_request)
-        self.page.on("console", self._note_line)
-        self.page.on("pageerror", lambda error: self.trouble.append(str(error)))
+        page.route(lambda url: not self.is_own(url), lambda route: route.abort())
+        page.on("request", self._note_request)
+        page.on("console", self._note_line)
+        page.on("pageerror", self._note_error)
+
+    def leave(self) -> None:
+        """Makes the page one for another Explorer. No request and no script of this one is left."""
+        self.page.goto("about:blank")
+        self.page.unroute_all(behavior="ignoreErrors")
+        self.page.remove_listener("request", self._note_request)
+        self.page.remove_listener("console", self._note_line)
+        self.page.remove_listener("pageerror", self._note_error)
+
+    def require_no_trouble(self) -> None:
+        """In no test may the page's script fail, its policy be violated, or a request go elsewhere."""
+        assert self.trouble == []
+        assert self.foreign_requests == []
 
     def _note_request(self, request: Request) -> None:
         self.requests.append(request.url)
@@ -95,8 +105,11 @@ class Explorer:
         if line.type == "error" and not line.text.startswith(_NO_TROUBLE):
             self.trouble.append(line.text)
 
+    def _note_error(self, error: Error) -> None:
+        self.trouble.append(str(error))
+
     def is_own(self, url: str) -> bool:
-        return url.startswith((f"{self.origin}/", "data:"))
+        return url.startswith((f"{self.origin}/", "data:", "about:"))
 
     @property
     def foreign_requests(self) -> list[str]:
@@ -106,8 +119,10 @@ class Explorer:
 
     def answer_with(self, *made: Made) -> Service:
         """The next requests for matches get these answers. Later ones wait for `Service.answer`."""
+        if not self.service:
+            self.service = Service()
+            self.page.route("**/similar", self.service.take)
         self.service.ready.extend(made)
-        self.page.route("**/similar", self.service.take)
         return self.service
 
     def show(self, document: Document) -> None:

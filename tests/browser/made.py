@@ -19,7 +19,6 @@ STATE: Fields = {
     "built_at": "2026-11-24T06:00:00Z",
     "source_date": "2026-11-23T10:00:00Z",
     "model": "tiny",
-    "version": "0123456789abcdef",
 }
 NO_MATCH = "No incident in the database is close enough: this text probably belongs to none of them."
 
@@ -52,15 +51,20 @@ def incident(incident_id: int, confidence: float | None = None, **fields: Any) -
     }
 
 
-def found(*incidents: Fields, match: str | None = None, warnings: tuple[str, ...] = ()) -> Made:
-    """The answer with these matches. match: likely, possible or none; None without calibration."""
+def found(
+    *incidents: Fields, match: str | None = None, warnings: tuple[str, ...] = (), version: str | None = None
+) -> Made:
+    """The answer with these matches.
+
+    match: likely, possible or none; None without calibration. version: of the state; None if it doesn't know it.
+    """
     fields = {
         "warnings": list(warnings),
         "msg": str([(each["similarity"], each["incident_id"]) for each in incidents]),
         "match": match,
         "best_url": incidents[0]["url"] if incidents else None,
         "incidents": list(incidents),
-        "state": STATE,
+        "state": {**STATE, "version": version},
     }
     return _enveloped(200, fields)
 

@@ -25,15 +25,15 @@ def fragment(explorer: Explorer) -> str:
     return explorer.page.url.partition("#")[2]
 
 
-def test_a_shared_text_opens_the_same_result(opens: Opens) -> None:
-    sender, reader = opens(), opens(width=375)
-    sender.open()
-    sender.find(ODD)
-    expect(sender.matches).to_have_count(10)
-    assert unquote(fragment(sender)) == f"text={ODD}"
-    reader.open(f"#{fragment(sender)}")
+def test_a_shared_text_opens_the_same_result(explorer: Explorer, opens: Opens) -> None:
+    explorer.open()
+    explorer.find(ODD)
+    expect(explorer.matches).to_have_count(10)
+    assert unquote(fragment(explorer)) == f"text={ODD}"
+    reader = opens()
+    reader.open(f"#{fragment(explorer)}")
     expect(reader.matches).to_have_count(10)
-    assert reader.matches.all_inner_texts() == sender.matches.all_inner_texts()
+    assert reader.matches.all_inner_texts() == explorer.matches.all_inner_texts()
     expect(reader.text).to_have_value(ODD)
 
 
@@ -83,8 +83,7 @@ def test_a_broken_address_breaks_nothing(given: str, explorer: Explorer) -> None
     expect(explorer.matches).to_have_count(10)
 
 
-def test_the_text_stands_in_no_url_that_is_sent_and_in_no_log(opens: Opens, server: Server) -> None:
-    explorer = opens()
+def test_the_text_stands_in_no_url_that_is_sent_and_in_no_log(explorer: Explorer, server: Server) -> None:
     explorer.open(f"#text={quote(f'A {SECRET} insulted people')}")
     expect(explorer.matches).to_have_count(10)
     explorer.find(f"The {SECRET} hit a car")
@@ -96,7 +95,8 @@ def test_the_text_stands_in_no_url_that_is_sent_and_in_no_log(opens: Opens, serv
     assert SECRET not in server.output
 
 
-def test_a_link_is_copied(explorer: Explorer) -> None:
+def test_a_link_is_copied(opens: Opens) -> None:
+    explorer = opens()
     explorer.page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=explorer.origin)
     explorer.open()
     explorer.find(ODD)

@@ -91,13 +91,9 @@ def test_a_map_that_lacks_incidents_says_so(
 
 
 def test_another_database_has_its_own_name_and_pages(explorer: Explorer, mapped: IncidentState) -> None:
-    other = replace(
-        mapped,
-        collection="Common Weakness Enumeration",
-        record_url="https://cwe.example/{id}.html",
-        licence="Own terms",
-    )
-    show(explorer, other)
+    name = "Common Weakness Enumeration"
+    weaknesses = replace(mapped, collection=name, record_url="https://cwe.example/{id}.html", licence="Own terms")
+    show(explorer, weaknesses)
     footer = explorer.page.get_by_role("contentinfo")
     expect(footer.get_by_role("link", name=name)).to_have_attribute("href", "https://cwe.example/")
     expect(footer).to_contain_text("Own terms")
@@ -118,6 +114,21 @@ def test_a_database_without_pages_and_licence_has_no_links(explorer: Explorer, m
     expect_no_word_of_programs(explorer)
 
 
+def test_an_answer_of_other_data_says_how_to_renew_the_map(explorer: Explorer) -> None:
+    version = "fedcba9876543210"
+    explorer.open()
+    explorer.answer_with(
+        found(incident(6), version=explorer.data()["state"]["version"]), found(incident(7), version=version)
+    )
+    explorer.find(TEXT)
+    explorer.expect_matches(6)
+    renewing = explorer.page.get_by_text("Reload the page to renew the map.")
+    expect(renewing).to_have_count(0)
+    explorer.show_incident(4)
+    explorer.expect_matches(7)
+    expect(renewing).to_be_visible()
+
+
 def test_points_on_one_spot_make_a_map(explorer: Explorer, mapped: IncidentState) -> None:
     show(explorer, replace(mapped, points=np.zeros((len(INCIDENTS), 2), dtype=np.float32)))
     explorer.find(TEXT)
@@ -126,12 +137,12 @@ def test_points_on_one_spot_make_a_map(explorer: Explorer, mapped: IncidentState
 
 
 def test_without_scripts_the_page_says_that_it_needs_them(explorer: Explorer) -> None:
-    context = explorer.page.context.browser
-    assert context
-    without = context.new_context(java_script_enabled=False)
-    page = without.new_page()
-    page.goto(f"{explorer.origin}/explore")
-    said = page.locator("noscript")
-    expect(said).to_contain_text("JavaScript")
-    expect(said).to_contain_text("/similar")
-    without.close()
+    browser = explorer.page.context.browser
+    assert browser
+    with browser.new_context(java_script_enabled=False) as context:
+        page = context.new_page()
+        page.goto(f"{explorer.origin}/explore")
+        said = page.locator("noscript > p")
+        expect(said).to_be_visible()
+        expect(said).to_contain_text("JavaScript")
+        expect(said).to_contain_text("/similar")

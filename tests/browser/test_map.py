@@ -14,8 +14,8 @@ from serving import Server
 pytestmark = pytest.mark.slow
 
 
-def place_of_text(explorer: Explorer) -> tuple[float, float]:
-    """In the units of the state."""
+def marked_place(explorer: Explorer) -> tuple[float, float]:
+    """Where the map marks the text or the incident, in the units of the state."""
     x, y = (explorer.map.get_attribute("data-at") or "").split()
     return float(x), float(y)
 
@@ -55,8 +55,9 @@ def test_hovering_names_an_incident(explorer: Explorer) -> None:
         explorer.page.mouse.move(*places[incident_id])
         expect(explorer.tip).to_be_visible()
         known = BY_ID[incident_id]
-        for said in (str(incident_id), known.title, known.date):
-            expect(explorer.tip).to_contain_text(said)
+        expect(explorer.tip).to_contain_text(f"Incident {incident_id}")
+        expect(explorer.tip).to_contain_text(known.title)
+        expect(explorer.tip.locator("time")).to_have_attribute("datetime", known.date)
     explorer.page.mouse.move(0, 0)
     expect(explorer.tip).to_be_hidden()
 
@@ -87,6 +88,8 @@ def test_clicking_where_nothing_is_does_nothing(explorer: Explorer) -> None:
 
 def test_dragging_moves_the_map_and_opens_nothing(explorer: Explorer) -> None:
     explorer.open()
+    # At first all of it is in view.
+    explorer.page.get_by_role("button", name="Zoom in").click()
     before = explorer.places()
     x, y = before[31]
     explorer.page.mouse.move(x, y)
@@ -96,11 +99,13 @@ def test_dragging_moves_the_map_and_opens_nothing(explorer: Explorer) -> None:
     explorer.page.mouse.up()
     assert "#incident" not in explorer.page.url
     after = explorer.places()
-    for incident_id in (31, 37, 71):
+    kept = set(before) & set(after)
+    assert len(kept) >= 3
+    for incident_id in kept:
         assert after[incident_id][0] - before[incident_id][0] == pytest.approx(-60, abs=6)
         assert after[incident_id][1] - before[incident_id][1] == pytest.approx(40, abs=6)
     explorer.page.get_by_role("button", name="Show all").click()
-    assert explorer.places()[31] == pytest.approx(before[31], abs=6)
+    assert set(explorer.places()) == set(BY_ID)
 
 
 def test_buttons_zoom(explorer: Explorer) -> None:
@@ -120,10 +125,10 @@ def test_a_text_lies_at_the_mean_of_its_first_five_matches(explorer: Explorer, s
     expect(explorer.map).to_have_attribute("data-at", "")
     explorer.find(TEXT)
     expect(explorer.matches).to_have_count(10)
-    assert place_of_text(explorer) == pytest.approx(expected, abs=0.00051)
+    assert marked_place(explorer) == pytest.approx(expected, abs=0.00051)
     explorer.show_incident(4)
     expect(explorer.page.get_by_role("heading", name="Incidents most like incident 4")).to_be_visible()
-    expect(explorer.map).to_have_attribute("data-at", "")
+    assert marked_place(explorer) == pytest.approx((BY_ID[4].x, BY_ID[4].y), abs=0.00051)
 
 
 MATCHES = {
@@ -141,13 +146,13 @@ MATCHES = {
 }
 
 
-@pytest.mark.parametrize("name", MATCHES)
-def test_the_mean_is_right_for(name: str, explorer: Explorer) -> None:
-    explorer.answer_with(found(*MATCHES[name]))
+def test_the_mean_is_right_whatever_the_matches_are(explorer: Explorer) -> None:
     explorer.open()
-    explorer.find(TEXT)
-    explorer.expect_matches(*(each["incident_id"] for each in MATCHES[name]))
-    assert place_of_text(explorer) == pytest.approx(mean_place(MATCHES[name]), abs=0.00051)
+    for name, matches in MATCHES.items():
+        explorer.answer_with(found(*matches))
+        explorer.find(name)
+        explorer.expect_matches(*(each["incident_id"] for each in matches))
+        assert marked_place(explorer) == pytest.approx(mean_place(matches), abs=0.00051), name
 
 
 def test_a_text_whose_matches_are_not_on_the_map_has_no_place(explorer: Explorer) -> None:

@@ -7,6 +7,7 @@ import re
 import pytest
 from playwright.sync_api import Locator, expect
 
+from browser.conftest import Opens
 from browser.explorer import Explorer
 from browser.made import NO_MATCH, Fields, found, incident
 from browser.states import BY_ID, TEXT
@@ -84,22 +85,22 @@ def test_confidence_is_a_meter_and_words(explorer: Explorer) -> None:
         expect(match.get_by_role("meter")).to_have_accessible_name(re.compile("."))
 
 
-@pytest.mark.parametrize(
-    ("verdict", "sentence"),
-    [
-        ("likely", "This text is likely about incident 4."),
-        ("possible", "This text may be about incident 4."),
-        (None, "The most similar incidents come first."),
-    ],
-)
-def test_the_verdict_is_in_words(verdict: str | None, sentence: str, explorer: Explorer) -> None:
-    confidence = None if verdict is None else 0.4
-    explorer.answer_with(found(incident(4, confidence), incident(7, confidence), match=verdict))
+VERDICTS = {
+    "likely": "This text is likely about incident 4.",
+    "possible": "This text may be about incident 4.",
+    None: "The most similar incidents come first.",
+}
+
+
+def test_the_verdict_is_in_words(explorer: Explorer) -> None:
     explorer.open()
-    explorer.find(TEXT)
-    explorer.expect_matches(4, 7)
-    expect(explorer.verdict).to_have_text(sentence)
-    expect(explorer.page.get_by_role("heading", name="Matches", exact=True)).to_be_visible()
+    for verdict, sentence in VERDICTS.items():
+        confidence = None if verdict is None else 0.4
+        explorer.answer_with(found(incident(4, confidence), incident(7, confidence), match=verdict))
+        explorer.find(f"{verdict} {TEXT}")
+        expect(explorer.verdict).to_have_text(sentence)
+        explorer.expect_matches(4, 7)
+        expect(explorer.page.get_by_role("heading", name="Matches", exact=True)).to_be_visible()
 
 
 def test_where_nothing_matches_the_page_says_so_plainly(explorer: Explorer) -> None:
@@ -168,7 +169,9 @@ def test_a_match_leads_to_its_neighbours(explorer: Explorer, server: Server) -> 
     expect(explorer.number).to_have_value("6")
 
 
-def test_progress_is_seen_while_the_service_works(explorer: Explorer) -> None:
+def test_progress_is_seen_while_the_service_works(opens: Opens) -> None:
+    explorer = opens()
+    # Its hands are the test's.
     explorer.page.clock.install()
     service = explorer.answer_with()
     explorer.open()
