@@ -40,7 +40,13 @@ from typing import get_args
 
 from similarity.encoder.model_folder import HOW_TO_GET_ONE
 from similarity.errors import ModelError, StateError, one_line
-from similarity.incidents.collection import DEFAULT_COLLECTION, DEFAULT_RECORD_URL, require_name, require_template
+from similarity.incidents.collection import (
+    DEFAULT_COLLECTION,
+    DEFAULT_LICENCE,
+    DEFAULT_RECORD_URL,
+    require_name,
+    require_template,
+)
 from similarity.incidents.state import IncidentState
 from similarity.refresh.build import VectorsFrom
 from similarity.refresh.changes import changes
@@ -87,10 +93,17 @@ def report(result: Result, before: IncidentState | None, out: Path) -> None:
         f"model {one_line(state.model) or 'unknown'}"
     )
     print(_fit(result))
-    if (state.collection, state.record_url) != (DEFAULT_COLLECTION, DEFAULT_RECORD_URL) or state.urls:
+    if result.kept:
+        (best, share), *others = result.kept.items()
+        also = "".join(f", {method} {_percent(other)}" for method, other in others)
+        print(f"Map: {best} keeps {_percent(share)} of the ten nearest incidents{also}")
+    has_own_licence = state.licence not in ("", DEFAULT_LICENCE)
+    names = state.collection, state.record_url
+    if names != (DEFAULT_COLLECTION, DEFAULT_RECORD_URL) or state.urls or has_own_licence:
         own = sum(map(bool, state.urls))
         pages = [*filter(None, [state.record_url]), *([f"{own} URLs of their own"] if own else [])]
-        print(f"Collection: {state.collection}; pages: {', '.join(pages) or 'none'}")
+        licence = f"; licence: {state.licence}" if has_own_licence else ""
+        print(f"Collection: {state.collection}; pages: {', '.join(pages) or 'none'}{licence}")
     if not result.built or not result.database:
         return
     count = result.built.reports
@@ -138,6 +151,10 @@ def _fit(result: Result) -> str:
     else:
         parts.append("no confidence, because there are too few reports and titles that could be asked")
     return f"Fitted: {', '.join(parts)}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _listed(ids: Sequence[int]) -> str:
@@ -232,6 +249,14 @@ def _parser() -> argparse.ArgumentParser:
         default=os.environ.get("COLLECTION_NAME") or None,
         help="name of the database (default: the variable COLLECTION_NAME; without it that of AIID, with --columns the "
         "file's name without its ending, of a state its own)",
+    )
+    parser.add_argument(
+        "--licence",
+        type=_checked_by(require_name, "LICENCE"),
+        metavar="NAME",
+        default=os.environ.get("LICENCE") or None,
+        help="licence of the database's data (default: the variable LICENCE; without it that of AIID, with --columns "
+        "none, of a state its own)",
     )
     parser.add_argument("--titles", type=Path, help="incidents.csv with titles and dates for a state.csv or a state")
     parser.add_argument(
@@ -344,6 +369,7 @@ def _checked(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Optio
         columns=args.columns,
         collection=args.collection_name,
         record_url=args.record_url,
+        licence=args.licence,
         titles=args.titles,
         precision=args.precision,
         engine=args.engine,
@@ -366,7 +392,13 @@ def main(argv: list[str] | None = None) -> int:
         if sys.stderr.isatty():  # reading a snapshot takes 20 s
             print(f"Reading {source} ...", file=sys.stderr)
         with Bar("chars") as bar:
-            result = build(source, replace(options, progress=bar), problems)
+
+            def tell(sentence: str) -> None:
+                if sys.stderr.isatty():
+                    bar.clear()
+                    print(sentence, file=sys.stderr)
+
+            result = build(source, replace(options, progress=bar, told=tell), problems)
     except KeyboardInterrupt:
         print("\nbuild_state: stopped; give the same command again to resume.", file=sys.stderr)
         return 1

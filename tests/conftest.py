@@ -175,7 +175,7 @@ def loaded_from(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What build_state keeps between builds; the project's own cache stays as it is."""
     monkeypatch.setattr(build_state, "CACHE_DIR", tmp_path / "cache")
-    for name in ("MAX_TOKENS", "SNAPSHOTS_URL", "RECORD_URL", "COLLECTION_NAME"):
+    for name in ("MAX_TOKENS", "SNAPSHOTS_URL", "RECORD_URL", "COLLECTION_NAME", "LICENCE"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "cache"
 

@@ -91,9 +91,10 @@ def sample_state(model_dir: Path) -> Path:
 
 
 def _is_there(state_path: Path) -> bool:
-    """Whether a state is there and whole. Those of earlier versions lack the calibration."""
+    """Whether a state is there and whole. Those of earlier versions lack the calibration or the map."""
     try:
-        return bool(IncidentState.load(state_path).fit.calibration)
+        state = IncidentState.load(state_path)
+        return bool(state.fit.calibration) and len(state.points) > 0
     except StateError:
         return False
 

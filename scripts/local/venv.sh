@@ -101,7 +101,7 @@ ensure_venv() {
     stamp=.venv/.installed-${requirements%.txt}
     if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || ! .venv/bin/python -c '' 2>/dev/null; then
         trap 'say ""; say "Stopped; the same command goes on from here."; exit 130' INT
-        say "Setting up .venv from $requirements, once; this takes a minute or two and downloads 400 to 700 MB."
+        say "Setting up .venv from $requirements, once; this takes a minute or two and downloads 400 to 750 MB."
         if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then make_venv || return 1; fi
         if ! .venv/bin/python scripts/local/locks.py "$requirements" "$lock"; then
             say "The lock doesn't fit the requirements. This writes it anew: $PWD/.venv/bin/python scripts/lock.py"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, get_args
@@ -13,7 +13,7 @@ from typing import Literal, get_args
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.model_folder import ModelFiles
 from similarity.errors import ModelError
-from similarity.incidents.collection import DEFAULT_COLLECTION, DEFAULT_RECORD_URL
+from similarity.incidents.collection import DEFAULT_COLLECTION, DEFAULT_LICENCE, DEFAULT_RECORD_URL
 from similarity.incidents.pt_file import is_pt
 from similarity.incidents.state import TIME_FORMAT, IncidentState
 from similarity.incidents.whitening import DEFAULT_POWER, whitening
@@ -28,6 +28,7 @@ from similarity.sources.read import read_database
 from similarity.sources.records import Columns, read_records
 from similarity.sources.state_files import has_vectors, read_original_state, read_state_csv, with_titles
 from similarity.sources.tables import is_text
+from states.mapping import map_of
 from states.ray_engine import DEFAULT_CPUS, ray_compute
 
 BuildEngine = Literal["torch", "ray"]
@@ -40,7 +41,8 @@ class Options:
     """The options of `build_state.py`, see there.
 
     cache: folder of the vectors' store. max_tokens: 0 for the default. columns: those of another database, None for
-    AIID's sources. collection, record_url: None for the source's own. progress: as for `Computer`.
+    AIID's sources. collection, record_url, licence: None for the source's own. progress: as for `Computer`. told:
+    gets a sentence before a step that takes seconds.
     """
 
     model_dir: Path
@@ -54,6 +56,7 @@ class Options:
     columns: Columns | None = None
     collection: str | None = None
     record_url: str | None = None
+    licence: str | None = None
     titles: Path | None = None
     precision: Precision = DEFAULT_PRECISION
     engine: BuildEngine = "torch"
@@ -61,10 +64,12 @@ class Options:
     workers: int | None = None
     cpus_per_worker: float = DEFAULT_CPUS
     progress: Callable[[int, int], None] | None = None
+    told: Callable[[str], object] = lambda _: None
 
-    def named(self, collection: str, record_url: str) -> tuple[str, str]:
-        """The name of the collection and the template of its URLs, of which a source has these."""
-        return self.collection or collection, record_url if self.record_url is None else self.record_url
+    def named(self, collection: str, record_url: str, licence: str) -> tuple[str, str, str]:
+        """The collection's name, the template of its URLs and its licence. The source has the given ones."""
+        pages = record_url if self.record_url is None else self.record_url
+        return self.collection or collection, pages, self.licence or licence
 
     @property
     def snapshots(self) -> Path:
@@ -80,11 +85,15 @@ class Options:
 
 @dataclass(frozen=True)
 class Result:
-    """database and built are None if the source has vectors instead of texts."""
+    """database and built are None if the source has vectors instead of texts.
+
+    kept: the shares that maps keep, see `Map`; empty if the source has a map.
+    """
 
     state: IncidentState
     database: Database | None = None
     built: Built | None = None
+    kept: Mapping[str, float] = field(default_factory=dict)
 
 
 def is_current(state: IncidentState, snapshot_name: str, options: Options) -> bool:
@@ -95,7 +104,10 @@ def is_current(state: IncidentState, snapshot_name: str, options: Options) -> bo
         return False
     if state.options.get("words") != ",".join(options.words):  # States of earlier versions have no word index.
         return False
-    if (state.collection, state.record_url) != options.named(DEFAULT_COLLECTION, DEFAULT_RECORD_URL):
+    if not len(state.points):  # Nor have they a map.
+        return False
+    named = options.named(DEFAULT_COLLECTION, DEFAULT_RECORD_URL, DEFAULT_LICENCE)
+    if (state.collection, state.record_url, state.licence) != named:
         return False
     if vectors == "published":
         wanted = options.vectors == "published" or (options.vectors == "auto" and not model)
@@ -114,8 +126,10 @@ def build(source: Path, options: Options, problems: Problems) -> Result:
     Raises SourceError, ModelError, StoreError, ClusterError or OSError.
     """
     if options.columns:
-        collection, record_url = options.named(source.stem, "")
-        database = read_records(source, options.columns, problems, collection=collection, record_url=record_url)
+        collection, record_url, licence = options.named(source.stem, "", "")
+        database = read_records(
+            source, options.columns, problems, collection=collection, record_url=record_url, licence=licence
+        )
         built = _build(database, options)
         result = Result(built.state, database, built)
     elif source.is_file() and is_pt(source):
@@ -135,8 +149,12 @@ def build(source: Path, options: Options, problems: Problems) -> Result:
         state = replace(
             state, fit=replace(state.fit, whitening=whitening(state.means, DEFAULT_POWER), power=DEFAULT_POWER)
         )
-    collection, record_url = options.named(state.collection, state.record_url)
-    state = replace(state, collection=collection, record_url=record_url)
+    collection, record_url, licence = options.named(state.collection, state.record_url, state.licence)
+    state = replace(state, collection=collection, record_url=record_url, licence=licence)
+    if not len(state.points):
+        options.told(f"Making a map of {len(state)} incidents ...")
+        found = map_of(state)
+        state, result = replace(state, points=found.points), replace(result, kept=found.kept)
     # The Lambdas find the newest state by this time.
     state = replace(state, built_at=f"{datetime.now(UTC):{TIME_FORMAT}}")
     options.out.parent.mkdir(exist_ok=True)  # published vectors need no model, but their state goes into its folder

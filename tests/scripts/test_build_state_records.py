@@ -15,7 +15,7 @@ import pytest
 import similar
 from build_state import main
 from similarity.encoder.torch_encoder import TorchEncoder
-from similarity.incidents.collection import DEFAULT_COLLECTION, DEFAULT_RECORD_URL
+from similarity.incidents.collection import DEFAULT_COLLECTION, DEFAULT_LICENCE, DEFAULT_RECORD_URL
 from similarity.incidents.state import IncidentState
 from similarity.service import service
 from tiny import SAMPLE_DIR, Deployed
@@ -70,7 +70,7 @@ def test_a_state_of_another_database(
     assert list(state.dates) == ["", "2024-05-06", "2023-01-02"]
     assert list(state.urls) == ["", "https://example.org/geese", ""]
     assert state.source == {"kind": "other", "name": "aviation events.csv", "date": ""}
-    assert (state.collection, state.record_url) == ("aviation events", "")
+    assert (state.collection, state.record_url, state.licence) == ("aviation events", "", "")
     assert urls(state) == [None, "https://example.org/geese", None]
     output = capsys.readouterr()
     assert output.out.splitlines() == [
@@ -85,18 +85,24 @@ def test_a_state_of_another_database(
 
 
 @pytest.mark.parametrize("by", ["options", "variables"])
-def test_name_and_pages_are_those_that_are_given(
-    by: str, table: Path, build: Build, monkeypatch: pytest.MonkeyPatch
+def test_name_pages_and_licence_are_those_that_are_given(
+    by: str, table: Path, build: Build, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = {"RECORD_URL": TEMPLATE, "COLLECTION_NAME": "Événements d'aviation"}
-    options = ["--record-url", TEMPLATE, "--collection-name", given["COLLECTION_NAME"]] if by == "options" else []
+    given = {"RECORD_URL": TEMPLATE, "COLLECTION_NAME": "Événements d'aviation", "LICENCE": "Licence Ouverte 2.0"}
+    options = []
+    if by == "options":
+        options = ["--record-url", TEMPLATE, "--collection-name", given["COLLECTION_NAME"]]
+        options += ["--licence", given["LICENCE"]]
     for name, value in given.items():
         # An option is stronger than its variable, and isn't checked together with it.
-        monkeypatch.setenv(name, value if by == "variables" else "javascript:alert(1)")
+        monkeypatch.setenv(name, value if by == "variables" else "javascript:\n")
     if by == "options":
         monkeypatch.setenv("RECORD_URL", "https://elsewhere.example/{id}")
     state = build(table, "--columns", COLUMNS, *options)
     assert (state.collection, state.record_url) == ("Événements d'aviation", TEMPLATE)
+    assert state.licence == "Licence Ouverte 2.0"
+    assert "Collection: Événements d'aviation; pages: " in (printed := capsys.readouterr().out)
+    assert "; licence: Licence Ouverte 2.0\n" in printed
     assert urls(state) == [
         "https://records.example/2.html",
         "https://example.org/geese",
@@ -110,28 +116,35 @@ def test_an_empty_variable_is_an_unset_one_and_an_empty_option_means_no_pages(
 ) -> None:
     monkeypatch.setenv("RECORD_URL", "")
     monkeypatch.setenv("COLLECTION_NAME", "")
+    monkeypatch.setenv("LICENCE", "")
     incidents = SAMPLE_DIR / "incidents.csv"
-    assert build(incidents).url_of(0) == "https://incidentdatabase.ai/cite/1"
+    state = build(incidents)
+    assert (state.url_of(0), state.licence) == ("https://incidentdatabase.ai/cite/1", DEFAULT_LICENCE)
     monkeypatch.setenv("RECORD_URL", TEMPLATE)
     assert build(incidents, "--record-url", "").url_of(0) is None
 
 
 @pytest.mark.slow
-def test_aiids_sources_have_aiids_name_and_pages_unless_others_are_given(
+def test_aiids_sources_have_aiids_name_pages_and_licence_unless_others_are_given(
     build: Build, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state = build(SAMPLE_DIR / "incidents.csv")
     assert (state.collection, state.record_url, state.urls) == (DEFAULT_COLLECTION, DEFAULT_RECORD_URL, [])
+    assert state.licence == "CC BY-SA 4.0"
     assert "Collection" not in capsys.readouterr().out
     state = build(SAMPLE_DIR / "incidents.csv", "--record-url", TEMPLATE, "--collection-name", "A copy")
     assert (state.collection, state.url_of(0)) == ("A copy", "https://records.example/1.html")
+    assert state.licence == "CC BY-SA 4.0", "a copy has the licence too"
     assert f"Collection: A copy; pages: {TEMPLATE}\n" in capsys.readouterr().out
+    build(SAMPLE_DIR / "incidents.csv", "--licence", "CC0 1.0")
+    line = f"Collection: {DEFAULT_COLLECTION}; pages: {DEFAULT_RECORD_URL}; licence: CC0 1.0\n"
+    assert line in capsys.readouterr().out
 
 
 def test_the_pages_of_a_state_can_move_without_a_model(
     table: Path, build: Build, out: Path, tmp_path: Path, encoded: list[str]
 ) -> None:
-    before = build(table, "--columns", COLUMNS, "--record-url", TEMPLATE)
+    before = build(table, "--columns", COLUMNS, "--record-url", TEMPLATE, "--licence", "CC0 1.0")
     state_path = tmp_path / "before.pt"
     before.save(state_path)
     encoded.clear()
@@ -141,8 +154,10 @@ def test_the_pages_of_a_state_can_move_without_a_model(
     assert main([str(state_path), "--model", str(tmp_path / "no model"), "--out", str(out), *moved]) == 0
     state = IncidentState.load(out)
     assert urls(state) == ["http://new.example/?no=2", "https://example.org/geese", "http://new.example/?no=30"]
-    assert state.collection == "Moved"
+    assert (state.collection, state.licence) == ("Moved", "CC0 1.0")
     assert np.array_equal(state.means, before.means)
+    assert main([str(state_path), "--model", str(tmp_path / "no model"), "--out", str(out), "--licence", "MIT"]) == 0
+    assert IncidentState.load(out).licence == "MIT"
     assert encoded == []
 
 
@@ -225,6 +240,8 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "an empty name": (["--collection-name", " "], "--collection-name: or COLLECTION_NAME must be a name of 1 to 100"),
     "a long name": (["--collection-name", "a" * 101], "must be a name of 1 to 100 characters on one line"),
     "a name of two lines": (["--collection-name", "a\nb"], "must be a name of 1 to 100 characters on one line"),
+    "an empty licence": (["--licence", " "], "--licence: or LICENCE must be a name of 1 to 100"),
+    "a long licence": (["--licence", "a" * 101], "must be a name of 1 to 100 characters on one line"),
     "titles": (["--columns", COLUMNS, "--titles", str(SAMPLE_DIR / "incidents.csv")], "--titles is for AIID's data"),
     "text": (["--columns", COLUMNS, "--text", "title"], "--text is for AIID's data, not for --columns"),
     "responses": (["--columns", COLUMNS, "--responses", "exclude"], "--responses is for AIID's data"),
@@ -261,7 +278,7 @@ def test_columns_are_for_a_file(
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("variable", ["RECORD_URL", "COLLECTION_NAME"])
+@pytest.mark.parametrize("variable", ["RECORD_URL", "COLLECTION_NAME", "LICENCE"])
 def test_variables_are_checked_like_options(
     variable: str, table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -367,7 +367,8 @@ def test_the_last_line_says_what_has_changed(build: Build, capsys: pytest.Captur
     build(Data(texts={11: "Another text."}, incidents=changed))
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].startswith("Fitted: ")
-    assert lines[2] == (
+    assert lines[2].startswith("Map: ")
+    assert lines[3] == (
         "Vectors: 0 published by AIID, 14 from earlier builds, 1 computed now; 93.3% of the work was saved"
     )
     assert lines[-1] == (

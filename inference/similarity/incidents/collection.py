@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 DEFAULT_COLLECTION = "AI Incident Database"
 DEFAULT_RECORD_URL = "https://incidentdatabase.ai/cite/{id}"
 # The licence of the AI Incident Database. A state that names no licence may be of another database.
-_DEFAULT_LICENCE = "CC BY-SA 4.0"
+DEFAULT_LICENCE = "CC BY-SA 4.0"
 
 # Where a template has the id.
 ID = "{id}"
@@ -51,7 +51,7 @@ def require_name(name: str) -> None:
 
 def licence_of(collection: str, licence: str) -> str:
     """The licence of a collection's data: the one that its state names, else that of AIID; "" if it isn't known."""
-    return licence or (_DEFAULT_LICENCE if collection == DEFAULT_COLLECTION else "")
+    return licence or (DEFAULT_LICENCE if collection == DEFAULT_COLLECTION else "")
 
 
 def url_of(template: str, incident_id: int) -> str | None:

@@ -324,6 +324,7 @@ def _state(
             collection=database.collection,
             record_url=database.record_url,
             urls=urls if any(urls) else [],
+            licence=database.licence,
         )
     except ValueError as error:
         raise SourceError(f"the vectors don't make a usable state: {error}") from error

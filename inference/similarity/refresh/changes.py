@@ -24,7 +24,7 @@ class Changes:
 
 def changes(before: IncidentState, now: IncidentState) -> Changes | None:
     """None if the states are of different models, precisions or limits of tokens: then all means differ."""
-    if not _made_alike(before, now):
+    if not made_alike(before, now):
         return None
     common, rows_before, rows_now = np.intersect1d(before.incident_ids, now.incident_ids, return_indices=True)
     differs = np.array(
@@ -43,7 +43,7 @@ def changes(before: IncidentState, now: IncidentState) -> Changes | None:
     )
 
 
-def _made_alike(before: IncidentState, now: IncidentState) -> bool:
+def made_alike(before: IncidentState, now: IncidentState) -> bool:
     """Whether model, precision and limit are the same. A state of published vectors names its model only."""
     fingerprints = before.model_fingerprint, now.model_fingerprint
     same_model = fingerprints[0] == fingerprints[1] if all(fingerprints) else before.model == now.model

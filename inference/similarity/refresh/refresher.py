@@ -20,12 +20,15 @@ from similarity.inbox.bucket import STATE_KEY, Bucket, InboxError, Stored
 from similarity.inbox.checks import LossError, require_about_as_many, require_most_incidents, served_state
 from similarity.inbox.notes import SNAPSHOT_KIND, Hold, Served, iso, now
 from similarity.inbox.publications import facts_of, publish
-from similarity.incidents.collection import DEFAULT_COLLECTION, DEFAULT_RECORD_URL
+from similarity.incidents.collection import DEFAULT_COLLECTION, DEFAULT_LICENCE, DEFAULT_RECORD_URL
 from similarity.incidents.facts import StateFacts
+from similarity.incidents.points import kept_points, pca
 from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState
+from similarity.incidents.vector_index import Index
 from similarity.refresh.bucket_store import fetch_vectors, share_vectors
 from similarity.refresh.build import Built, VectorsFrom, build_state, token_limit
+from similarity.refresh.changes import made_alike
 from similarity.refresh.compute import Computer, TooManyTextsError
 from similarity.refresh.questions import DEFAULT_WORDS_FROM, WordsFrom, words_from_option
 from similarity.refresh.vector_store import StoreError, VectorStore
@@ -151,9 +154,10 @@ class Refresher:
         with self._computer(options) as computer:
             built = self._build(self._database(snapshot, options), options, computer)
         path = self._folder / "incident_cls.pt"
-        state = replace(built.state, built_at=now())
+        before = served_state(self._bucket, served)
+        state = replace(with_points(built.state, before), built_at=now())
         state.save(path)
-        self._require_fit(state, served)
+        self._require_fit(state, served, before)
         # If somebody publishes or takes back after this look, the state isn't uploaded.
         newest = self._bucket.look_at(STATE_KEY)
         vectors, again = dict(built.reports), Served.read(self._bucket)
@@ -163,7 +167,7 @@ class Refresher:
         if reason := self._not_over_a_waiting_one(newest, again, snapshot):
             return Result(reason=f"While the state was built: {reason}", snapshot=snapshot.name, vectors=vectors)
         if (again.state.version, again.deployed) != (served.state.version, served.deployed):
-            self._require_fit(state, again)
+            self._require_fit(state, again, served_state(self._bucket, again))
         version = publish(self._bucket, path, instead_of=newest.etag if newest else "")
         return Result(version, snapshot=snapshot.name, vectors=vectors)
 
@@ -197,7 +201,12 @@ class Refresher:
         path.unlink()  # It makes room for the store of vectors.
         if database.source.kind != SNAPSHOT_KIND:
             raise SourceError(f"{snapshot.name} wasn't read as a snapshot of AIID.")
-        return replace(database, collection=options.collection, record_url=options.record_url)
+        return replace(
+            database,
+            collection=options.collection,
+            record_url=options.record_url,
+            licence=options.licence or database.licence,
+        )
 
     def _build(self, database: Database, options: _Options, computer: Computer | None) -> Built:
         self._require_time("the vectors were computed")
@@ -277,8 +286,11 @@ class Refresher:
                 "function more memory, which buys more CPU.",
             )
 
-    def _require_fit(self, state: IncidentState, served: Served) -> None:
-        """Raises NotPublishedError if the deployed image can't use the state, or if it lacks too many incidents."""
+    def _require_fit(self, state: IncidentState, served: Served, before: IncidentState | None) -> None:
+        """Raises NotPublishedError if the deployed image can't use the state, or if it lacks too many incidents.
+
+        before: the served state, None if it can't be read.
+        """
         remedy = _Options.of(served).on_a_laptop()
         try:
             served.deployed.require_usable(state.facts())
@@ -288,7 +300,6 @@ class Refresher:
             reason = error.detail or str(error)
             raise NotPublishedError(f"the service couldn't use the new state: {reason}", remedy) from error
         try:
-            before = served_state(self._bucket, served)
             if before:
                 require_most_incidents(state, before)
             else:
@@ -297,9 +308,19 @@ class Refresher:
             raise NotPublishedError(str(error), f"{remedy} --force, if the loss is right") from error
 
 
+def with_points(state: IncidentState, before: IncidentState | None) -> IncidentState:
+    """The state with the map of the state before. None, or one of another model, has no map to keep."""
+    index = Index(state.means, state.fit.whitening)
+    if before and made_alike(before, state):
+        points = kept_points(index, state.incident_ids, before.incident_ids, before.points)
+    else:
+        points = pca(index)
+    return replace(state, points=points)
+
+
 @dataclass(frozen=True)
 class _Options:
-    """The build options of the served state, and the name and pages that a new state takes over."""
+    """The build options of the served state, and the name, pages and licence that a new state takes over."""
 
     vectors: VectorsFrom
     responses: Responses
@@ -309,6 +330,7 @@ class _Options:
     longest_input: int
     collection: str
     record_url: str
+    licence: str
 
     @classmethod
     def of(cls, served: Served) -> _Options:
@@ -334,6 +356,7 @@ class _Options:
             longest,
             facts.collection,
             facts.record_url,
+            facts.licence,
         )
 
     def on_a_laptop(self) -> str:
@@ -351,6 +374,8 @@ class _Options:
             flags.append(f"--collection-name {shlex.quote(self.collection)}")
         if self.record_url != DEFAULT_RECORD_URL:
             flags.append(f"--record-url {shlex.quote(self.record_url)}")
+        if self.licence not in ("", DEFAULT_LICENCE):
+            flags.append(f"--licence {shlex.quote(self.licence)}")
         return f"On a laptop: {_FETCH}; {' '.join([_BUILD, *flags])}; {_PUBLISH}"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from similarity.incidents.collection import DEFAULT_COLLECTION, DEFAULT_RECORD_URL
+from similarity.incidents.collection import DEFAULT_COLLECTION, DEFAULT_LICENCE, DEFAULT_RECORD_URL
 from similarity.vectors import Vector
 
 # The columns that stand in for reports if there is only an incidents.csv.
@@ -80,7 +80,8 @@ class Database:
         incident has the id of the incident that it became.
     similar: pairs of ids of incidents that editors marked as similar, in the same form. A pair that is marked as both
         is in both.
-    collection: the database's name. record_url: the template of the URLs of its pages, "" without one.
+    collection: the database's name. record_url: the template of the URLs of its pages, "" without one. licence: that of
+        the data, "" if it isn't known.
     """
 
     incidents: tuple[Incident, ...]
@@ -90,6 +91,7 @@ class Database:
     similar: frozenset[tuple[int, int]] = frozenset()
     collection: str = DEFAULT_COLLECTION
     record_url: str = DEFAULT_RECORD_URL
+    licence: str = DEFAULT_LICENCE
 
     @property
     def untranslated(self) -> tuple[int, ...]:

@@ -72,7 +72,7 @@ def columns_option(value: str) -> Columns:
 
 
 def read_records(
-    path: Path, columns: Columns, problems: Problems, *, collection: str, record_url: str = ""
+    path: Path, columns: Columns, problems: Problems, *, collection: str, record_url: str = "", licence: str = ""
 ) -> Database:
     """All records in `path` with a usable id and text, in ascending order of id.
 
@@ -89,7 +89,15 @@ def read_records(
         incidents = found.incidents()
     finally:
         grouped.release(problems)
-    return Database(incidents, {}, frozenset(), Source("other", name), collection=collection, record_url=record_url)
+    return Database(
+        incidents,
+        {},
+        frozenset(),
+        Source("other", name),
+        collection=collection,
+        record_url=record_url,
+        licence=licence,
+    )
 
 
 def _is_json_lines(path: Path) -> bool:

@@ -37,7 +37,11 @@ from similarity.inbox.bucket import HOLD_KEY, SERVED_KEY, STATE_KEY, STORE_KEY, 
 from similarity.inbox.notes import Deployed, Hold, Served, now
 from similarity.inbox.publications import publish
 from similarity.incidents.fit import Fit
+from similarity.incidents.neighbours import neighbours
+from similarity.incidents.points import no_points, pca
+from similarity.incidents.ranking import Match
 from similarity.incidents.state import IncidentState, state_version
+from similarity.incidents.vector_index import Index
 from similarity.refresh import refresher
 from similarity.refresh.build import build_state as build_state_of
 from similarity.refresh.refresher import OutOfTimeError, Refresher, RefreshError, Result
@@ -64,6 +68,8 @@ TEXTS = {
     10: ["A trading program crashed the market."],
     23: ["A robot in a warehouse hurt workers."],
 }
+# Where each incident is on the map of the served state.
+PLACES = np.array([[-1, 0.125], [0.5, 0.5], [0, -0.75], [1, 0], [-0.25, 1]], dtype=np.float32)
 NEW = "A drone flew into a power line."
 # The texts of the newer snapshot: one more incident, one more report.
 MORE = {**TEXTS, 23: [*TEXTS[23], "The robot had been repaired."], 30: [NEW]}
@@ -431,19 +437,56 @@ def test_the_words_are_from_the_parts_that_the_served_state_names(
     same(state, built(service, path, "--vectors", "computed", "--words", expected), 1e-5)
 
 
-NAMED = {"collection": "A copy of AIID's", "record_url": "https://records.example/{id}"}
+def test_incidents_stay_where_they_are_on_the_map_and_a_new_one_comes_beside_its_nearest(computed: Service) -> None:
+    computed.serve(replace(computed.published(), points=PLACES))
+    assert computed.refresh()["published"]
+    state = computed.published()
+    assert state.incident_ids.tolist() == [1, 4, 7, 10, 23, 30]
+    assert state.points[:5].tobytes() == PLACES.tobytes()
+    similarities = [each.similarity for each in sorted_matches(state, 30)]
+    weights = np.array(similarities).clip(0)
+    assert weights.any()
+    np.testing.assert_allclose(state.points[5], weights @ PLACES / weights.sum(), rtol=0, atol=1e-5)
 
 
-def test_name_and_pages_stay_those_of_the_served_state(computed: Service) -> None:
+def sorted_matches(state: IncidentState, incident_id: int) -> list[Match]:
+    """The others by `whitened`, in ascending order of id."""
+    [matches] = [matches for each, matches in neighbours(state, -1, "whitened") if each == incident_id]
+    return sorted(matches, key=lambda match: match.incident_id)
+
+
+@pytest.mark.parametrize("trouble", ["no map", "another model", "not in the bucket"])
+def test_without_a_map_to_keep_it_makes_one(trouble: str, computed: Service) -> None:
+    before = replace(computed.published(), points=PLACES)
+    if trouble == "no map":
+        before = replace(before, points=no_points())
+    served = computed.serve(before)
+    if trouble == "another model":
+        other = computed.serve(replace(before, model="other", model_fingerprint="0" * 64))
+        facts = replace(served.state, version=other.state.version)
+        replace(served, state=facts, version_id=other.version_id).write(computed.bucket)
+    if trouble == "not in the bucket":
+        replace(served, key="", version_id="").write(computed.bucket)
+    assert computed.refresh()["published"]
+    state = computed.published()
+    assert np.array_equal(state.points, pca(Index(state.means, state.fit.whitening)))
+    assert np.abs(state.points).max() == 1
+    assert np.abs(state.points[:5] - PLACES).max() > 0.01
+
+
+NAMED = {"collection": "A copy of AIID's", "record_url": "https://records.example/{id}", "licence": "CC0 1.0"}
+
+
+def test_name_pages_and_licence_stay_those_of_the_served_state(computed: Service) -> None:
     computed.serve(replace(computed.published(), **NAMED))  # type: ignore[arg-type]
     assert computed.refresh()["published"]
     state = computed.published()
     assert state.source["name"] == NEXT_MONDAY
-    assert (state.collection, state.record_url) == (NAMED["collection"], NAMED["record_url"])
+    assert {name: getattr(state, name) for name in NAMED} == NAMED
     assert state.url_of(0) == "https://records.example/1"
 
 
-def test_a_note_of_an_earlier_version_means_aiids_name_and_pages(computed: Service) -> None:
+def test_a_note_of_an_earlier_version_means_aiids_name_pages_and_licence(computed: Service) -> None:
     content = computed.bucket.read_note(SERVED_KEY)
     assert content is not None
     for name in NAMED:
@@ -452,14 +495,18 @@ def test_a_note_of_an_earlier_version_means_aiids_name_and_pages(computed: Servi
     assert computed.refresh()["published"]
     state = computed.published()
     assert (state.collection, state.url_of(0)) == ("AI Incident Database", "https://incidentdatabase.ai/cite/1")
+    assert state.licence == "CC BY-SA 4.0"
 
 
-def test_the_command_for_a_laptop_names_name_and_pages(computed: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_for_a_laptop_names_name_pages_and_licence(
+    computed: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     computed.serve(replace(computed.published(), **NAMED))  # type: ignore[arg-type]
     monkeypatch.setattr(refresher, "MOST_COMPUTED", 1)
     computed.refresh()
     command = computed.line().remedy.split("; ")[1]
     arguments = ["--collection-name", NAMED["collection"], "--record-url", NAMED["record_url"]]
+    arguments += ["--licence", NAMED["licence"]]
     assert shlex.split(command)[2:] == ["--latest", "--vectors", "computed", *arguments]
 
 

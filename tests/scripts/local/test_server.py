@@ -36,6 +36,7 @@ from similarity.api.routes import HandlerFile
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.errors import ModelError
 from similarity.incidents.fit import Fit
+from similarity.incidents.points import no_points
 from similarity.incidents.state import IncidentState
 from tiny import ROOT, TINY_TEXTS, Deployed, state_of_texts, write_tiny_longformer
 
@@ -536,8 +537,12 @@ def of_an_earlier_version(path: Path) -> None:
     replace(IncidentState.load(path), fit=Fit()).save(path)
 
 
+def without_a_map(path: Path) -> None:
+    replace(IncidentState.load(path), points=no_points()).save(path)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("change", [cut, of_an_earlier_version])
+@pytest.mark.parametrize("change", [cut, of_an_earlier_version, without_a_map])
 def test_a_broken_or_old_state_of_the_sample_is_built_again(
     change: Callable[[Path], None], quick_start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -550,6 +555,7 @@ def test_a_broken_or_old_state_of_the_sample_is_built_again(
     assert local_server.sample_state(tmp_path / "model") == path
     assert np.array_equal(IncidentState.load(path).means, built.means)
     assert IncidentState.load(path).fit.calibration == built.fit.calibration != {}
+    assert len(IncidentState.load(path).points) == len(built)
     before = path.stat().st_mtime_ns
     local_server.sample_state(tmp_path / "model")
     assert path.stat().st_mtime_ns == before

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.errors import ModelError
+from similarity.incidents.collection import DEFAULT_LICENCE
+from similarity.incidents.points import no_points
 from similarity.incidents.state import IncidentState
 from snapshots import NAME
 from states.building import Options, is_current
@@ -29,6 +32,8 @@ def state(tiny_state: IncidentState) -> IncidentState:
         source={"kind": "aiid-snapshot", "name": NAME, "date": "2026-11-23T10:00:00Z"},
         options={"vectors": "auto", "responses": "include", "words": "title,description"},
         max_tokens=TINY_MAX_TOKENS,
+        licence=DEFAULT_LICENCE,
+        points=np.zeros((len(tiny_state), 2), dtype=np.float32),
     )
 
 
@@ -41,12 +46,13 @@ def test_a_state_of_these_options_is_current(state: IncidentState, options: Opti
     assert is_current(of(state, "computed"), NAME, replace(options, vectors="computed"))
 
 
-def test_name_and_pages_are_current_if_they_are_the_options(state: IncidentState, options: Options) -> None:
-    named = replace(state, collection="A copy", record_url="https://records.example/{id}")
-    given = replace(options, collection="A copy", record_url="https://records.example/{id}")
+def test_name_pages_and_licence_are_current_if_they_are_the_options(state: IncidentState, options: Options) -> None:
+    names = {"collection": "A copy", "record_url": "https://records.example/{id}", "licence": "CC0 1.0"}
+    named, given = replace(state, **names), replace(options, **names)  # type: ignore[arg-type]
     assert is_current(named, NAME, given)
     assert not is_current(state, NAME, given)
     assert not is_current(named, NAME, replace(given, record_url=""))
+    assert not is_current(named, NAME, replace(given, licence=None))
 
 
 OTHER_STATES: dict[str, dict[str, object]] = {
@@ -64,6 +70,9 @@ OTHER_STATES: dict[str, dict[str, object]] = {
     "pages": {"record_url": "https://records.example/{id}"},
     "no pages": {"record_url": ""},
     "name": {"collection": "A copy"},
+    "licence": {"licence": "CC0 1.0"},
+    "no licence": {"licence": ""},
+    "no map": {"points": no_points()},
 }
 
 

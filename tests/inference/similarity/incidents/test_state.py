@@ -74,6 +74,8 @@ LATER: dict[str, Any] = {
     "collection": "Événements d'aviation",
     "record_url": "https://records.example/?no={id}",
     "urls": ["", "http://records.example:8080/geese", "https://[2001:db8::1]/c#2"],
+    "licence": "CC BY-SA 4.0",
+    "points": np.array([[-1, 1], [0.25, -0.1], [1e-30, 0]], dtype=np.float32),
 }
 
 
@@ -99,6 +101,7 @@ def test_a_state_of_an_earlier_version_loads(missing: list[str], tmp_path: Path)
     assert (plain.max_tokens, plain.text_preparation, plain.duplicates.shape) == (0, "unidecode", (0, 2))
     assert plain.collection == "AI Incident Database"
     assert (plain.record_url, list(plain.urls)) == ("https://incidentdatabase.ai/cite/{id}", [])
+    assert (plain.licence, plain.points.shape, str(plain.points.dtype)) == ("", (0, 2), "float32")
     for name in missing:
         found, expected = getattr(state, name), getattr(plain, name)
         assert np.array_equal(found, expected) if isinstance(expected, np.ndarray) else found == expected, name
@@ -126,6 +129,9 @@ ORIGINS = st.fixed_dictionaries(
         ),
         "dissimilar": st.lists(st.tuples(IDS, IDS).filter(lambda pair: pair[0] < pair[1]), max_size=5).map(
             lambda pairs: np.array(pairs, dtype=np.int64).reshape(-1, 2)
+        ),
+        "points": st.sampled_from([0, 3]).flatmap(
+            lambda count: arrays(np.float32, (count, 2), elements=st.floats(-1, 1, width=32))
         ),
     }
 )
@@ -190,6 +196,13 @@ WRONG: dict[str, list[object]] = {
         "abc", {"a": "b"}, ["https://records.example/1"], ["", "", 7], ["", "", None], ["", "", "javascript:alert(1)"],
         ["", "", " https://records.example/1"], ["", "", "records.example/1"], ["", "", "https://a/<script>"],
         ["", "", "https://records.example/1\n"], ["", "", "https://a/" + "a" * 2000], torch.ones(3), None,
+    ],
+    "licence": ["  ", "a" * 101, "two\nlines", "a\0b", "\u202eevil", 7, None, ["CC0"]],
+    "points": [
+        [[0.0, 0.0]] * 3, "points", 0.5, None, torch.zeros(3, 2).double(), torch.zeros(3, 2).half(),
+        torch.zeros(3, 2).long(), torch.zeros(2, 2), torch.zeros(4, 2), torch.zeros(3, 3), torch.zeros(2, 3),
+        torch.zeros(6), torch.zeros(0), torch.zeros(0, 3), torch.zeros(3, 2, 1), torch.full((3, 2), torch.nan),
+        torch.full((3, 2), torch.inf), torch.tensor([[0, 0], [0, 0], [0, -1.0001]]),
     ],
 }  # fmt: skip
 

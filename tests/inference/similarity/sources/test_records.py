@@ -78,6 +78,7 @@ def test_rows_of_an_id_are_the_reports_of_one_record(write: Any, tmp_path: Path)
         Source("other", "events"),
         collection="Events",
         record_url="",
+        licence="",
     )
     assert problems.count == 0
     assert database.untranslated == ()
