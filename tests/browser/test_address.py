@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import quote, unquote
 
 import pytest
@@ -10,7 +11,7 @@ from playwright.sync_api import expect
 from browser.conftest import Opens
 from browser.explorer import Explorer
 from browser.made import found, incident
-from browser.states import TEXT
+from browser.states import BY_ID, TEXT
 from serving import Server
 
 pytestmark = pytest.mark.slow
@@ -112,3 +113,28 @@ def test_a_text_too_long_for_an_address_is_searched_all_the_same(explorer: Explo
     explorer.expect_matches(6)
     assert len(explorer.page.url) < 1000
     expect(explorer.page.get_by_text("too long")).to_be_visible()
+
+
+def test_a_tab_says_what_it_shows(explorer: Explorer) -> None:
+    """Whoever has many of them tells them apart."""
+    explorer.answer_with(found(incident(6, 0.9), match="likely"), found(incident(7)), found(incident(7)))
+    explorer.open()
+    expect(explorer.page).to_have_title("Similar incidents")
+    explorer.find(TEXT)
+    explorer.expect_matches(6)
+    expect(explorer.page).to_have_title(re.compile(f"^{TEXT[:40]}.* . Similar incidents$"))
+    explorer.show_incident(23)
+    explorer.expect_matches(7)
+    expect(explorer.page).to_have_title(re.compile(f"^Incident 23: {BY_ID[23].title} . Similar incidents$"))
+    explorer.show_incident(999)
+    expect(explorer.page.get_by_role("heading", name="Incidents most like incident 999")).to_be_visible()
+    expect(explorer.page).to_have_title(re.compile("^Incident 999 . Similar incidents$"))
+
+
+def test_megabytes_in_one_line_are_searched(explorer: Explorer) -> None:
+    """With the direction of each line set by itself, Chromium laid such a text out for minutes."""
+    explorer.answer_with(found(incident(6, 0.9), match="likely"))
+    explorer.open()
+    explorer.page.evaluate("document.getElementById('text').value = 'a car hit a wall '.repeat(300_000)")
+    explorer.page.get_by_role("button", name="Find incidents").click()
+    explorer.expect_matches(6)

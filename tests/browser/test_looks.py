@@ -128,3 +128,39 @@ def test_axe_core_finds_faults(explorer: Explorer, axe: Path) -> None:
     )
     broken = {violation["id"]: violation["impact"] for violation in run_axe(explorer.page, axe).violations}
     assert broken.items() >= {"label": "critical", "color-contrast": "serious"}.items()
+
+
+# Half way along the bar and near its beginning: whether they have one colour.
+_BAR = """async (picture) => {
+    const image = new Image();
+    image.src = `data:image/png;base64,${picture}`;
+    await image.decode();
+    const canvas = Object.assign(document.createElement("canvas"), {width: image.width, height: image.height});
+    const context = canvas.getContext("2d");
+    context.drawImage(image, 0, 0);
+    const colour = part => context.getImageData(image.width * part, image.height / 2, 1, 1).data.join(" ");
+    return colour(0.1) === colour(0.7);
+}"""
+
+
+def test_a_bar_shows_its_part_in_forced_colours(explorer: Explorer) -> None:
+    explorer.page.emulate_media(forced_colors="active")
+    explorer.answer_with(found(incident(6, 0.4), match="none"))
+    explorer.open()
+    explorer.find("text")
+    explorer.expect_matches(6)
+    picture = base64.b64encode(explorer.page.get_by_role("meter").screenshot()).decode()
+    assert explorer.page.evaluate(_BAR, picture) is False
+    explorer.page.emulate_media(forced_colors="none")
+
+
+def test_ranks_are_printed(explorer: Explorer) -> None:
+    """Their digits have the colour of paper. Browsers leave out a background, unless the page insists."""
+    explorer.open()
+    explorer.show_incident(23)
+    expect(explorer.matches).to_have_count(10)
+    explorer.page.emulate_media(media="print")
+    rank = explorer.matches.first.locator(".rank")
+    assert rank.evaluate("element => getComputedStyle(element).printColorAdjust") == "exact"
+    expect(explorer.map).to_be_hidden()
+    explorer.page.emulate_media(media="screen")

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
 import pytest
 from playwright.sync_api import expect
 
 from browser.conftest import Opens
-from browser.explorer import Explorer
-from browser.made import Fields, found, incident
+from browser.explorer import HEIGHT, WIDTHS, Explorer
+from browser.made import LOST, Fields, found, incident
 from browser.states import BY_ID, INCIDENTS, TEXT
 from serving import Server
+from similarity.explore.page import page_of
+from similarity.incidents.ranking import Ranking
+from similarity.incidents.state import IncidentState
 
 pytestmark = pytest.mark.slow
 
@@ -164,3 +172,94 @@ def test_a_text_whose_matches_are_not_on_the_map_has_no_place(explorer: Explorer
     explorer.find(TEXT)
     explorer.expect_matches(900)
     expect(explorer.map).to_have_attribute("data-at", "")
+
+
+# Of the map as it was last drawn: the discs' numbers and the label, each [text, x, y, width]; x is that of its middle.
+_KEEP_TEXTS = """() => {
+    const {fillText, clearRect} = CanvasRenderingContext2D.prototype;
+    CanvasRenderingContext2D.prototype.clearRect = function (...given) {
+        window.texts = [];
+        clearRect.apply(this, given);
+    };
+    CanvasRenderingContext2D.prototype.fillText = function (text, x, y) {
+        const {width} = this.measureText(text);
+        window.texts.push([String(text), this.textAlign === "left" ? x + width / 2 : x, y, width]);
+        fillText.call(this, text, x, y);
+    };
+}"""
+_DRAWN = """new Promise(resolve => requestAnimationFrame(() => requestAnimationFrame(() => resolve(window.texts))))"""
+# The radius of a disc.
+_RADIUS = 10
+
+_CROWDS = {
+    "on one spot": [(0.0, 0.0)] * 12,
+    "in a corner": [(-1.0, 1.0), *[(0.98 + 0.002 * each, -1.0) for each in range(11)]],
+    "at an edge": [(-1.0 + each / 5.5, -1.0 if each < 11 else 1.0) for each in range(12)],
+    "around it": [
+        *((-1.0, -1.0), (1.0, 1.0)),
+        # The first five alone have their mean in the middle.
+        *(
+            (0.12 * math.cos(turn), 0.12 * math.sin(turn))
+            for turn in np.pi / 5 * np.array([0, 2, 4, 6, 8, 1, 3, 5, 7, 9])
+        ),
+    ],
+}
+
+
+@pytest.mark.parametrize("crowd", _CROWDS)
+def test_numbers_and_label_stay_readable_in_a_crowd(crowd: str, explorer: Explorer, mapped: IncidentState) -> None:
+    state = replace(mapped, points=np.array(_CROWDS[crowd], dtype=np.float32))
+    explorer.show(page_of(Ranking(state, "0123456789abcdef")))
+    explorer.answer_with(found(*(incident(each, similarity=0.5) for each in list(BY_ID)[2:])))
+    explorer.open()
+    explorer.page.evaluate(_KEEP_TEXTS)
+    explorer.find(TEXT)
+    expect(explorer.matches).to_have_count(10)
+    for width in WIDTHS:
+        explorer.page.set_viewport_size({"width": width, "height": HEIGHT})
+        texts = explorer.page.evaluate(_DRAWN)
+        discs = {text: (x, y) for text, x, y, _ in texts if text.isdecimal()}
+        assert set(discs) == {str(rank) for rank in range(1, 11)}
+        for (one, place), (other, far) in combinations(discs.items(), 2):
+            assert math.dist(place, far) >= 2 * _RADIUS, (width, one, other)
+        ((label, middle, y, wide),) = [each for each in texts if not each[0].isdecimal()]
+        assert label == "your text"
+        box = explorer.page.evaluate("document.getElementById('map').clientWidth")
+        assert wide / 2 <= middle <= box - wide / 2
+        for rank, (disc_x, disc_y) in discs.items():
+            apart = max(abs(disc_x - middle) - wide / 2, 0), max(abs(disc_y - y) - 6, 0)
+            assert math.hypot(*apart) >= _RADIUS, (width, rank)
+
+
+def test_on_a_phone_the_map_stays_where_it_is_when_a_finger_chooses(opens: Opens) -> None:
+    """The list above it grows by some screens. An error, which is above it too, is brought into view."""
+    explorer = opens(width=375, touch=True)
+    explorer.open()
+    places = explorer.places()
+    before = explorer.map.bounding_box()
+    explorer.page.touchscreen.tap(*places[71])
+    expect(explorer.matches).to_have_count(10)
+    after = explorer.map.bounding_box()
+    assert before
+    assert after
+    assert after["y"] == pytest.approx(before["y"], abs=2)
+    explorer.answer_with(LOST)
+    explorer.page.touchscreen.tap(*explorer.places()[7])
+    expect(explorer.error).to_be_in_viewport(ratio=1)
+
+
+def test_a_button_released_beside_the_map_ends_the_drag(explorer: Explorer) -> None:
+    explorer.open()
+    explorer.page.get_by_role("button", name="Zoom in").click()
+    explorer.map.scroll_into_view_if_needed()
+    box = explorer.map.bounding_box()
+    assert box
+    right, middle = box["x"] + box["width"], box["y"] + box["height"] / 2
+    explorer.page.mouse.move(right - 3, middle)
+    explorer.page.mouse.down()
+    explorer.page.mouse.move(right + 1, middle)
+    explorer.page.mouse.up()
+    before = explorer.places()
+    explorer.page.mouse.move(right - 30, middle)
+    explorer.page.mouse.move(right - 90, middle, steps=3)
+    assert explorer.places() == before
