@@ -146,3 +146,33 @@ def test_without_scripts_the_page_says_that_it_needs_them(explorer: Explorer) ->
         expect(said).to_be_visible()
         expect(said).to_contain_text("JavaScript")
         expect(said).to_contain_text("/similar")
+
+
+def test_ids_that_javascript_would_round_are_exact(explorer: Explorer, mapped: IncidentState) -> None:
+    ids = [2**53 - 1, 2**53, 2**53 + 1, 2**62 + 1, *range(2**63 - 8, 2**63)]
+    show(explorer, replace(mapped, incident_ids=np.array(ids), titles=[f"The title of {each}" for each in ids]))
+    first, other = 2**53 + 1, 2**53
+    service = explorer.answer_with(found(incident(first, 0.9), match="likely"), found(incident(other)))
+    explorer.find(TEXT)
+    explorer.expect_matches(first)
+    expect(explorer.verdict).to_have_text(f"This text is likely about incident {first}.")
+    explorer.page.get_by_role("button", name=f"Neighbours of incident {first}").click()
+    explorer.expect_matches(other)
+    expect(explorer.page.get_by_role("link", name=f"The title of {first}")).to_be_visible()
+    assert explorer.page.url.endswith(f"#incident={first}")
+    assert [str(asked.get("incident_id")) for asked in service.asked] == ["None", str(first)]
+    service.ready.append(found(incident(other)))
+    explorer.show_incident(2**63 - 1)
+    expect(explorer.page.get_by_role("heading", name=f"Incidents most like incident {2**63 - 1}")).to_be_visible()
+
+
+def test_one_incident_is_counted_as_one(explorer: Explorer, mapped: IncidentState) -> None:
+    one = IncidentState(
+        *(mapped.incident_ids[:1], mapped.report_counts[:1], mapped.means[:1], mapped.titles[:1]),
+        points=mapped.points[:1],
+    )
+    explorer.answer_with(found())
+    show(explorer, one)
+    expect(explorer.page.get_by_role("contentinfo")).to_contain_text("1 incident, 1 report.")
+    explorer.show_incident(1)
+    expect(explorer.verdict).to_have_text("There are no other incidents.")

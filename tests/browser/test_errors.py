@@ -31,6 +31,7 @@ ERRORS = {
     "not JSON": (NO_JSON, "answer"),
     "cut JSON": (Made(200, '{"body": {"incidents": ['), "answer"),
     "other JSON": (Made(200, "[]"), "answer"),
+    "a match without an id": (Made(200, '{"body": {"incidents": [{"similarity": 0.5}]}}'), "answer"),
 }
 
 

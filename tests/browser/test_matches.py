@@ -215,3 +215,11 @@ def test_an_empty_text_is_not_sent(explorer: Explorer) -> None:
     explorer.find(TEXT)
     explorer.expect_matches(6)
     assert len(service.asked) == 1
+
+
+def test_the_number_of_incidents_does_not_contradict_the_verdict(explorer: Explorer) -> None:
+    explorer.answer_with(found(incident(4, 0.01), match="none", warnings=(NO_MATCH,)))
+    explorer.open()
+    explorer.find(TEXT)
+    expect(explorer.verdict).to_have_text("No recorded incident matches this text.")
+    expect(explorer.status).not_to_contain_text("found")
