@@ -211,6 +211,7 @@ def test_the_policy_allows_the_page_s_own_code_alone(is_error: bool, mapped: Inc
         "form-action": ["'none'"],
         "frame-ancestors": ["'none'"],
         "require-trusted-types-for": ["'script'"],
+        "trusted-types": ["'none'"],
     }
 
 
