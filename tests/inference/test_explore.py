@@ -21,7 +21,7 @@ from similarity.errors import StateError
 from similarity.incidents.state import IncidentState
 from tiny import ROOT, Deployed, fitted_state
 
-STATE_GONE = "Error! The incident state could not be loaded on our side; the cause is in our log."
+STATE_GONE = "The service can't load its incidents at the moment."
 POINTS = np.linspace(-1, 1, 10, dtype=np.float32).reshape(5, 2)
 
 

@@ -41,6 +41,9 @@ _FOR_INCIDENTS: tuple[Metric, ...] = ("whitened", "centered")
 
 _LICENCE_PAGES = {"CC BY-SA 4.0": "https://creativecommons.org/licenses/by-sa/4.0/"}
 
+# The API speaks of a state, which readers don't know. page.html says the same of an answer.
+_PLAINER = {503: "The service can't load its incidents at the moment."}
+
 _DATA = '<script type="application/json" id="data">null</script>'
 
 
@@ -67,8 +70,8 @@ def page_of(ranking: Ranking) -> Document:
 
 
 def error_page(status: int, sentence: str) -> Document:
-    """The page that says why there is nothing to explore now. sentence: for a person."""
-    return _page({"error": sentence}, status=status)
+    """The page that says why there is nothing to explore now. sentence: of the API; a reader may get a plainer one."""
+    return _page({"error": _PLAINER.get(status, sentence)}, status=status)
 
 
 def map_of(state: IncidentState) -> dict[str, Any]:

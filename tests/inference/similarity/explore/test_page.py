@@ -182,7 +182,7 @@ def test_no_title_name_or_url_breaks_out_of_its_element(hostile: str, mapped: In
     plain = shown(mapped)
     assert elements(document).tags == elements(plain).tags
     assert (parts(document)[0], parts(document)[2]) == (parts(plain)[0], parts(plain)[2])
-    error = error_page(503, hostile)
+    error = error_page(500, hostile)
     assert data_of(error) == {"error": hostile}
     assert elements(error).tags == elements(plain).tags
 
