@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 from playwright.sync_api import expect
 
@@ -10,8 +13,21 @@ from browser.explorer import Explorer
 from browser.made import Fields, found, incident
 from browser.states import BY_ID, INCIDENTS, TEXT
 from serving import Server
+from similarity.explore import page as explore
+from similarity.incidents.ranking import Ranking
+from similarity.incidents.state import IncidentState
 
 pytestmark = pytest.mark.slow
+
+# Keeps what the canvas has written since it was last cleared: text, left end or middle, middle, width.
+KEEP_WRITTEN = """{
+    const canvas = CanvasRenderingContext2D.prototype, {clearRect, fillText} = canvas;
+    canvas.clearRect = function (...at) { window.written = []; clearRect.apply(this, at); };
+    canvas.fillText = function (text, x, y) {
+        written.push([String(text), x, y, this.measureText(text).width]);
+        fillText.call(this, text, x, y);
+    };
+}"""
 
 
 def marked_place(explorer: Explorer) -> tuple[float, float]:
@@ -164,3 +180,25 @@ def test_a_text_whose_matches_are_not_on_the_map_has_no_place(explorer: Explorer
     explorer.find(TEXT)
     explorer.expect_matches(900)
     expect(explorer.map).to_have_attribute("data-at", "")
+
+
+@pytest.mark.parametrize("width", [1280, 375])
+def test_the_name_of_an_incident_covers_no_number(opens: Opens, mapped: IncidentState, width: int) -> None:
+    """Its ten neighbours are around it, all but at the same place."""
+    explorer = opens(width=width)
+    explorer.page.add_init_script(KEEP_WRITTEN)
+    angles = np.arange(len(INCIDENTS)) * 2.4
+    points = np.stack([np.cos(angles), np.sin(angles)], axis=1) * 0.02 + [0.3, -0.4]
+    near = [each.incident_id for each in INCIDENTS if each.incident_id not in (1, 23)]
+    points[[each.incident_id for each in INCIDENTS].index(1)] = [-1, 1]
+    explorer.show(explore.page_of(Ranking(replace(mapped, points=points.astype(np.float32)), "0123456789abcdef")))
+    explorer.answer_with(found(*(incident(each, similarity=0.5) for each in near)))
+    explorer.open("#incident=23")
+    explorer.expect_matches(*near)
+    explorer.until(lambda: len(explorer.page.evaluate("written")) == 11, "the numbers and the name")
+    *numbers, (label, left, middle, wide) = explorer.page.evaluate("written")
+    assert label == "incident 23"
+    assert sorted(int(number) for number, *_ in numbers) == list(range(1, 11))
+    for number, x, y, _ in numbers:
+        # Of the disc around the number, 2 of its 10 pixels may be covered.
+        assert not (left - 8 < x < left + wide + 8 and abs(y - middle) < 14), number
