@@ -52,7 +52,8 @@ def fetch_axe(folder: Path) -> Path:
         npm = ["npm", "install", "--prefix", beside, "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts"]
         try:
             subprocess.run(
-                [*npm, AXE_CORE],
+                # Without a network it gives up after seconds.
+                [*npm, "--fetch-retries=1", AXE_CORE],
                 env={**os.environ, "PATH": programs},
                 check=True,
                 capture_output=True,

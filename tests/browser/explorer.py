@@ -25,7 +25,8 @@ TELL_VIOLATIONS = """addEventListener("securitypolicyviolation", event =>
 # Chromium's own line about an answer that isn't good, which the page shows in words.
 _NO_TROUBLE = "Failed to load resource"
 # Hovers over the whole map, and returns for each incident that the tip names the middle of the places where it does.
-_SWEEP = """() => {
+_SWEEP = """async () => {
+    await new Promise(resolve => requestAnimationFrame(() => requestAnimationFrame(resolve)));  // until it is drawn
     const map = document.getElementById("map"), tip = document.getElementById("tip"), found = {}, step = 7;
     const {left, top, right, bottom} = map.getBoundingClientRect();
     const hover = (type, x, y) =>
@@ -202,6 +203,12 @@ class Explorer:
         """Where on the screen each incident of the map in view is, in pixels, by its number."""
         self.map.scroll_into_view_if_needed()
         return {number: (x, y) for number, x, y in self.page.evaluate(_SWEEP)}
+
+    def is_amid(self, place: tuple[float, float]) -> bool:
+        """Whether a place on the screen is on the map, away from its edge."""
+        box, (x, y), edge = self.map.bounding_box(), place, 20
+        assert box
+        return edge < x - box["x"] < box["width"] - edge and edge < y - box["y"] < box["height"] - edge
 
     def scale(self) -> float:
         """The pixels between two incidents in the middle of the map."""
