@@ -81,7 +81,7 @@ def test_a_page_without_a_state_says_so_in_a_page(client: TestClient, deployed: 
     deployed.state_path.write_bytes(b"broken")
     reply = client.get("/explore")
     assert (reply.status_code, reply.headers["content-type"]) == (503, "text/html; charset=utf-8")
-    assert reply.headers["cache-control"] == "no-cache"
+    assert reply.headers["cache-control"] == "no-store"
     assert data_in(reply.text) == {"error": STATE_GONE}
 
 

@@ -229,7 +229,7 @@ def test_the_headers_keep_the_page_fresh_and_its_address_private(mapped: Inciden
     good, error = shown(mapped), error_page(503, "Gone.")
     assert (good.status, error.status) == (200, 503)
     assert good.headers["Cache-Control"] == "public, max-age=300"
-    assert error.headers["Cache-Control"] == "no-cache"
+    assert error.headers["Cache-Control"] == "no-store"
     for document in (good, error):
         assert document.media_type == "text/html; charset=utf-8"
         assert document.headers["Referrer-Policy"] == "no-referrer"
