@@ -97,12 +97,11 @@ def report(result: Result, before: IncidentState | None, out: Path) -> None:
         (best, share), *others = result.kept.items()
         also = "".join(f", {method} {_percent(other)}" for method, other in others)
         print(f"Map: {best} keeps {_percent(share)} of the ten nearest incidents{also}")
-    has_own_licence = state.licence not in ("", DEFAULT_LICENCE)
-    names = state.collection, state.record_url
-    if names != (DEFAULT_COLLECTION, DEFAULT_RECORD_URL) or state.urls or has_own_licence:
+    names = state.collection, state.record_url, state.licence or DEFAULT_LICENCE
+    if names != (DEFAULT_COLLECTION, DEFAULT_RECORD_URL, DEFAULT_LICENCE) or state.urls:
         own = sum(map(bool, state.urls))
         pages = [*filter(None, [state.record_url]), *([f"{own} URLs of their own"] if own else [])]
-        licence = f"; licence: {state.licence}" if has_own_licence else ""
+        licence = f"; licence: {state.licence}" if state.licence else ""
         print(f"Collection: {state.collection}; pages: {', '.join(pages) or 'none'}{licence}")
     if not result.built or not result.database:
         return

@@ -158,11 +158,11 @@ def serving(project: Path, folder: Path) -> Iterator[Server]:
         running(command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=stderr) as process,
     ):
         assert process.stdout is not None
-        line = process.stdout.readline().rstrip("\n")
-        found = re.search(r"http://[\d.:]+", line)
+        lines = [process.stdout.readline().rstrip("\n") for _ in range(2)]
+        found = re.search(r"http://[\d.:]+", lines[0])
         assert found, errors.read_text(encoding="utf-8")
         said = errors.read_text(encoding="utf-8").splitlines()[:1]
-        yield Server(found[0], [*said, line])
+        yield Server(found[0], [*said, *lines])
 
 
 @dataclass(frozen=True)

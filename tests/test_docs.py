@@ -237,7 +237,7 @@ def test_what_commands_that_are_left_out_name_is_there() -> None:
 
 def test_the_local_server_says_what_is_shown(server: Server) -> None:
     [output] = [c.output for block in RUN_HERE for c in block.commands() if c.line == "scripts/serve"]
-    assert [masked(line) for line in output[-2:]] == [masked(line) for line in server.said]
+    assert [masked(line) for line in output[-3:]] == [masked(line) for line in server.said]
 
 
 def test_the_answer_in_readme_is_about_incidents_of_the_sample() -> None:

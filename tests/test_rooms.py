@@ -19,8 +19,8 @@ MAY_USE = {
     "similarity.api": {"similarity", "similarity.incidents"},
     "similarity.encoder": {"similarity"},
     "similarity.incidents": {"similarity"},
-    # AIID's hash of a text is that of the text as encoders get it: transliterated.
     "similarity.explore": {"similarity", "similarity.api", "similarity.incidents"},
+    # AIID's hash of a text is that of the text as encoders get it: transliterated.
     "similarity.sources": {"similarity", "similarity.incidents", "similarity.encoder"},
     "similarity.refresh": {
         *("similarity", "similarity.encoder", "similarity.inbox", "similarity.incidents", "similarity.sources")

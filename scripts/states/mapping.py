@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from similarity.incidents.points import blocks, directions, pca, placed, scaled
+from similarity.incidents.points import blocks, directions, evenly, pca, placed, scaled
 from similarity.incidents.state import IncidentState
 from similarity.incidents.vector_index import Index
 from similarity.vectors import Vector
@@ -97,11 +97,6 @@ def kept_shares(index: Index, maps: Mapping[str, Vector]) -> dict[str, float]:
         name: _shared(right, _nearest(rows, len(points), partial(_closeness, points, rows)))
         for name, points in maps.items()
     }
-
-
-def evenly(total: int, most: int) -> NDArray[np.intp]:
-    """Rows of `total`, at most `most`, ascending, from the first to the last."""
-    return np.linspace(0, total - 1, min(total, most)).round().astype(np.intp)
 
 
 def _closeness(points: Vector, rows: NDArray[np.intp], some: slice) -> Vector:

@@ -118,9 +118,11 @@ def test_without_a_network_the_page_goes_on_when_there_is_one_again(explorer: Ex
 
 
 def test_a_page_without_a_state_can_be_loaded_again(explorer: Explorer) -> None:
-    explorer.show(error_page(503, "The incidents could not be loaded on our side; the cause is in our log."))
+    explorer.show(
+        error_page(503, "Error! The incident state could not be loaded on our side; the cause is in our log.")
+    )
     explorer.open()
-    expect(explorer.error).to_contain_text("The incidents could not be loaded on our side; the cause is in our log.")
+    expect(explorer.error).to_contain_text("The service can't load its incidents at the moment.")
     explorer.page.unroute_all()
     explorer.try_again.click()
     expect(explorer.text).to_be_visible()

@@ -15,11 +15,21 @@ from browser.explorer import HEIGHT, WIDTHS, Explorer
 from browser.made import LOST, Fields, found, incident
 from browser.states import BY_ID, INCIDENTS, TEXT
 from serving import Server
-from similarity.explore.page import page_of
+from similarity.explore import page as explore
 from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState
 
 pytestmark = pytest.mark.slow
+
+# Keeps what the canvas has written since it was last cleared: text, left end or middle, middle, width.
+KEEP_WRITTEN = """{
+    const canvas = CanvasRenderingContext2D.prototype, {clearRect, fillText} = canvas;
+    canvas.clearRect = function (...at) { window.written = []; clearRect.apply(this, at); };
+    canvas.fillText = function (text, x, y) {
+        written.push([String(text), x, y, this.measureText(text).width]);
+        fillText.call(this, text, x, y);
+    };
+}"""
 
 
 def marked_place(explorer: Explorer) -> tuple[float, float]:
@@ -195,21 +205,13 @@ _CROWDS = {
     "on one spot": [(0.0, 0.0)] * 12,
     "in a corner": [(-1.0, 1.0), *[(0.98 + 0.002 * each, -1.0) for each in range(11)]],
     "at an edge": [(-1.0 + each / 5.5, -1.0 if each < 11 else 1.0) for each in range(12)],
-    "around it": [
-        *((-1.0, -1.0), (1.0, 1.0)),
-        # The first five alone have their mean in the middle.
-        *(
-            (0.12 * math.cos(turn), 0.12 * math.sin(turn))
-            for turn in np.pi / 5 * np.array([0, 2, 4, 6, 8, 1, 3, 5, 7, 9])
-        ),
-    ],
 }
 
 
 @pytest.mark.parametrize("crowd", _CROWDS)
 def test_numbers_and_label_stay_readable_in_a_crowd(crowd: str, explorer: Explorer, mapped: IncidentState) -> None:
     state = replace(mapped, points=np.array(_CROWDS[crowd], dtype=np.float32))
-    explorer.show(page_of(Ranking(state, "0123456789abcdef")))
+    explorer.show(explore.page_of(Ranking(state, "0123456789abcdef")))
     explorer.answer_with(found(*(incident(each, similarity=0.5) for each in list(BY_ID)[2:])))
     explorer.open()
     explorer.page.evaluate(_KEEP_TEXTS)
@@ -263,3 +265,25 @@ def test_a_button_released_beside_the_map_ends_the_drag(explorer: Explorer) -> N
     explorer.page.mouse.move(right - 30, middle)
     explorer.page.mouse.move(right - 90, middle, steps=3)
     assert explorer.places() == before
+
+
+@pytest.mark.parametrize("width", [1280, 375])
+def test_the_name_of_an_incident_covers_no_number(opens: Opens, mapped: IncidentState, width: int) -> None:
+    """Its ten neighbours are around it, all but at the same place."""
+    explorer = opens(width=width)
+    explorer.page.add_init_script(KEEP_WRITTEN)
+    angles = np.arange(len(INCIDENTS)) * 2.4
+    points = np.stack([np.cos(angles), np.sin(angles)], axis=1) * 0.02 + [0.3, -0.4]
+    near = [each.incident_id for each in INCIDENTS if each.incident_id not in (1, 23)]
+    points[[each.incident_id for each in INCIDENTS].index(1)] = [-1, 1]
+    explorer.show(explore.page_of(Ranking(replace(mapped, points=points.astype(np.float32)), "0123456789abcdef")))
+    explorer.answer_with(found(*(incident(each, similarity=0.5) for each in near)))
+    explorer.open("#incident=23")
+    explorer.expect_matches(*near)
+    explorer.until(lambda: len(explorer.page.evaluate("written")) == 11, "the numbers and the name")
+    *numbers, (label, left, middle, wide) = explorer.page.evaluate("written")
+    assert label == "incident 23"
+    assert sorted(int(number) for number, *_ in numbers) == list(range(1, 11))
+    for number, x, y, _ in numbers:
+        # Of the disc around the number, 2 of its 10 pixels may be covered.
+        assert not (left - 8 < x < left + wide + 8 and abs(y - middle) < 14), number

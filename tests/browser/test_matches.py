@@ -118,6 +118,15 @@ def test_where_nothing_matches_the_page_says_so_plainly(explorer: Explorer) -> N
     expect(explorer.page.get_by_text(NO_MATCH)).to_have_count(0)
 
 
+def test_a_text_that_was_cut_is_told_without_tokens(explorer: Explorer) -> None:
+    warning = 'Provided value for "text" has 36002 tokens, using the first 4096.'
+    explorer.answer_with(found(incident(4, 0.4), match="possible", warnings=("First.", warning, "Last.")))
+    explorer.open()
+    explorer.find(TEXT)
+    told = "The text is too long to compare all of it. Its beginning was compared."
+    expect(explorer.page.locator("#warnings li")).to_have_text(["First.", told, "Last."])
+
+
 def test_without_calibration_there_are_similarities(explorer: Explorer) -> None:
     explorer.answer_with(found(incident(4, similarity=0.6345), incident(7, similarity=-0.02)))
     explorer.open()

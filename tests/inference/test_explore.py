@@ -21,7 +21,7 @@ from similarity.errors import StateError
 from similarity.incidents.state import IncidentState
 from tiny import ROOT, Deployed, fitted_state
 
-STATE_GONE = "Error! The incident state could not be loaded on our side; the cause is in our log."
+STATE_GONE = "The service can't load its incidents at the moment."
 POINTS = np.linspace(-1, 1, 10, dtype=np.float32).reshape(5, 2)
 
 
@@ -81,7 +81,7 @@ def test_a_page_without_a_state_says_so_in_a_page(client: TestClient, deployed: 
     deployed.state_path.write_bytes(b"broken")
     reply = client.get("/explore")
     assert (reply.status_code, reply.headers["content-type"]) == (503, "text/html; charset=utf-8")
-    assert reply.headers["cache-control"] == "no-cache"
+    assert reply.headers["cache-control"] == "no-store"
     assert data_in(reply.text) == {"error": STATE_GONE}
 
 

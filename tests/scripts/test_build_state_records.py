@@ -135,7 +135,7 @@ def test_aiids_sources_have_aiids_name_pages_and_licence_unless_others_are_given
     state = build(SAMPLE_DIR / "incidents.csv", "--record-url", TEMPLATE, "--collection-name", "A copy")
     assert (state.collection, state.url_of(0)) == ("A copy", "https://records.example/1.html")
     assert state.licence == "CC BY-SA 4.0", "a copy has the licence too"
-    assert f"Collection: A copy; pages: {TEMPLATE}\n" in capsys.readouterr().out
+    assert f"Collection: A copy; pages: {TEMPLATE}; licence: CC BY-SA 4.0\n" in capsys.readouterr().out
     build(SAMPLE_DIR / "incidents.csv", "--licence", "CC0 1.0")
     line = f"Collection: {DEFAULT_COLLECTION}; pages: {DEFAULT_RECORD_URL}; licence: CC0 1.0\n"
     assert line in capsys.readouterr().out

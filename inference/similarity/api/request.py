@@ -60,7 +60,7 @@ def accepts_gzip(event: Any) -> bool:
         return False
     accepted = _header(event, "accept-encoding")
     for coding in accepted.lower().split(","):
-        name, _, weight = coding.replace(" ", "").partition(";")
+        name, _, weight = "".join(coding.split()).partition(";")
         if name == "gzip":
             return not re.fullmatch(r"q=0(\.0*)?", weight)
     return False

@@ -22,6 +22,7 @@ import numpy as np
 from similarity.api.answers import Document, state
 from similarity.incidents.collection import licence_of
 from similarity.incidents.metrics import Metric
+from similarity.incidents.points import evenly
 from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState
 
@@ -40,6 +41,9 @@ _FOR_TEXTS: tuple[Metric, ...] = ("hybrid", "whitened", "centered")
 _FOR_INCIDENTS: tuple[Metric, ...] = ("whitened", "centered")
 
 _LICENCE_PAGES = {"CC BY-SA 4.0": "https://creativecommons.org/licenses/by-sa/4.0/"}
+
+# The API speaks of a state, which readers don't know. page.html says the same of an answer.
+_PLAINER = {503: "The service can't load its incidents at the moment."}
 
 _DATA = '<script type="application/json" id="data">null</script>'
 
@@ -67,8 +71,8 @@ def page_of(ranking: Ranking) -> Document:
 
 
 def error_page(status: int, sentence: str) -> Document:
-    """The page that says why there is nothing to explore now. sentence: for a person."""
-    return _page({"error": sentence}, status=status)
+    """The page that says why there is nothing to explore now. sentence: of the API; a reader may get a plainer one."""
+    return _page({"error": _PLAINER.get(status, sentence)}, status=status)
 
 
 def map_of(state: IncidentState) -> dict[str, Any]:
@@ -77,7 +81,7 @@ def map_of(state: IncidentState) -> dict[str, Any]:
     total: the number of incidents in the state. urls: by id, where it isn't that of the collection's record_url.
     """
     total = len(state)
-    rows = np.unique(np.linspace(0, total - 1, min(total, MOST_ON_MAP)).round().astype(int)).tolist()
+    rows = evenly(total, MOST_ON_MAP).tolist()
     places = np.rint(state.points * PLACES).astype(int)  # (incidents, 2), or (0, 2)
     x, y = places[rows].T.tolist() if len(places) else ([], [])
     ids = state.incident_ids.tolist()
@@ -114,7 +118,7 @@ def _page(data: dict[str, Any], status: int) -> Document:
     written = written.replace("<", "\\u003c")
     headers = {
         "Content-Security-Policy": policy,
-        "Cache-Control": "no-cache" if status != 200 else "public, max-age=300",
+        "Cache-Control": "public, max-age=300" if status == 200 else "no-store",
         "Referrer-Policy": "no-referrer",
         "X-Content-Type-Options": "nosniff",
     }

@@ -53,6 +53,11 @@ def blocks(incidents: int, at_once: int = 0) -> Iterator[slice]:
     return (slice(start, min(start + step, incidents)) for start in range(0, incidents, step))
 
 
+def evenly(total: int, most: int) -> NDArray[np.intp]:
+    """Rows of `total`, at most `most`, ascending, from the first to the last."""
+    return np.linspace(0, total - 1, min(total, most)).round().astype(np.intp)
+
+
 def scaled(places: NDArray[np.floating[Any]]) -> Vector:
     """The places (incidents, 2), moved and scaled into -1 to 1. Both axes get the same factor, so the form stays.
 

@@ -11,13 +11,13 @@ import pytest
 
 from similarity.incidents import points as points_module
 from similarity.incidents.fit import Fit
-from similarity.incidents.points import directions, pca, placed, require_points
+from similarity.incidents.points import directions, evenly, pca, placed, require_points
 from similarity.incidents.state import IncidentState
 from similarity.incidents.vector_index import Index
 from similarity.incidents.whitening import whitening
 from similarity.vectors import Vector
 from states import mapping
-from states.mapping import evenly, kept_shares, map_of
+from states.mapping import kept_shares, map_of
 from tiny import ROOT
 
 
@@ -191,14 +191,6 @@ def test_a_map_of_the_directions_keeps_all() -> None:
     state = state_of(means)
     found = kept_shares(index_of(state), {"directions": directions(index_of(state), slice(None))})
     assert found["directions"] > 0.99
-
-
-def test_rows_are_chosen_evenly() -> None:
-    assert evenly(5, 10).tolist() == [0, 1, 2, 3, 4]
-    assert evenly(9, 3).tolist() == [0, 4, 8]
-    many = evenly(1_000_003, 10_000)
-    assert (many[0], many[-1], len(np.unique(many))) == (0, 1_000_002, 10_000)
-    assert set(np.diff(many)) == {100, 101}
 
 
 @pytest.mark.slow

@@ -71,6 +71,8 @@ ACCEPTED = {
     "gzip;q=0": False,
     "gzip; q=0.000, identity": False,
     "GZIP;Q=0": False,
+    "br,\tgzip": True,
+    "gzip;\tq=0": False,
     "gzipped": False,
     "x-gzip-not": False,
     ";q=1,,": False,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from similarity.incidents import points as module
-from similarity.incidents.points import directions, kept_points, no_points, pca, placed, require_points, scaled
+from similarity.incidents.points import directions, evenly, kept_points, no_points, pca, placed, require_points, scaled
 from similarity.incidents.vector_index import Index
 from similarity.incidents.whitening import whitening
 from similarity.vectors import Vector
@@ -29,6 +29,14 @@ def test_directions_give_the_similarities_of_the_metric(power: float | None) -> 
     for row, similarities in zip((3, 7), found, strict=True):
         expected = index.similarities(index.means[row], "centered" if power is None else "whitened")
         np.testing.assert_allclose(similarities, expected, rtol=0, atol=1e-5)
+
+
+def test_rows_are_chosen_evenly() -> None:
+    assert evenly(5, 10).tolist() == [0, 1, 2, 3, 4]
+    assert evenly(9, 3).tolist() == [0, 4, 8]
+    many = evenly(1_000_003, 10_000)
+    assert (many[0], many[-1], len(np.unique(many))) == (0, 1_000_002, 10_000)
+    assert set(np.diff(many)) == {100, 101}
 
 
 def test_places_are_moved_into_the_middle_and_scaled_by_one_factor() -> None:
