@@ -12,6 +12,7 @@ from browser.explorer import Explorer
 from browser.made import NO_MATCH, Fields, found, incident
 from browser.states import BY_ID, TEXT
 from serving import Server
+from similarity.encoder.tokens import Tokens
 
 pytestmark = pytest.mark.slow
 
@@ -118,8 +119,10 @@ def test_where_nothing_matches_the_page_says_so_plainly(explorer: Explorer) -> N
     expect(explorer.page.get_by_text(NO_MATCH)).to_have_count(0)
 
 
-def test_a_text_that_was_cut_is_told_without_tokens(explorer: Explorer) -> None:
-    warning = 'Provided value for "text" has 36002 tokens, using the first 4096.'
+@pytest.mark.parametrize("is_exact", [True, False])
+def test_a_text_that_was_cut_is_told_without_tokens(is_exact: bool, explorer: Explorer) -> None:
+    cut = Tokens([0] * 4096, came=36002, came_is_exact=is_exact, is_blank=False, is_shortened=False)
+    (warning,) = cut.warnings()
     explorer.answer_with(found(incident(4, 0.4), match="possible", warnings=("First.", warning, "Last.")))
     explorer.open()
     explorer.find(TEXT)
