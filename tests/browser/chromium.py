@@ -41,8 +41,6 @@ def running_chromium() -> Iterator[Browser]:
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         program = find_chromium(playwright.chromium.executable_path)
-        browser = playwright.chromium.launch(
-            executable_path=program, args=os.environ.get("XARGS", "").split(), timeout=PATIENCE_MS
-        )
+        browser = playwright.chromium.launch(executable_path=program, timeout=PATIENCE_MS)
         yield browser
         browser.close()
