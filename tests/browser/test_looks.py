@@ -99,7 +99,12 @@ def test_a_phone_reaches_all_of_it_with_a_finger(opens: Opens) -> None:
     expect(explorer.matches).to_have_count(10)
     explorer.page.get_by_role("button", name="Neighbours of incident").first.tap()
     expect(explorer.page.get_by_role("heading", name="Incidents most like incident")).to_be_visible()
+    explorer.page.get_by_role("button", name="See the map").tap()
+    expect(explorer.map).to_be_focused()
+    expect(explorer.map).to_be_in_viewport()
     explorer.page.get_by_role("button", name="Zoom in").tap()
+    explorer.page.get_by_role("button", name="See the list").tap()
+    expect(explorer.matches.first).to_be_in_viewport()
     require_within(explorer)
 
 
