@@ -91,6 +91,7 @@ def state_as_large_as_aiids(path: Path) -> IncidentState:
         means=means,
         titles=titles,
         dates=[],
+        points=chance.uniform(-1, 1, size=(INCIDENTS, 2)).astype(np.float32),
         fit=fit,
     )
 
