@@ -210,9 +210,7 @@ def evaluate(args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any], li
         shown = list(lines(measured.result, task.notes))
         content: dict[str, Any] = {"notes": list(task.notes), **asdict(measured.result)}
         if measured.agreement:
-            shown.append(
-                f"first as in float32: {measured.agreement.first:.3f}, smallest cosine: {measured.agreement.cosine:.4f}"
-            )
+            shown.append(str(measured.agreement))
             content["float32"] = asdict(measured.agreement)
         yield name, content, shown
 

@@ -19,7 +19,7 @@ from similarity.answering import (
     vector_warnings,
 )
 from similarity.asked import Asked
-from similarity.encoder.loading import load_encoder
+from similarity.encoder.loading import choose, load_serving_encoder
 from similarity.encoder.text_encoder import Encoding, TextEncoder
 from similarity.errors import ModelError, StateError
 from similarity.incidents.facts import StateFacts
@@ -27,7 +27,7 @@ from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState, state_version
 from similarity.once import Once
 from similarity.reloading import FromFiles
-from similarity.settings import Settings
+from similarity.settings import Precision, Settings
 from similarity.shelf.models import load_from_shelf
 from similarity.shelf.served import Look, ServedState
 from similarity.shelf.usable import FolderModel
@@ -40,7 +40,7 @@ class Service:
         self._settings = settings
         self._model = FolderModel(settings)
         self._shelved = ServedState(settings.shelf, self._model.require_usable) if settings.shelf else None
-        model_paths = [*self._model.files.paths, *self._model.files.graph_paths]
+        model_paths = [*self._model.files.paths, *self._model.files.exported_paths]
         self._uncut = FromFiles(model_paths, self._load_uncut)
         self._encoder = FromFiles([*model_paths, settings.state_path], self._load_encoder)
         self._state = FromFiles([settings.state_path], self._load_own_state)
@@ -53,7 +53,10 @@ class Service:
         """For texts of up to the model's maximum."""
         settings = self._settings
         load = partial(
-            load_encoder, model_filename=settings.model_filename, engine=settings.engine, precision=settings.precision
+            load_serving_encoder,
+            model_filename=settings.model_filename,
+            engine=settings.engine,
+            precision=settings.precision,
         )
         encoder = None
         if settings.shelf and settings.model_on_shelf:
@@ -129,9 +132,16 @@ class Service:
             fingerprint = encoder.fingerprint
         fingerprint, ranking = self._pair_of_texts(look, fingerprint)
         return Answer(
-            Health(ranking.facts, fingerprint, self._settings.engine, self._settings.precision),
+            Health(ranking.facts, fingerprint, self._settings.engine, self._precision()),
             facts=Facts(state=ranking.facts.version or None),
         )
+
+    def _precision(self) -> Precision:
+        """The precision of this process's encoder. Before it is loaded: the one that it will have, as far as known."""
+        encoder = self._uncut.last
+        if encoder is not None:
+            return encoder.precision
+        return choose(self._model.files, self._settings.engine, self._settings.precision).precision
 
     def _pair_of_texts(self, look: Look | None, fingerprint: str) -> tuple[str, Ranking]:
         """As `_encoder_and_ranking`, with the encoder's fingerprint. fingerprint: of the model in the folder."""

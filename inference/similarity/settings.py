@@ -37,9 +37,11 @@ FEWEST_TOKENS = 3
 
 Engine = Literal["onnx", "torch"]
 Precision = Literal["float32", "bfloat16", "int8"]
+# auto: the fastest that this CPU multiplies natively and whose vectors agree with float32's.
+PrecisionSetting = Literal["float32", "bfloat16", "int8", "auto"]
 DEFAULT_ENGINE: Engine = "onnx"
 DEFAULT_PRECISION: Precision = "float32"
-# The precisions of each engine.
+# The precisions of each engine, the most exact first.
 PRECISIONS: dict[Engine, tuple[Precision, ...]] = {"onnx": ("float32", "int8"), "torch": ("float32", "bfloat16")}
 
 
@@ -63,7 +65,7 @@ class Settings:
     state_path: Path
     model_uri: str
     engine: Engine
-    precision: Precision
+    precision: PrecisionSetting
     shelf: Path | None = None
     model_on_shelf: bool = False
     bucket: str | None = None
@@ -82,7 +84,7 @@ class Settings:
             state_path=model_dir / (given.get("INCIDENTS_FILENAME") or DEFAULT_INCIDENTS_FILENAME),
             model_uri=given.get("HF_MODEL_URI") or DEFAULT_MODEL_URI,
             engine=_one_of(get_args(Engine), "ENCODER_ENGINE", given, DEFAULT_ENGINE),
-            precision=_one_of(get_args(Precision), "ENCODER_PRECISION", given, DEFAULT_PRECISION),
+            precision=_one_of(get_args(PrecisionSetting), "ENCODER_PRECISION", given, DEFAULT_PRECISION),
             shelf=Path(shelf) if (shelf := given.get("SHELF_DIR")) else None,
             model_on_shelf=_one_of(("true", "false"), "MODEL_ON_EFS", given, "false") == "true",
             bucket=given.get("STATE_BUCKET") or None,

@@ -50,10 +50,10 @@ def encode_by_openvino(model_dir: Path) -> Encode:
     """Our graph, with operators of the ONNX standard only, run by OpenVINO."""
     import openvino
 
-    from models.onnx_graph import WeightsFile, encoder_graph
+    from models.onnx_graph import GraphBuilder, WeightsFile, encoder_graph
 
     files = ModelFiles(model_dir)
-    graph = encoder_graph(files.config(), WeightsFile(files.weights_path), {}, fused=False)
+    graph = encoder_graph(GraphBuilder(WeightsFile(files.weights_path), fused=False), files.config(), {})
     # The graph names the weights relative to itself, so it must be in the same folder.
     with tempfile.NamedTemporaryFile(dir=model_dir, suffix=".onnx") as file:
         file.write(graph.SerializeToString())

@@ -13,13 +13,14 @@ from evaluation.encoding import encode, vectors_of
 from evaluation.results import Plotted, Result, plotted, result_of
 from evaluation.tasks import Task
 from evaluation.texts import Unrelated
+from models.agreement import agreement
+from similarity.encoder.reports import Agreement
 from similarity.encoder.text_encoder import TextEncoder
 from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState
 from similarity.refresh.fitting import fitted_to
 from similarity.refresh.questions import Question
 from similarity.settings import DEFAULT_TEXT_PREPARATION
-from similarity.vectors import Vector, unit
 
 
 @dataclass(frozen=True)
@@ -32,17 +33,6 @@ class Encoders:
     @property
     def is_reduced(self) -> bool:
         return self.encoder.precision != self.reference.precision
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """The vectors of another precision compared with float32.
-
-    first: share of queries with the same first incident by cosine. cosine: the smallest of a query's two vectors.
-    """
-
-    first: float
-    cosine: float
 
 
 @dataclass(frozen=True)
@@ -90,12 +80,3 @@ def fitted_rankings(state: IncidentState, questions: Sequence[Question]) -> list
 
     with progress_bar(FOLDS, "fits") as progress:
         return cross_fitted(fitted_without, {each.incident_id for each in questions})
-
-
-def agreement(vectors: Sequence[Vector], reference: Sequence[Vector], ranking: Ranking) -> Agreement:
-    """vectors, reference: of the same queries, each (hidden,)."""
-    pairs = list(zip(vectors, reference, strict=True))
-    first = [[ranking.most_similar(vector, 1)[0].incident_id for vector in pair] for pair in pairs]
-    cosines = [float(unit(found) @ unit(expected)) for found, expected in pairs]
-    same = sum(found == expected for found, expected in first)
-    return Agreement(same / max(len(pairs), 1), min([1.0, *cosines]))

@@ -37,8 +37,8 @@ from local.connections import server
 from local.gateway import gateway
 from models.install_files import finish_install
 from similarity.api.routes import DEFAULT_ALLOWED_ORIGINS, HandlerFile, HandlerFileError, find_handlers
-from similarity.encoder.loading import load_encoder
-from similarity.encoder.model_folder import HOW_TO_GET_ONE, ModelFiles
+from similarity.encoder.loading import load_serving_encoder
+from similarity.encoder.model_folder import GRAPH_FILENAMES, HOW_TO_GET_ONE, ModelFiles
 from similarity.errors import ModelError, StateError
 from similarity.incidents.state import IncidentState
 from similarity.refresh.vector_store import StoreError
@@ -58,7 +58,7 @@ def quick_start_model() -> Path:
     folder = QUICK_START_DIR / "model"
     finish_install(folder)
     files = ModelFiles(folder)
-    is_there = all(path.exists() for path in (*files.paths, files.graph_paths[0]))
+    is_there = all(path.exists() for path in (*files.paths, files.folder / GRAPH_FILENAMES["float32"]))
     if not is_there or files.provenance().get("made_by") == _MADE_EARLIER:
         print("Making the quick-start model, once ...", file=sys.stderr, flush=True)
         # Not at the top, since it imports torch, which serving does without.
@@ -108,7 +108,7 @@ def prepare(model_dir: Path | None, state_path: Path | None) -> None:
     ModelFiles(model_dir).require_weights_unchanged()
     settings = Settings.from_environment()
     # Before a state is built for what can't be served.
-    encoder = load_encoder(model_dir, engine=settings.engine, precision=settings.precision)
+    encoder = load_serving_encoder(model_dir, engine=settings.engine, precision=settings.precision)
     state_path = state_path or sample_state(model_dir)
     state = IncidentState.load(state_path)
     state.require_made_by(encoder, encoder.name or os.environ.get("HF_MODEL_URI") or DEFAULT_MODEL_URI)

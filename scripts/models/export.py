@@ -1,70 +1,137 @@
-"""Writes a model's ONNX graph into the model's folder, after trying it."""
+"""Writes what the engine onnx needs for a precision into a model's folder, after trying it."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from models.agreement import agreement_on_titles
 from models.install_files import STAGING_PREFIX, install, write_provenance, writing_to
-from models.onnx_graph import WeightsFile, encoder_graph
-from similarity.encoder.model_folder import GRAPH_FILENAMES, sha256_of
+from models.int8_calibration import calibrate, texts_of
+from models.int8_graph import Int8Builder
+from models.onnx_graph import GraphBuilder, WeightsFile, encoder_graph
+from similarity.encoder.cpu import lack_of
+from similarity.encoder.model_folder import (
+    GRAPH_FILENAMES,
+    INT8_WEIGHTS_FILENAME,
+    REPORT_FILENAMES,
+    sha256_of,
+)
 from similarity.encoder.onnx_encoder import FINGERPRINT_KEY, WORDS_KEY, OnnxEncoder
+from similarity.encoder.reports import Report
+from similarity.encoder.text_encoder import TextEncoder
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.errors import ModelError
+from similarity.incidents.state import IncidentState
 from similarity.settings import DEFAULT_MODEL_FILENAME, DEFAULT_PRECISION, Precision
+from similarity.vectors import Vector
 
-# A graph is tried with this text. Its vector may differ from the reference by this share of the vector's length.
-# Rounding errors are far smaller, also with int8.
+# An encoder is tried with this text. So many of its tokens are the text of the self-test.
 _TEXT = "A self-driving car hit a woman who pushed a bicycle."
-_TOLERANCE: dict[Precision, float] = {"float32": 1e-3, "int8": 0.3}
+_TEST_TOKENS = 5
+# By how much of its length a vector may differ from the reference's. Rounding errors are far smaller.
+_TOLERANCE: dict[Precision, float] = {"float32": 1e-4, "bfloat16": 0.3, "int8": 0.3}
 
 
 def export(
-    folder: Path, precision: Precision = DEFAULT_PRECISION, model_filename: str = DEFAULT_MODEL_FILENAME
-) -> Path:
-    """Writes the graph of the model in `folder`, and the graph's hash into provenance.json. Returns the graph's path.
+    folder: Path,
+    precision: Precision = DEFAULT_PRECISION,
+    model_filename: str = DEFAULT_MODEL_FILENAME,
+    state: IncidentState | None = None,
+) -> Report:
+    """Writes the graph and the report of a precision for the model in `folder`, and their hashes into provenance.json.
 
-    The graph is tried first. If anything fails, the folder stays as it was. Raises ModelError or OSError.
+    bfloat16 is computed by torch, so it has no graph. state: made by this model in float32. The agreement is measured
+    with it, unless the precision is float32. The files are tried first. If anything fails, the folder stays as it was.
+    Raises ModelError, StateError or OSError.
     """
-    name = GRAPH_FILENAMES[precision]
+    if precision == "int8" and (lack := lack_of(precision)):
+        raise ModelError(f"{lack}; export on another machine")
     with writing_to(folder):
         reference = TorchEncoder.load(folder, model_filename)
         reference.files.require_weights_unchanged()
         weights = WeightsFile(folder / model_filename)
         weights.require_finite()
-        words = weights.shape("embeddings.word_embeddings.weight")[0]
-        metadata = {FINGERPRINT_KEY: reference.fingerprint, WORDS_KEY: str(words)}
-        content = encoder_graph(reference.config, weights, metadata, precision=precision).SerializeToString()
+        if state is not None:
+            state.require_made_by(reference, reference.name or "")
         replace_link(folder / model_filename)
-        # The graph names the weights relative to itself, so it is tried in its final folder.
-        descriptor, trial_name = tempfile.mkstemp(prefix=STAGING_PREFIX, suffix=".onnx", dir=folder)
-        trial = Path(trial_name)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-            _try(trial, reference, precision)
-            with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=folder, ignore_cleanup_errors=True) as staging:
-                trial.replace(Path(staging, name))
-                hashes = {**reference.files.graph_sha256(), name: sha256_of(Path(staging, name))}
-                write_provenance(Path(staging), {**reference.files.provenance(), "graph_sha256": hashes})
-                install(Path(staging), folder)
-        finally:
-            trial.unlink(missing_ok=True)
-    return folder / name
+        files: dict[str, bytes | bytearray] = {}
+        if precision in GRAPH_FILENAMES:
+            files = _graph_files(folder, reference, weights, precision)
+            encoder = _tried(folder, reference, precision, files)
+        else:
+            encoder = TorchEncoder.load(folder, model_filename, precision)
+        report = _report(encoder, reference, state)
+        files[REPORT_FILENAMES[precision]] = json.dumps(report.to_json()).encode()
+        with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=folder, ignore_cleanup_errors=True) as name:
+            staging = Path(name)
+            _write(staging, files)
+            hashes = {**reference.files.graph_sha256(), **{name: sha256_of(staging / name) for name in files}}
+            write_provenance(staging, {**reference.files.provenance(), "graph_sha256": hashes})
+            install(staging, folder)
+    return report
 
 
-def _try(graph: Path, reference: TorchEncoder, precision: Precision) -> None:
-    """Raises ModelError if the graph can't be loaded or gives other vectors than `reference`."""
-    encoder = OnnxEncoder.from_graph(graph, reference.config, reference.tokenizer, reference.files, precision)
-    found, expected = (each.encode(_TEXT).vector.astype(np.float64) for each in (encoder, reference))
-    distance = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+def _graph_files(
+    folder: Path, reference: TorchEncoder, weights: WeightsFile, precision: Precision
+) -> dict[str, bytes | bytearray]:
+    """The graph, and with int8 the weights that it names."""
+    config = reference.config
+    words = weights.shape("embeddings.word_embeddings.weight")[0]
+    metadata = {FINGERPRINT_KEY: reference.fingerprint, WORDS_KEY: str(words)}
+    name = GRAPH_FILENAMES[precision]
+    if precision != "int8":
+        return {name: encoder_graph(GraphBuilder(weights), config, metadata).SerializeToString()}
+    scales = calibrate(folder, config, weights, texts_of(reference.tokenizer))
+    build = Int8Builder(weights, config, scales, INT8_WEIGHTS_FILENAME)
+    return {name: encoder_graph(build, config, metadata).SerializeToString(), INT8_WEIGHTS_FILENAME: build.content}
+
+
+def _write(folder: Path, files: Mapping[str, bytes | bytearray]) -> None:
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def _tried(
+    folder: Path, reference: TorchEncoder, precision: Precision, files: Mapping[str, bytes | bytearray]
+) -> TextEncoder:
+    """The encoder of a graph. Raises ModelError if it can't be loaded or gives other vectors than `reference`."""
+    weights_path = reference.files.weights_path
+    with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=folder, ignore_cleanup_errors=True) as name:
+        # A graph names weights in its own folder.
+        _link(weights_path, Path(name, weights_path.name))
+        _write(Path(name), files)
+        graph = Path(name, GRAPH_FILENAMES[precision])
+        encoder = OnnxEncoder.from_graph(graph, reference.config, reference.tokenizer, reference.files, precision)
+    distance = _distance(encoder.encode(_TEXT).vector, reference.encode(_TEXT).vector)
     if not distance <= _TOLERANCE[precision]:
         raise ModelError(f"the graph gives another vector than the weights (off by {distance:.1%}), so it was deleted")
+    return encoder
+
+
+def _report(encoder: TextEncoder, reference: TorchEncoder, state: IncidentState | None) -> Report:
+    ids = reference.tokenizer(_TEXT).ids
+    ids = [*ids[: _TEST_TOKENS - 1], ids[-1]]
+    vector, expected = (each.vectors([ids])[0] for each in (encoder, reference))
+    if encoder.precision == DEFAULT_PRECISION:
+        return Report(np.array(ids), expected, _TOLERANCE[DEFAULT_PRECISION])
+    # Elsewhere a number may be rounded otherwise. So a vector may be as far away as that of float32.
+    tolerance = max(_distance(vector, expected), _TOLERANCE[DEFAULT_PRECISION])
+    found = None if state is None else agreement_on_titles(state, encoder, reference)
+    return Report(np.array(ids), vector, tolerance, found)
+
+
+def _distance(found: Vector, expected: Vector) -> float:
+    """By how much of its length a vector (hidden,) differs from the expected one."""
+    difference = found.astype(np.float64) - expected
+    return float(np.linalg.norm(difference) / np.linalg.norm(expected))
 
 
 def replace_link(path: Path) -> None:
@@ -82,9 +149,14 @@ def replace_link(path: Path) -> None:
         return
     with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=path.parent) as staging:
         new = Path(staging, path.name)
-        try:
-            os.link(target, new)
-        except OSError:
-            shutil.copyfile(target, new)
+        _link(target, new)
         new.replace(path)
     print(f"{path} was a link to {target}. It is now a file, because ONNX Runtime needs one.", file=sys.stderr)
+
+
+def _link(target: Path, new: Path) -> None:
+    """Makes a hard link if possible, else a copy. Raises OSError."""
+    try:
+        os.link(target, new)
+    except OSError:
+        shutil.copyfile(target, new)

@@ -18,7 +18,7 @@ from typing import Any
 
 from similarity.encoder.model_folder import (
     CONFIG_FILENAME,
-    GRAPH_FILENAMES,
+    EXPORTED_FILENAMES,
     INSTALLING_DIRNAME,
     PROVENANCE_FILENAME,
     TOKENIZER_FILENAME,
@@ -30,7 +30,7 @@ STAGING_PREFIX = ".new-"
 # Weights come first and provenance.json last. In between, the hash in provenance.json isn't that of the weights. So the
 # build of the image, which doesn't see hidden files, refuses the folder.
 _ORDER = (
-    DEFAULT_MODEL_FILENAME, *GRAPH_FILENAMES.values(), TOKENIZER_FILENAME, CONFIG_FILENAME, PROVENANCE_FILENAME
+    DEFAULT_MODEL_FILENAME, *EXPORTED_FILENAMES, TOKENIZER_FILENAME, CONFIG_FILENAME, PROVENANCE_FILENAME
 )  # fmt: skip
 
 
@@ -83,7 +83,7 @@ def _finish(folder: Path) -> None:
         return
     if (installing / DEFAULT_MODEL_FILENAME).exists():
         # The weights move first, so while they wait here, every graph in the folder is an old one.
-        for name in GRAPH_FILENAMES.values():
+        for name in EXPORTED_FILENAMES:
             if not (installing / name).exists():
                 (folder / name).unlink(missing_ok=True)
     for name in _ORDER:

@@ -4,12 +4,13 @@ The graph prunes as `similarity.encoder.torch_encoder` does: a layer computes on
 needs. `Slice` ends earlier if the text does. Attention takes queries in blocks of BLOCK; the blocks are its batch
 dimension. Each block sees a window of keys around it. A bias masks the keys of the window that are out of reach.
 
-Weights are initialisers that name their place in the safetensors file. `models.export` writes the graph.
+Weights are initialisers that name their place in the safetensors file. `models.int8_graph` makes the same graph with
+products of 8-bit integers. `models.export` writes the graphs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,11 @@ from similarity.encoder.config import LongformerConfig
 from similarity.encoder.safetensors_header import read_header
 from similarity.encoder.text_encoder import GELU_APPROXIMATIONS
 from similarity.errors import ModelError
-from similarity.settings import DEFAULT_PRECISION, Precision
 
 # ONNX Runtime 1.32 and OpenVINO 2026.4 both read these versions.
 OPSET, IR_VERSION = 20, 10
 # Queries in a block. The speeds with 64 to 256 differ by less than 10 %.
 BLOCK = 64
-# With precision int8, 32 input channels of one output channel share a scale. So 99.7 % of 989 real titles kept their
-# first place; with blocks of 128 only 99.1 % did.
-INT8_BLOCK = 32
-# ONNX Runtime quantises the product's input in the same blocks, and sums integers.
-_INT8_SUMS = 4
 # Added to the score of a key that is out of reach; e to this power is 0.
 _UNSEEN = -1e30
 
@@ -92,10 +87,11 @@ class WeightsFile:
 class GraphBuilder:
     """Collects nodes and initialisers. Methods take and return names of values."""
 
-    def __init__(self, weights: WeightsFile, *, fused: bool, precision: Precision) -> None:
+    def __init__(self, weights: WeightsFile, *, fused: bool = True) -> None:
         self.weights = weights
         self.fused = fused
-        self._precision = precision
+        # The input of each linear layer by the layer's name.
+        self.inputs: dict[str, str] = {}
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, TensorProto] = {}
 
@@ -116,24 +112,15 @@ class GraphBuilder:
             self.initializers[name] = self.weights.initializer(name)
         return name
 
-    def linear(self, x: str, name: str) -> str:
-        """x W^T + b"""
-        if self._precision == "int8":
-            return self._linear_int8(x, name)
+    def linear(self, x: str, name: str, rows: int | None = None) -> str:
+        """x W^T + b for the first `rows` rows of x; None: for all."""
+        self.inputs[name] = x
+        x = x if rows is None else self.first(x, rows)
         return self.op("Gemm", x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias"), transB=1)
 
-    def _linear_int8(self, x: str, name: str) -> str:
-        quantised, scales = f"{name}.weight.int8", f"{name}.weight.scales"
-        outputs, inputs = self.weights.shape(f"{name}.weight")
-        if quantised not in self.initializers:
-            integers, factors = int8_blocks(self.weights.read(f"{name}.weight"))
-            self.initializers[quantised] = numpy_helper.from_array(integers, quantised)
-            self.initializers[scales] = numpy_helper.from_array(factors, scales)
-        bias = self.weight(f"{name}.bias")
-        return self.op(
-            "MatMulNBits", x, quantised, scales, "", "", bias,
-            domain="com.microsoft", K=inputs, N=outputs, bits=8, block_size=INT8_BLOCK, accuracy_level=_INT8_SUMS,
-        )  # fmt: skip
+    def linear_sum(self, x: str, name: str, residual: str) -> str:
+        """x W^T + b + residual"""
+        return self.op("Add", self.linear(x, name), residual)
 
     def norm(self, x: str, name: str, eps: float) -> str:
         weight, bias = self.weight(f"{name}.weight"), self.weight(f"{name}.bias")
@@ -152,29 +139,15 @@ class GraphBuilder:
         return self.op("Range", self.constant(0), self.op("Squeeze", count), self.constant(1))
 
 
-def int8_blocks(weight: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """(out, in) -> (out, blocks, INT8_BLOCK) of integers around 128 and (out, blocks) of scales."""
-    outputs, inputs = weight.shape
-    padded = np.pad(weight, ((0, 0), (0, -inputs % INT8_BLOCK))).reshape(outputs, -1, INT8_BLOCK)
-    scales = np.abs(padded).max(axis=2) / np.float32(127)
-    scales[scales == 0] = 1
-    return (np.rint(padded / scales[..., None]) + 128).astype(np.uint8), scales
-
-
 def encoder_graph(
-    config: LongformerConfig,
-    weights: WeightsFile,
-    metadata: Mapping[str, str],
-    *,
-    precision: Precision = DEFAULT_PRECISION,
-    fused: bool = True,
+    build: GraphBuilder, config: LongformerConfig, metadata: Mapping[str, str], shown: Sequence[str] = ()
 ) -> onnx.ModelProto:
     """The graph: ids (tokens,) int64, special tokens included -> cls (hidden,) float32.
 
-    The shapes of the weights must have been checked by `similarity.encoder.torch_encoder`. fused: attention is one
-    operator, which only ONNX Runtime has; without it, all operators are of the ONNX standard.
+    The shapes of the weights must have been checked by `similarity.encoder.torch_encoder`. build: a new builder. With
+    its `fused`, attention is one operator, which only ONNX Runtime has; without it, all operators are of the ONNX
+    standard. shown: names of linear layers, whose inputs are further outputs of the graph.
     """
-    build = GraphBuilder(weights, fused=fused, precision=precision)
     reach = [window // 2 for window in config.attention_window]
     # For each layer, how many of the first positions of its output are needed; None for all.
     wanted: list[int | None] = [1 + sum(reach[index + 1 :]) for index in range(len(reach))]
@@ -189,10 +162,13 @@ def encoder_graph(
         build.nodes,
         "longformer_cls",
         [helper.make_tensor_value_info("ids", TensorProto.INT64, ["tokens"])],
-        [helper.make_tensor_value_info("cls", TensorProto.FLOAT, [config.hidden_size])],
+        [
+            helper.make_tensor_value_info("cls", TensorProto.FLOAT, [config.hidden_size]),
+            *(helper.make_tensor_value_info(build.inputs[name], TensorProto.FLOAT, None) for name in shown),
+        ],
         list(build.initializers.values()),
     )
-    opsets = [helper.make_opsetid("", OPSET), *([helper.make_opsetid("com.microsoft", 1)] if fused else [])]
+    opsets = [helper.make_opsetid("", OPSET), *([helper.make_opsetid("com.microsoft", 1)] if build.fused else [])]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
     helper.set_model_props(model, dict(metadata))
     return model
@@ -218,24 +194,28 @@ def _layer(build: GraphBuilder, x: str, index: int, outputs: int | None, config:
     if config.global_attention_on_cls:
         context = _global_attention(build, x, name, config)  # (1, hidden)
         if outputs != 1:
-            local = _banded_attention(build, x, wanted, index, config)
+            local = _banded_attention(build, x, outputs, index, config)
             others = build.op("Slice", local, build.constant([1]), build.rows(local))
             context = build.op("Concat", context, others, axis=0)
     else:
-        context = _banded_attention(build, x, wanted, index, config)
-    attended = build.op("Add", build.linear(context, f"{name}.attention.output.dense"), wanted)
+        context = _banded_attention(build, x, outputs, index, config)
+    attended = build.linear_sum(context, f"{name}.attention.output.dense", wanted)
     attended = build.norm(attended, f"{name}.attention.output.LayerNorm", eps)
     inner = build.linear(attended, f"{name}.intermediate.dense")  # (outputs, intermediate)
     inner = build.op("Gelu", inner, approximate=GELU_APPROXIMATIONS[config.hidden_act])
-    result = build.op("Add", build.linear(inner, f"{name}.output.dense"), attended)
+    result = build.linear_sum(inner, f"{name}.output.dense", attended)
     return build.norm(result, f"{name}.output.LayerNorm", eps)
 
 
-def _banded_attention(build: GraphBuilder, x: str, wanted: str, index: int, config: LongformerConfig) -> str:
-    """Attention of `wanted` (queries, hidden) to the rows of `x` (keys, hidden) within reach -> (queries, hidden)."""
+def _banded_attention(build: GraphBuilder, x: str, outputs: int | None, index: int, config: LongformerConfig) -> str:
+    """Attention of the first `outputs` rows of `x` (keys, hidden) to the rows within reach -> (queries, hidden).
+
+    outputs: None for all rows.
+    """
     name, reach = f"encoder.layer.{index}.attention.self", config.attention_window[index] // 2
     heads, one = config.num_attention_heads, build.constant([1])
-    queries, keys = build.rows(wanted), build.rows(x)
+    query = build.linear(x, f"{name}.query", outputs)
+    queries, keys = build.rows(query), build.rows(x)
     block = build.op("Min", queries, build.constant([BLOCK]))
     blocks = build.op("Div", build.op("Sub", build.op("Add", queries, block), one), block)
     window = build.op("Min", keys, build.op("Add", block, build.constant([2 * reach])))
@@ -257,9 +237,7 @@ def _banded_attention(build: GraphBuilder, x: str, wanted: str, index: int, conf
     bias = build.op("Unsqueeze", bias, one)  # (blocks, 1, block, window)
     missing = build.op("Sub", build.op("Mul", blocks, block), queries)  # in the last block
     zero, size = build.constant([0]), config.hidden_size
-    query = build.op(
-        "Pad", build.linear(wanted, f"{name}.query"), build.op("Concat", zero, zero, missing, zero, axis=0)
-    )
+    query = build.op("Pad", query, build.op("Concat", zero, zero, missing, zero, axis=0))
     query = build.op("Reshape", query, build.op("Concat", blocks, block, build.constant([size]), axis=0))
     key = build.op("Gather", build.linear(x, f"{name}.key"), key_at)  # (blocks, window, hidden)
     value = build.op("Gather", build.linear(x, f"{name}.value"), key_at)

@@ -2,15 +2,33 @@
 
 A Lambda uses `onnx`, because it starts without torch. `torch` is the reference, and it also makes the state. Their
 vectors differ only by rounding. An engine's packages are imported when the engine is loaded.
+
+After loading, the encoder computes the vector of a short text. `similarity.encoder.reports` has the expected one.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from similarity.encoder.cpu import lack_of
+from similarity.encoder.model_folder import ModelFiles
+from similarity.encoder.reports import ENOUGH, read_report
 from similarity.encoder.text_encoder import TextEncoder
 from similarity.errors import ModelError
-from similarity.settings import DEFAULT_ENGINE, DEFAULT_MODEL_FILENAME, DEFAULT_PRECISION, Engine, Precision
+from similarity.settings import (
+    DEFAULT_ENGINE,
+    DEFAULT_MODEL_FILENAME,
+    DEFAULT_PRECISION,
+    PRECISIONS,
+    Engine,
+    Precision,
+    PrecisionSetting,
+)
+
+log = logging.getLogger(__name__)
 
 
 def load_encoder(
@@ -25,15 +43,104 @@ def load_encoder(
 
     max_tokens: texts are cut at this number of tokens, 3 or more. 0: the model's maximum.
     Raises ModelError if a file is missing, truncated or of another kind of model, if the engine's package or graph is
-    missing, and if max_tokens is less than 3 or more than the model takes.
+    missing, if the CPU would compute wrong vectors in this precision, if the encoder fails its self-test, and if
+    max_tokens is less than 3 or more than the model takes.
     """
+    if precision == "int8" and (lack := lack_of(precision)):
+        raise ModelError(lack)
     try:
-        if engine == "torch":
-            from similarity.encoder.torch_encoder import TorchEncoder
-
-            return TorchEncoder.load(model_dir, model_filename, precision).cut_at(max_tokens)
-        from similarity.encoder.onnx_encoder import OnnxEncoder
-
-        return OnnxEncoder.load(model_dir, model_filename, precision).cut_at(max_tokens)
+        encoder = _loaded(model_dir, model_filename, engine, precision)
     except ImportError as error:
         raise ModelError(f"ENCODER_ENGINE is {engine}, but the package {error.name} isn't installed") from error
+    _require_expected_vector(encoder)
+    return encoder.cut_at(max_tokens)
+
+
+def _loaded(model_dir: str | Path, model_filename: str, engine: Engine, precision: Precision) -> TextEncoder:
+    if engine == "torch":
+        from similarity.encoder.torch_encoder import TorchEncoder
+
+        return TorchEncoder.load(model_dir, model_filename, precision)
+    from similarity.encoder.onnx_encoder import OnnxEncoder
+
+    return OnnxEncoder.load(model_dir, model_filename, precision)
+
+
+def _require_expected_vector(encoder: TextEncoder) -> None:
+    """The self-test. It reads the weights of all layers. Raises ModelError."""
+    report = read_report(encoder.files.folder, encoder.precision)
+    if report is None:
+        return
+    distance = report.distance(encoder.vectors([report.ids.tolist()])[0])
+    if not distance <= report.tolerance:
+        raise ModelError(
+            f"in {encoder.precision} the model in {encoder.files.folder} gives another vector than it gave to the "
+            f"export, by {distance:.1e} of its length (allowed: {report.tolerance:.1e}): a file is damaged, or this "
+            "CPU computes wrongly; install the model again, or export it again with scripts/export_onnx.py"
+        )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The precision that serves. reason: why it isn't another one; None if it is the one that was asked for."""
+
+    precision: Precision
+    reason: str | None = None
+
+
+def choose(files: ModelFiles, engine: Engine, setting: PrecisionSetting) -> Choice:
+    """The precision that ENCODER_PRECISION means on this CPU, for these files. Loads no weights. Raises ModelError."""
+    if setting == "int8" and (lack := lack_of(setting)):
+        return Choice(DEFAULT_PRECISION, lack)
+    if setting != "auto":
+        return Choice(setting)
+    reasons = []
+    for precision in reversed(PRECISIONS[engine][1:]):
+        reason = next(_objections(files, engine, precision), None)
+        if reason is None:
+            return Choice(precision)
+        reasons.append(reason)
+    return Choice(DEFAULT_PRECISION, "; ".join(reasons))
+
+
+def _objections(files: ModelFiles, engine: Engine, precision: Precision) -> Iterator[str]:
+    """Reasons against a precision, the first first. Raises ModelError if its files can't be read."""
+    if lack := lack_of(precision):
+        yield lack
+    report = read_report(files.folder, precision)
+    if report is None or (engine == "onnx" and not files.has_graph(precision)):
+        yield f"{precision} wasn't exported"
+    elif report.agreement is None:
+        yield f"the agreement of {precision} with float32 wasn't measured, because the export had no state"
+    elif not report.agreement.is_enough:
+        yield f"{precision} doesn't agree enough with float32 ({report.agreement}; needed: {ENOUGH})"
+
+
+def load_serving_encoder(
+    model_dir: str | Path,
+    model_filename: str = DEFAULT_MODEL_FILENAME,
+    *,
+    engine: Engine = DEFAULT_ENGINE,
+    precision: PrecisionSetting = DEFAULT_PRECISION,
+) -> TextEncoder:
+    """As `load_encoder`, in the precision that `choose` finds. Falls back to float32 if that one can't be loaded.
+
+    It logs one line if it serves another precision than asked for. Raises ModelError if float32 can't be loaded either,
+    or if there is no graph for the precision that was asked for.
+    """
+    files = ModelFiles(Path(model_dir), model_filename)
+    choice = choose(files, engine, precision)
+    reason = choice.reason
+    if choice.precision != DEFAULT_PRECISION:
+        if engine == "onnx":
+            files.require_graph(choice.precision)
+        try:
+            return load_encoder(model_dir, model_filename, engine=engine, precision=choice.precision)
+        except ModelError as error:
+            reason = error.detail
+    encoder = load_encoder(model_dir, model_filename, engine=engine)
+    if reason:
+        # With auto, float32 is as usual as the others.
+        level = logging.INFO if precision == "auto" and reason == choice.reason else logging.WARNING
+        log.log(level, "float32 serves", extra={"asked_for": precision, "reason": reason})
+    return encoder

@@ -5,7 +5,7 @@ read the weights into tensors. provenance.json is a JSON object:
 
     model           str, the model's name
     weights_sha256  str, SHA-256 hex of the weights, as the script wrote them
-    graph_sha256    object, SHA-256 hex of each graph by file name
+    graph_sha256    object, SHA-256 hex of each file that belongs to a graph, by file name
 
 Other keys are allowed. Each key may be missing, e.g. in folders from earlier versions.
 """
@@ -29,6 +29,16 @@ TOKENIZER_FILENAME = "tokenizer.json"
 PROVENANCE_FILENAME = "provenance.json"
 # The graphs that scripts/export_onnx.py makes, by precision.
 GRAPH_FILENAMES: dict[Precision, str] = {"float32": "encoder.onnx", "int8": "encoder.int8.onnx"}
+# The integer weights that the graph of int8 names.
+INT8_WEIGHTS_FILENAME = "encoder.int8.bin"
+# What the export found out about each precision, see `similarity.encoder.reports`.
+REPORT_FILENAMES: dict[Precision, str] = {
+    "float32": "encoder.json",
+    "bfloat16": "encoder.bfloat16.json",
+    "int8": "encoder.int8.json",
+}
+# All files that scripts/export_onnx.py makes.
+EXPORTED_FILENAMES = (INT8_WEIGHTS_FILENAME, *GRAPH_FILENAMES.values(), *REPORT_FILENAMES.values())
 
 # The files of a new model wait in this folder while they are moved one by one (scripts/models/install_files.py).
 INSTALLING_DIRNAME = ".installing"
@@ -42,7 +52,7 @@ _OTHER_WEIGHTS = ("pytorch_model*.bin", "*.ckpt", "*.safetensors.index.json")
 _SAMPLES, _SAMPLE_BYTES = 64, 4096
 # Git LFS leaves a pointer in place of a large file: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-# Longformer-base's graph has 80 KB, because it refers to the weights. A graph that holds weights (int8, or a float16
+# Longformer-base's graphs have 80 and 600 KB, because they refer to weights. A graph that holds weights (of a float16
 # checkpoint) has at least 96 MB. Hashing it at each start would take 0.07 s of 0.3 s.
 _SMALL_BYTES = 4 << 20
 
@@ -71,9 +81,9 @@ class ModelFiles:
         return self.config_path, self.tokenizer_path, self.weights_path
 
     @property
-    def graph_paths(self) -> tuple[Path, ...]:
-        """All graphs, which may be missing. The engine onnx needs one, for its precision; torch needs none."""
-        return tuple(self.folder / name for name in GRAPH_FILENAMES.values())
+    def exported_paths(self) -> tuple[Path, ...]:
+        """All files of the export, which may be missing. The engine onnx needs one graph, for its precision."""
+        return tuple(self.folder / name for name in EXPORTED_FILENAMES)
 
     def config(self) -> LongformerConfig:
         """Raises ModelError if the config is missing, broken or of another kind of model."""
@@ -144,19 +154,33 @@ class ModelFiles:
         if is_small:
             self.require_graph_unchanged(name)
 
+    def has_graph(self, precision: Precision) -> bool:
+        """Whether the files are there that the engine onnx needs for this precision."""
+        names = [GRAPH_FILENAMES[precision], *([INT8_WEIGHTS_FILENAME] if precision == "int8" else [])]
+        return all((self.folder / name).exists() for name in names)
+
+    def require_graph(self, precision: Precision) -> None:
+        """Raises ModelError if the engine onnx lacks a file for this precision."""
+        if precision not in GRAPH_FILENAMES:
+            raise ModelError(
+                f"ENCODER_PRECISION for the engine onnx must be one of {', '.join(GRAPH_FILENAMES)}, not {precision}"
+            )
+        if not self.has_graph(precision):
+            path = self.folder / GRAPH_FILENAMES[precision]
+            option = "" if precision == DEFAULT_PRECISION else f" --precision {precision}"
+            missing = f"weights for {path}" if path.exists() else f"graph {path}"
+            raise ModelError(
+                f"there {'are' if path.exists() else 'is'} no {missing}; make it with scripts/export_onnx.py "
+                f"{self.folder}{option}"
+            )
+
     def graph(self, precision: Precision) -> Path:
         """The graph that the engine onnx runs with this precision. Raises ModelError if it can't be the exported one.
 
         See `require_graph_at_start`.
         """
-        if precision not in GRAPH_FILENAMES:
-            raise ModelError(
-                f"ENCODER_PRECISION for the engine onnx must be one of {', '.join(GRAPH_FILENAMES)}, not {precision}"
-            )
+        self.require_graph(precision)
         path = self.folder / GRAPH_FILENAMES[precision]
-        if not path.exists():
-            option = "" if precision == DEFAULT_PRECISION else f" --precision {precision}"
-            raise ModelError(f"there is no graph {path}; make it with scripts/export_onnx.py {self.folder}{option}")
         self.require_graph_at_start(path.name)
         return path
 
@@ -177,7 +201,7 @@ class ModelFiles:
         self.config()
         self.require_weights()
         self.require_weights_unchanged()
-        for path in self.graph_paths:
+        for path in self.exported_paths:
             if path.exists():
                 self.require_graph_unchanged(path.name)
 

@@ -63,7 +63,7 @@ class OnnxEncoder(TextEncoder):
     ) -> OnnxEncoder:
         """Loads the graph `path`, which must be beside the weights. Raises ModelError."""
         try:
-            session = onnxruntime.InferenceSession(path, _options(precision), providers=["CPUExecutionProvider"])
+            session = start_session(path, precision)
         except Exception as error:  # ONNX Runtime's exceptions have no common base class
             raise ModelError(
                 f"{path}, or the weights that it refers to, can't be loaded; {_ADVICE}: {error}"
@@ -86,6 +86,11 @@ class OnnxEncoder(TextEncoder):
         """Token ids (tokens,) with special tokens -> CLS vector (hidden,), float32."""
         (vector,) = self._session.run(None, {"ids": ids})
         return vector  # type: ignore[no-any-return]
+
+
+def start_session(path: Path, precision: Precision) -> onnxruntime.InferenceSession:
+    """ONNX Runtime for the graph `path`, whose external weights are beside it. Raises ONNX Runtime's exceptions."""
+    return onnxruntime.InferenceSession(path, _options(precision), providers=["CPUExecutionProvider"])
 
 
 def _gives_vectors(session: onnxruntime.InferenceSession, config: LongformerConfig) -> bool:

@@ -234,7 +234,7 @@ class Refresher:
                 yield None
                 return
             # Its tokenizer counts tokens, and nothing else of it is used. So the precision doesn't matter.
-            encoder = self._encoder(options, self._settings.precision)
+            encoder = self._encoder(options, DEFAULT_PRECISION)
             with VectorStore(self._folder / "unused.sqlite") as store:
                 yield Computer(encoder, store)
             return

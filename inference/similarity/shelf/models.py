@@ -13,7 +13,13 @@ from pathlib import Path
 from threading import Thread
 from typing import TypeVar
 
-from similarity.encoder.model_folder import CONFIG_FILENAME, PROVENANCE_FILENAME, TOKENIZER_FILENAME, ModelFiles
+from similarity.encoder.model_folder import (
+    CONFIG_FILENAME,
+    EXPORTED_FILENAMES,
+    PROVENANCE_FILENAME,
+    TOKENIZER_FILENAME,
+    ModelFiles,
+)
 from similarity.errors import ModelError, reason_of
 from similarity.shelf.versions import MODELS
 
@@ -24,7 +30,7 @@ T = TypeVar("T")
 # A start waits so long for the shelf, then reads the image. Loading doesn't read all weights, because it maps them.
 START_S = 5.0
 
-_PATTERNS = (CONFIG_FILENAME, TOKENIZER_FILENAME, PROVENANCE_FILENAME, "*.safetensors", "*.onnx")
+_PATTERNS = (CONFIG_FILENAME, TOKENIZER_FILENAME, PROVENANCE_FILENAME, "*.safetensors", *EXPORTED_FILENAMES)
 
 
 def model_files(folder: Path) -> dict[str, Path]:

@@ -13,7 +13,7 @@ from similarity.encoder.text_encoder import open_folder
 from similarity.errors import ModelError, StateError
 from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState
-from similarity.settings import PRECISIONS, Engine, Precision, Settings
+from similarity.settings import DEFAULT_PRECISION, PRECISIONS, Engine, PrecisionSetting, Settings
 
 
 class FolderModel:
@@ -66,7 +66,7 @@ class FolderModel:
                 known = self._own_limit = seen, own.max_tokens
         return known[1] or self.longest_input
 
-    def require_loadable(self, engine: Engine, precision: Precision) -> None:
+    def require_loadable(self, engine: Engine, precision: PrecisionSetting) -> None:
         """Raises ModelError if the engine lacks a file, or if a file is cut off or doesn't fit the others.
 
         It reads the tokenizer, a small graph and 2 MB of the weights.
@@ -74,8 +74,11 @@ class FolderModel:
         files, _, _ = open_folder(self.files.folder, self.files.weights_filename)
         files.name()
         if engine == "onnx":
-            files.require_graph_fits(files.graph(precision).name)
-        elif precision not in PRECISIONS[engine]:
+            # float32 serves where another precision can't.
+            files.require_graph_fits(files.graph(DEFAULT_PRECISION).name)
+            if precision != "auto":
+                files.require_graph(precision)
+        elif precision not in ("auto", *PRECISIONS[engine]):
             raise ModelError(f"ENCODER_PRECISION for the engine {engine} can't be {precision}")
 
     def require_made(self, state: IncidentState) -> None:

@@ -78,14 +78,14 @@ def model_finding(given: Given, model: FolderModel) -> Finding:
 def graph_finding(given: Given, model: FolderModel, usable: bool) -> Finding:
     """usable: whether the model is."""
     name, config, files = "Graph", given.config, model.files
-    for path in files.graph_paths:
+    for path in files.exported_paths:
         if leads_nowhere(path):
             return problem(name, _dangling(path, given), f"rm {_relative(path, given)}\nthen {_export_command(given)}")
     if not usable:
         return not_checked(name, "it needs a usable model")
     try:
         # The build of the image checks all that are there.
-        for path in files.graph_paths:
+        for path in files.exported_paths:
             if path.exists():
                 files.require_graph_unchanged(path.name)
         model.require_loadable(config.encoder_engine, config.encoder_precision)

@@ -1,0 +1,113 @@
+"""What the export found out about a precision: the file `encoder.json`, or `encoder.PRECISION.json`, beside the graph.
+
+A JSON object:
+
+    self_test   object. ids: list of int, the tokens of a short text; vector: list of float (hidden,), its CLS vector on
+                the machine that exported; tolerance: float, by how much of its length the vector of another machine may
+                differ
+    agreement   object or null, see `Agreement`; null where it wasn't measured
+
+`scripts/models/export.py` writes it. Folders from earlier versions have none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from similarity.encoder.model_folder import REPORT_FILENAMES, read_object
+from similarity.errors import ModelError
+from similarity.settings import Precision
+from similarity.vectors import Vector
+
+# The share of texts that must keep their first incident, so that ENCODER_PRECISION=auto takes a precision.
+ENOUGH = 0.995
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How vectors of a precision agree with those of float32, on the texts of a state.
+
+    cosine, centered: share of texts with the same first incident by that metric. smallest_cosine: of a text's two
+    vectors. texts: their number.
+    """
+
+    cosine: float
+    centered: float
+    smallest_cosine: float
+    texts: int
+
+    @property
+    def is_enough(self) -> bool:
+        return min(self.cosine, self.centered) >= ENOUGH
+
+    def __str__(self) -> str:
+        return (
+            f"first as in float32: {self.cosine:.3f} by cosine, {self.centered:.3f} by centered; smallest cosine: "
+            f"{self.smallest_cosine:.4f}; {self.texts} texts"
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """As the module describes it. ids: (tokens,) int64. vector: (hidden,)."""
+
+    ids: np.ndarray[Any, np.dtype[np.int64]]
+    vector: Vector
+    tolerance: float
+    agreement: Agreement | None = None
+
+    def distance(self, vector: Vector) -> float:
+        """By how much of its length a vector (hidden,) differs from the expected one."""
+        expected = self.vector.astype(np.float64)
+        if vector.shape != expected.shape:
+            return float("inf")
+        return float(np.linalg.norm(vector - expected) / np.linalg.norm(expected))
+
+    def is_met_by(self, vector: Vector) -> bool:
+        """Whether a vector (hidden,) is the expected one. NaN isn't."""
+        return self.distance(vector) <= self.tolerance
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "self_test": {"ids": self.ids.tolist(), "vector": self.vector.tolist(), "tolerance": self.tolerance},
+            "agreement": None if self.agreement is None else asdict(self.agreement),
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Report:
+        """Raises ValueError if a value is missing or of another kind."""
+        try:
+            test, found = values["self_test"], values["agreement"]
+            ids, vector = np.array(test["ids"], np.int64), np.array(test["vector"], np.float32)
+            report = cls(ids, vector, float(test["tolerance"]), None if found is None else _agreement(found))
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ValueError(
+                f"it isn't a report of scripts/export_onnx.py ({type(error).__name__}: {error})"
+            ) from error
+        is_usable = ids.ndim == vector.ndim == 1 and ids.size and np.isfinite(vector).all() and vector.any()
+        if not is_usable or not 0 < report.tolerance < 1:
+            raise ValueError("it isn't a report of scripts/export_onnx.py (the self-test has no text, vector or limit)")
+        return report
+
+
+def _agreement(values: Mapping[str, Any]) -> Agreement:
+    cosine, centered, smallest = (float(values[name]) for name in ("cosine", "centered", "smallest_cosine"))
+    if not all(-1 <= value <= 1 for value in (cosine, centered, smallest)):
+        raise ValueError("a share or cosine is out of its range")
+    return Agreement(cosine, centered, smallest, int(values["texts"]))
+
+
+def read_report(folder: Path, precision: Precision) -> Report | None:
+    """The report on a precision, None if there is none. Raises ModelError if it can't be read."""
+    path = folder / REPORT_FILENAMES[precision]
+    if not path.exists():
+        return None
+    try:
+        return Report.from_json(read_object(path))
+    except ValueError as error:
+        raise ModelError(f"{path}: {error}; export the precision again with scripts/export_onnx.py") from error
