@@ -38,7 +38,7 @@ def export(
         weights = WeightsFile(folder / model_filename)
         weights.require_finite()
         words = weights.shape("embeddings.word_embeddings.weight")[0]
-        metadata = {FINGERPRINT_KEY: reference.fingerprint, WORDS_KEY: str(words)}
+        metadata = {FINGERPRINT_KEY: reference.files.graph_key(reference.fingerprint), WORDS_KEY: str(words)}
         content = encoder_graph(reference.config, weights, metadata, precision=precision).SerializeToString()
         replace_link(folder / model_filename)
         # The graph names the weights relative to itself, so it is tried in its final folder.
