@@ -48,6 +48,7 @@ def read_header(path: Path) -> dict[str, Place]:
 
 
 def damaged(path: Path) -> ModelError:
+    """The error for a header that can't be read."""
     return ModelError(f"{path} has a damaged header, or isn't a safetensors file; copy or install it again")
 
 

@@ -8,7 +8,7 @@ file has a *note* about the whole one. It is a JSON object, as text under the ke
     left_out    for each tensor that was left out, its first byte in the file, and the byte behind its last one
     samples     str, base64: the samples that have a part of such a tensor, one after another
 
-All other samples are read from the file itself. So a change of a tensor still changes the fingerprint.
+All other samples are read from the file itself. So they show a change, as they do in the whole file.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class _Outline:
 
 @dataclass(frozen=True)
 class _Whole:
-    """What a note says, with the length before the header."""
+    """The content of a note. header: with the 8 bytes of its length before it."""
 
     header: bytes
     left_out: list[tuple[int, int]]
@@ -69,13 +69,13 @@ class _Whole:
         try:
             values = json.loads(note)
             header = values["header"].encode()
-            return cls(
-                len(header).to_bytes(8, "little") + header,
-                [(int(start), int(end)) for start, end in values["left_out"]],
-                base64.b64decode(values["samples"], validate=True),
-            )
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            places = [(int(start), int(end)) for start, end in values["left_out"]]
+            if not all(0 <= start <= end < 1 << 63 for start, end in places):
+                raise ValueError("a place outside of any file")
+            samples = base64.b64decode(values["samples"], validate=True)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise damaged(path) from error
+        return cls(len(header).to_bytes(8, "little") + header, places, samples)
 
 
 def identity(path: Path) -> Iterator[bytes]:

@@ -88,6 +88,8 @@ DAMAGED = {
     "a place without an end": json.dumps({**GOOD, "left_out": [[10]]}),
     "a place that is no number": json.dumps({**GOOD, "left_out": [["x", 20]]}),
     "a place far outside": json.dumps({**GOOD, "left_out": [[10, 10**30]]}),
+    "a place at infinity": json.dumps({**GOOD, "left_out": [[10, float("inf")]]}),
+    "a place of many digits": json.dumps({**GOOD, "left_out": [[10, 10**4200], [10, 10**4200]]}),
     "a place before the file": json.dumps({**GOOD, "left_out": [[-(10**30), 1]]}),
     "samples that aren't base64": json.dumps({**GOOD, "samples": "%"}),
 }
