@@ -75,7 +75,8 @@ COLD_STARTS = {
     "onnx int8": OURS.format("onnx", "int8"),
     "transformers": """
 import sys, torch
-from transformers import LongformerModel, PreTrainedTokenizerFast
+from transformers import LongformerModel, PreTrainedTokenizerFast, logging
+logging.set_verbosity_error()  # else it reports each tensor that this project's scripts leave out
 tokenizer = PreTrainedTokenizerFast(tokenizer_file=sys.argv[1] + "/tokenizer.json")
 model = LongformerModel.from_pretrained(sys.argv[1]).eval()
 with torch.no_grad():

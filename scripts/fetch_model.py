@@ -38,6 +38,7 @@ from models.checkpoints import (
     CheckpointError,
     read_config,
     read_encoder,
+    read_note,
     read_object,
     shards,
     weights_filename,
@@ -122,6 +123,7 @@ def install(source: Path, out: Path, *, called: str, provenance: Mapping[str, st
             tokenizer_json=read_tokenizer(source),
             weights=read_encoder(source),
             source={**provenance, "made_by": MADE_BY},
+            note=read_note(source),
         )
     except ModelError as error:
         raise _unusable(called, error) from error

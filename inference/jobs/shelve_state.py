@@ -26,7 +26,7 @@ from similarity.shelf.writer import prepare, put_models_aside, shelve_model, she
 
 # A state has a few MB. States are read one after the other.
 MEMORY_MIB = 1024
-# With MODEL_ON_EFS, 600 MB are written. A deployment waits for 14.5 minutes at most.
+# With MODEL_ON_EFS, 510 MB are written. A deployment waits for 14.5 minutes at most.
 TIMEOUT_S = 600
 
 log = logging.getLogger(__name__)

@@ -99,8 +99,10 @@ def _compiled_by_openvino(graph: Any) -> Any:
 
 def _transformers(model_dir: Path) -> Any:
     import torch
-    from transformers import LongformerModel
+    from transformers import LongformerModel, logging
 
+    # Else it reports each tensor that this project's scripts leave out.
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     return LongformerModel.from_pretrained(model_dir, dtype=torch.float32).eval()  # type: ignore[no-untyped-call]
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from similarity.encoder import model_folder as model_files
 from similarity.encoder.model_folder import CONFIG_FILENAME
+from similarity.encoder.weights_identity import note_in
 from similarity.errors import ModelError
 from similarity.settings import DEFAULT_MODEL_FILENAME
 
@@ -77,6 +78,15 @@ def read_encoder(folder: Path) -> dict[str, Tensor]:
         and name.startswith(tuple(f"{prefix}{part}." for part in ("embeddings", "encoder", "transformer")))
         and not name.endswith(("position_ids", "token_type_ids"))
     }
+
+
+def read_note(folder: Path) -> str:
+    """The note in the weights that `read_encoder` reads, "" without one. Raises OSError.
+
+    A model that this project installed may lack tensors; `similarity.encoder.weights_identity` describes the note.
+    """
+    path = folder / DEFAULT_MODEL_FILENAME
+    return note_in(path) if path.exists() else ""
 
 
 def _tables(content: Mapping[Any, Any], where: str = "", depth: int = 3) -> Iterator[tuple[str, Mapping[Any, Any]]]:

@@ -85,7 +85,7 @@ def _graph_files(
     """The graph, and with int8 the weights that it names."""
     config = reference.config
     words = weights.shape("embeddings.word_embeddings.weight")[0]
-    metadata = {FINGERPRINT_KEY: reference.fingerprint, WORDS_KEY: str(words)}
+    metadata = {FINGERPRINT_KEY: reference.files.graph_key(reference.fingerprint), WORDS_KEY: str(words)}
     name = GRAPH_FILENAMES[precision]
     if precision != "int8":
         return {name: encoder_graph(GraphBuilder(weights), config, metadata).SerializeToString()}

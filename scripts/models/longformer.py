@@ -1,7 +1,8 @@
 """Makes a Longformer's config and weights from those of an encoder of the BERT family.
 
 This is the construction of the Longformer paper (Beltagy et al. 2020, section 5). All weights stay. The projections for
-global attention start as copies of the local ones. The position table is repeated until it is long enough.
+global attention start as copies of the local ones; they count in the model's fingerprint, but aren't installed
+(`models.touched_weights`). The position table is repeated until it is long enough.
 
 Mean pooling becomes one more layer. Its query and key are zero, so that a token attends to all tokens in its window
 alike. Its value is the identity. Its output is the identity times POOLING_SCALE, so that the mean outweighs the token's

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from models.export import export
 from models.install_files import STAGING_PREFIX, install, write_provenance, writing_to
+from models.touched_weights import keep_touched
 from similarity.encoder.config import LongformerConfig
 from similarity.encoder.model_folder import CONFIG_FILENAME, TOKENIZER_FILENAME, sha256_of
 from similarity.encoder.text_encoder import open_folder
@@ -31,10 +32,12 @@ def write_model(
     tokenizer_json: bytes,
     weights: Mapping[str, Tensor],
     source: Mapping[str, str],
+    note: str = "",
     check: Callable[[Path], None] | None = None,
 ) -> None:
     """Writes config, tokenizer, weights, ONNX graph and provenance. source: has at least the key `model`, the name.
 
+    Leaves out weights that no text touches. note: of the file that the weights come from, if they were left out there.
     check: is called with the folder of the new files before they are put in place; if it raises, they aren't.
     The new files are written beside the old ones, tried, and put in place by `models.install_files`. So after a full
     disk, a kill or an unusable model the old model is still there. Raises ModelError or OSError.
@@ -54,6 +57,7 @@ def write_model(
             save_file(_apart(weights), new / DEFAULT_MODEL_FILENAME, metadata={"format": "pt"})
         except SafetensorError as error:
             raise OSError(f"writing the weights failed: {error}") from error
+        keep_touched(new / DEFAULT_MODEL_FILENAME, parsed, note)
         (new / TOKENIZER_FILENAME).write_bytes(tokenizer_json)
         (new / CONFIG_FILENAME).write_text(json.dumps(dict(config), indent=2) + "\n", encoding="utf-8")
         write_provenance(new, {**source, "weights_sha256": sha256_of(new / DEFAULT_MODEL_FILENAME)})

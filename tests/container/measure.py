@@ -13,7 +13,6 @@ import argparse
 import math
 import os
 import re
-import shutil
 import statistics
 import sys
 import tempfile
@@ -27,13 +26,13 @@ sys.path[:0] = [str(ROOT / name) for name in ("tests", "scripts", "inference")]
 
 import build_state  # noqa: E402
 import convert_encoder  # noqa: E402
+import fetch_model  # noqa: E402
 from benchmarks.inputs import random_model  # noqa: E402
 from container.engine import DockerError, Image, base_image, use_base, why_not  # noqa: E402
 from container.instance import FULL_CPU_MIB, JOBS_USER, Function, Instance  # noqa: E402
 from container.runtime_api import RuntimeApiError  # noqa: E402
 from container.volume import Volume  # noqa: E402
 from costing.prices import LAMBDA_X86_64  # noqa: E402
-from models.export import export  # noqa: E402
 from tiny import SAMPLE_DIR, copy_inference  # noqa: E402
 
 MB = 1_000_000
@@ -55,8 +54,7 @@ def make_context(folder: Path, size: str) -> Path:
     model = context / "model"
     if size == "base":
         with random_model(size) as made:
-            shutil.copytree(made, model)
-        export(model)
+            fetch_model.main(["--from", str(made), "--out", str(model)])
     else:
         convert_encoder.main(["--quick-start", "--out", str(model)])
     paths = ["--model", str(model), "--out", str(model / "incident_cls.pt"), "--cache", str(folder / "cache")]

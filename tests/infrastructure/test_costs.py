@@ -99,7 +99,7 @@ def test_the_cost_at_rest_follows_from_the_template(default: Synthesised) -> Non
     large = [second(each) for each in default.handlers().values() if each["MemorySize"] == 8096]
     small = [second(each) for each in default.handlers().values() if each["MemorySize"] == 1024]
     assert (len(large), len(small)) == (3, 4)
-    image = (50 + 75 + 0.93 * 595 + 5) / 1000 * 0.10 / 30
+    image = (50 + 75 + 0.93 * 510 + 5) / 1000 * 0.10 / 30
     on_efs = 3 * 0.005 * 0.30 / 30
     bucket = 13 * 0.027 * 0.023 / 30 + 10 * 0.005 / 1000
     # Calls, and 5 MB from EFS for each.
@@ -136,7 +136,7 @@ def test_options_cost_what_the_template_has(default: Synthesised, other: Synthes
     variables = {each["Environment"]["Variables"].get("MODEL_ON_EFS") for each in handlers}
     assert variables == {"true"}
     stored, read = (part.usd_a_day.low for part in costs_of(other, OTHER).model_on_efs())
-    assert (stored, read) == pytest.approx((0.595 * 0.30 / 30, 3 * 0.595 * 0.03))
+    assert (stored, read) == pytest.approx((0.51 * 0.30 / 30, 3 * 0.51 * 0.03))
 
 
 def test_refreshes_cost_as_often_as_they_run(default: Synthesised, other: Synthesised) -> None:

@@ -14,19 +14,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import LongformerModel
 
 from checkpoint_files import CONFIG_OF_2020, write_longformer_of_2020
 from fetch_model import is_installed, main
 from hub_server import COMMIT, Hub, Repository, fetch
 from reference import TOLERANCE, load_longformer, reference_of_text
+from similarity.encoder.loading import load_encoder
+from similarity.encoder.model_folder import ModelFiles
 from similarity.encoder.torch_encoder import TorchEncoder
-from tiny import LONGFORMER_DIR, RunsCode, contents
+from tiny import LONGFORMER_DIR, RunsCode, contents, edit_config
 
 LONGFORMER = "allenai/longformer-base-4096"
 # The main branch on the hub, as its page shows it.
 LONGFORMER_REVISION = "301e6a42cb0d9976a6d6a26a079fef81c18aa895"
 TEXT = "A robot in a warehouse hurt workers"
+PT = {"format": "pt"}
 
 
 @dataclass(frozen=True)
@@ -156,6 +160,68 @@ def test_shards_and_the_two_files_of_an_older_tokenizer_are_fetched(
     assert ran.code == 0, ran.stderr
     assert encodes_as(out, published)
     assert {name for name in files if hub.gets(name)} == set(files)
+
+
+# Tensors that no text touches are left out, and the model stays the same one.
+
+
+def installed_from(source: Path, out: Path) -> Path:
+    assert main(["--from", str(source), "--out", str(out)]) == 0
+    return out
+
+
+def sizes(folder: Path) -> int:
+    return len(load_file(folder / "model.safetensors"))
+
+
+def test_a_folder_of_an_earlier_version_is_made_smaller(tiny_model_dir: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model_dir, tmp_path / "model"))
+    before = ModelFiles(folder).fingerprint()
+    vector = load_encoder(folder).encode(TEXT).vector
+    tensors = sizes(folder)
+    installed_from(folder, folder)
+    # Of three layers: weight and bias of three projections. And those of the pooler.
+    assert sizes(folder) == tensors - 3 * 6 - 2
+    assert np.array_equal(load_encoder(folder).encode(TEXT).vector, vector)
+    assert load_encoder(folder).name == "tiny"
+    # The pooler isn't read from a checkpoint, so it never counted in an installed model.
+    weights = load_file(tiny_model_dir / "model.safetensors")
+    whole = Path(shutil.copytree(tiny_model_dir, tmp_path / "whole"))
+    save_file({name: each for name, each in weights.items() if "pooler" not in name}, whole / "model.safetensors", PT)
+    assert ModelFiles(folder).fingerprint() == ModelFiles(whole).fingerprint() != before
+    again = installed_from(whole, tmp_path / "again")
+    assert contents(again)["model.safetensors"] == contents(folder)["model.safetensors"]
+
+
+def test_a_smaller_folder_is_installed_as_it_is(published: Published, tmp_path: Path) -> None:
+    first = installed_from(published.folder, tmp_path / "1")
+    second = installed_from(first, tmp_path / "2")
+    assert contents(first)["model.safetensors"] == contents(second)["model.safetensors"]
+    assert ModelFiles(first).fingerprint() == ModelFiles(second).fingerprint()
+    assert encodes_as(second, published)
+
+
+@pytest.mark.slow
+def test_a_smaller_folder_on_the_hub_is_installed_as_it_is(hub: Hub, published: Published, tmp_path: Path) -> None:
+    first = installed_from(published.folder, tmp_path / "1")
+    hub.repositories["some/model"] = Repository({COMMIT: COMMIT}, contents(first))
+    ran = fetch(hub.url, tmp_path / "2", "--model", "some/model", "--revision", COMMIT)
+    assert ran.code == 0, ran.stderr
+    assert contents(first)["model.safetensors"] == contents(tmp_path / "2")["model.safetensors"]
+    assert is_installed(tmp_path / "2", "some/model", COMMIT)
+
+
+def test_global_attention_needs_the_whole_weights(
+    published: Published, copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    smaller = installed_from(published.folder, tmp_path / "smaller")
+    edit_config(smaller, global_attention_on_cls=True)
+    edit_config(copied, global_attention_on_cls=True)
+    assert main(["--from", str(smaller), "--out", str(tmp_path / "out")]) == 1
+    assert "have no tensor encoder.layer.0.attention.self.query_global.weight; install the whole weights" in (
+        capsys.readouterr().err
+    )
+    installed_from(copied, tmp_path / "out")
 
 
 # What counts as installed.

@@ -21,6 +21,7 @@ from typing import Any
 
 from similarity.encoder.config import LongformerConfig
 from similarity.encoder.safetensors_header import read_header
+from similarity.encoder.weights_identity import identity, note_in
 from similarity.errors import ModelError, one_line
 from similarity.settings import DEFAULT_MODEL_FILENAME, DEFAULT_PRECISION, Precision
 
@@ -49,7 +50,6 @@ HOW_TO_GET_ONE = (
 # Other forms of weights: pickled, or in shards.
 _OTHER_WEIGHTS = ("pytorch_model*.bin", "*.ckpt", "*.safetensors.index.json")
 
-_SAMPLES, _SAMPLE_BYTES = 64, 4096
 # Git LFS leaves a pointer in place of a large file: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 # Longformer-base's graphs have 80 and 600 KB, because they refer to weights. A graph that holds weights (of a float16
@@ -188,7 +188,9 @@ class ModelFiles:
         """Raises ModelError if the export wrote another model's fingerprint into a graph. Skips graphs as above."""
         path = self.folder / name
         try:
-            fits = path.stat().st_size > _SMALL_BYTES or self.fingerprint().encode() in path.read_bytes()
+            fits = (
+                path.stat().st_size > _SMALL_BYTES or self.graph_key(self.fingerprint()).encode() in path.read_bytes()
+            )
         except OSError as error:
             raise ModelError(f"{path} can't be read: {error.strerror or error}") from error
         if not fits:
@@ -213,27 +215,34 @@ class ModelFiles:
     def fingerprint(self) -> str:
         """SHA-256 hex over config, tokenizer, and the weights' size, header and samples.
 
-        It reads 2 MB instead of 600 MB, so that every cold start can afford it. It tells models apart, but doesn't
-        notice every flipped bit. Raises ModelError if a file can't be read.
+        It reads 2 MB instead of 500 MB, so that every cold start can afford it. It tells models apart, but doesn't
+        notice every flipped bit. Weights that lack the tensors that no text touches give the fingerprint of the whole
+        weights. Raises ModelError if a file can't be read.
         """
         config = self.config()
         require_content(self.weights_path)
         digest = hashlib.sha256(config.identity().encode())
         try:
             digest.update(self.tokenizer_path.read_bytes())
-            size = self.weights_path.stat().st_size
-            digest.update(str(size).encode())
-            with self.weights_path.open("rb") as weights:
-                # `require_weights` checks the header; here a wrong length must do no harm.
-                header_bytes = 8 + min(int.from_bytes(weights.read(8), "little"), max(size - 8, 0))
-                weights.seek(0)
-                digest.update(weights.read(min(header_bytes, 1 << 20)))
-                for sample in range(_SAMPLES):
-                    weights.seek(header_bytes + (size - header_bytes) * sample // _SAMPLES)
-                    digest.update(weights.read(_SAMPLE_BYTES))
+            for part in identity(self.weights_path):
+                digest.update(part)
         except OSError as error:
             raise ModelError(f"{self.folder}: {error}") from error
         return digest.hexdigest()
+
+    def graph_key(self, fingerprint: str) -> str:
+        """The entry of a graph that says which weights it fits. fingerprint: as `fingerprint()` gives it.
+
+        A graph names places in the weights' file. Smaller weights have other places than the whole ones, though the
+        fingerprint is the same. Raises ModelError.
+        """
+        try:
+            if not note_in(self.weights_path):
+                return fingerprint
+            size = self.weights_path.stat().st_size
+        except OSError as error:
+            raise ModelError(f"{self.folder}: {error}") from error
+        return hashlib.sha256(f"{fingerprint} {size}".encode()).hexdigest()
 
 
 def sha256_of(path: Path) -> str:

@@ -70,7 +70,8 @@ class OnnxEncoder(TextEncoder):
             ) from error
         noted = session.get_modelmeta().custom_metadata_map
         encoder = cls(config, session, tokenizer, files)
-        if noted.get(FINGERPRINT_KEY, encoder.fingerprint) != encoder.fingerprint:
+        expected = files.graph_key(encoder.fingerprint)
+        if noted.get(FINGERPRINT_KEY, expected) != expected:
             raise ModelError(f"{path} was made from other files than those beside it; {_ADVICE}")
         is_ours = FINGERPRINT_KEY in noted and noted.get(WORDS_KEY, "").isdecimal() and _gives_vectors(session, config)
         if not is_ours:

@@ -12,8 +12,9 @@ from typing import Any
 
 from similarity.errors import ModelError
 
-# Longformer-base has 25 KB. A far larger number comes from a damaged file.
-_MAX_HEADER_BYTES = 16 << 20
+# Longformer-base has 31 KB, or 96 KB with the note of `similarity.encoder.weights_identity`. A far larger number comes
+# from a damaged file.
+MAX_HEADER_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -32,20 +33,23 @@ def read_header(path: Path) -> dict[str, Place]:
         size = path.stat().st_size
         with path.open("rb") as file:
             header_bytes = int.from_bytes(file.read(8), "little")
-            if not 2 <= header_bytes <= min(size - 8, _MAX_HEADER_BYTES):
+            if not 2 <= header_bytes <= min(size - 8, MAX_HEADER_BYTES):
                 raise ModelError(f"{path} is cut off, or isn't a safetensors file; copy or install it again")
             header = json.loads(file.read(header_bytes))
         places = {name: _place(entry, 8 + header_bytes) for name, entry in header.items() if name != "__metadata__"}
     except OSError as error:
         raise ModelError(f"{path} can't be read: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelError(
-            f"{path} has a damaged header, or isn't a safetensors file; copy or install it again"
-        ) from error
+        raise damaged(path) from error
     needed = max((place.end for place in places.values()), default=8 + header_bytes)
     if size != needed:
         raise ModelError(f"{path} has {size} bytes, but its header describes {needed}; copy or install it again")
     return places
+
+
+def damaged(path: Path) -> ModelError:
+    """The error for a header that can't be read."""
+    return ModelError(f"{path} has a damaged header, or isn't a safetensors file; copy or install it again")
 
 
 def _place(entry: Any, data: int) -> Place:

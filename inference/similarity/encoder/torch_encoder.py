@@ -267,7 +267,8 @@ class WeightReader:
         """The tensor `name` as float32. It must have `shape`, in which None allows any size."""
         tensor = self._weights.get(self._prefix + name)
         if tensor is None:
-            raise ModelError(f"the weights have no tensor {name}")
+            remedy = "; install the whole weights with this config.json" if "_global." in name else ""
+            raise ModelError(f"the weights have no tensor {name}{remedy}")
         fits = tensor.dim() == len(shape) and all(
             want in (None, got) for want, got in zip(shape, tensor.shape, strict=True)
         )

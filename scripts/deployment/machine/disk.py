@@ -18,7 +18,7 @@ from infrastructure.config import ConfigError
 # Templates, the code of two small Lambdas, and room.
 _SPARE_BYTES = 500_000_000
 # Those of the default model, for a folder without a model.
-_MODEL_BYTES = 600_000_000
+_MODEL_BYTES = 510_000_000
 # While Docker builds, it has inference/ four times: as it was sent, in the Dockerfile's stage `files`, there once more
 # because a change of modes stores a file again, and in the image.
 _COPIES = 4

@@ -97,16 +97,16 @@ def test_metrics_are_billed_by_the_hour_in_which_requests_come(inference: Path) 
 def test_a_month(inference: Path) -> None:
     """At rest, alarms and dashboard, requests, metrics, and cold starts."""
     found = costs(inference)
-    low = 30 * 0.0063657 + 1.4 + 0.9008
-    high = 30 * 0.0245689 + 2.4 + 3.0 + 1.4842 + 6.60 + 720 * 0.0005455
+    low = 30 * 0.0061022 + 1.4 + 0.9008
+    high = 30 * 0.0243054 + 2.4 + 3.0 + 1.4842 + 6.60 + 720 * 0.0005455
     assert close(found.month(10_000, 700), low, high)
     # Few requests bring few hours with metrics, and few cold starts.
-    assert close(found.month(1, 700), 30 * 0.0063657 + 1.40009, 30 * 0.0245689 + 5.40015 + 22 * 0.30 / 720 + 0.0005455)
+    assert close(found.month(1, 700), 30 * 0.0061022 + 1.40009, 30 * 0.0243054 + 5.40015 + 22 * 0.30 / 720 + 0.0005455)
 
 
 def test_the_phrase_for_other_commands(inference: Path) -> None:
     found = at_rest(DEFAULT, inference)
-    assert close(found.usd_a_day, 0.0063657, 0.0245689)
+    assert close(found.usd_a_day, 0.0061022, 0.0243054)
     assert found.text == (
         "about $0.006 to $0.02 a day at rest, $0.20 to $0.70 a month, and $1.40 to $5.40 a month for alarms and "
         "dashboard"
@@ -124,8 +124,8 @@ def test_options_are_counted_once(inference: Path) -> None:
     for name in ("KEEP_WARM_MINUTES=10", "NAT_GATEWAY=true", "MODEL_ON_EFS=true"):
         assert f"| `{name}`, counted at rest " in on
     rest, calm = (costs(inference, model_on_efs=is_on).at_rest_a_day for is_on in (True, False))
-    # 0.595 GB: stored for a day, and read by three starts.
-    assert rest.low - calm.low == pytest.approx(0.595 * 0.30 / 30 + 3 * 0.595 * 0.03)
+    # 0.51 GB: stored for a day, and read by three starts.
+    assert rest.low - calm.low == pytest.approx(0.51 * 0.30 / 30 + 3 * 0.51 * 0.03)
 
 
 def test_without_a_refresh_there_is_none(inference: Path) -> None:
@@ -174,7 +174,7 @@ def test_the_model_and_the_state_in_the_folder_count(inference: Path, tmp_path: 
         "The seconds are those of Longformer-base, but the model in inference/model has 6 layers of 384 numbers."
     ]
     usual = Parts.of(DEFAULT, inference)
-    assert (usual.model_gb, usual.state_gb, usual.shape) == (0.595, 0.005, None)
+    assert (usual.model_gb, usual.state_gb, usual.shape) == (0.51, 0.005, None)
     assert Parts.of(replace(DEFAULT, encoder_engine="torch"), inference).image_gb == pytest.approx(
         usual.image_gb + 0.173
     )

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from models.export import export
@@ -30,10 +30,12 @@ from similarity.encoder.loading import load_encoder
 from similarity.encoder.model_folder import ModelFiles, sha256_of
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.errors import ModelError
+from similarity.incidents.ranking import Ranking
 from similarity.vectors import Vector
-from tiny import ROOT, contents, write_tiny_longformer
+from tiny import ROOT, TINY_TEXTS, contents, state_of_texts, write_tiny_longformer
 
 FILES = {"config.json", "tokenizer.json", "encoder.onnx", "model.safetensors", "provenance.json"}
+QUERY_KEY_VALUE = ("query", "key", "value")
 
 
 def parts(model_dir: Path) -> dict[str, Any]:
@@ -79,7 +81,74 @@ def test_the_folder_says_what_it_is(tiny_model_dir: Path, tmp_path: Path) -> Non
 def test_transformers_will_read_the_weights(tiny_model_dir: Path, tmp_path: Path) -> None:
     write_model(tmp_path, **parts(tiny_model_dir))
     with safe_open(tmp_path / "model.safetensors", framework="pt") as file:
-        assert file.metadata() == {"format": "pt"}
+        assert file.metadata()["format"] == "pt"
+
+
+def whole_folder(folder: Path, model_dir: Path, **config: object) -> Path:
+    """A model as earlier versions installed it: with all tensors, and a note of their hash alone."""
+    given = parts(model_dir)
+    folder.mkdir()
+    (folder / "tokenizer.json").write_bytes(given["tokenizer_json"])
+    (folder / "config.json").write_text(json.dumps({**given["config"], **config}))
+    save_file(given["weights"], folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "provenance.json").write_text(
+        json.dumps({**given["source"], "weights_sha256": sha256_of(folder / "model.safetensors")})
+    )
+    export(folder)
+    return folder
+
+
+def test_what_no_text_touches_is_left_out_and_the_model_stays_the_same(tiny_model_dir: Path, tmp_path: Path) -> None:
+    whole = whole_folder(tmp_path / "whole", tiny_model_dir)
+    smaller = tmp_path / "smaller"
+    write_model(smaller, **parts(tiny_model_dir))
+    names = [load_file(folder / "model.safetensors").keys() for folder in (whole, smaller)]
+    attention = [f"encoder.layer.{layer}.attention.self" for layer in range(3)]
+    modules = [*(f"{name}.{part}_global" for name in attention for part in QUERY_KEY_VALUE), "pooler.dense"]
+    assert names[0] - names[1] == {f"{module}.{part}" for module in modules for part in ("weight", "bias")}
+    assert not names[1] - names[0]
+    assert ModelFiles(whole).fingerprint() == ModelFiles(smaller).fingerprint()
+    for maker, server in ((whole, smaller), (smaller, whole)):
+        state = state_of_texts(load_encoder(maker), TINY_TEXTS)
+        encoder = load_encoder(server)
+        state.require_made_by(encoder, encoder.name or "")
+        assert Ranking(state).most_similar(encoder.encode(TINY_TEXTS[7]).vector, 1)[0].incident_id == 7
+
+
+def test_the_same_tensors_make_the_same_bytes(tiny_model_dir: Path, tmp_path: Path) -> None:
+    for name in ("1", "2"):
+        write_model(tmp_path / name, **parts(tiny_model_dir))
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+
+def test_a_model_with_global_attention_keeps_its_tensors(tiny_model_dir: Path, tmp_path: Path) -> None:
+    whole = whole_folder(tmp_path / "whole", tiny_model_dir, global_attention_on_cls=True)
+    given = parts(tiny_model_dir)
+    given["config"]["global_attention_on_cls"] = True
+    write_model(tmp_path / "out", **given)
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    assert given["weights"].keys() - written.keys() == {"pooler.dense.weight", "pooler.dense.bias"}
+    assert ModelFiles(whole).fingerprint() == ModelFiles(tmp_path / "out").fingerprint()
+    ids = torch.arange(40)
+    expected = reference(load_longformer(tmp_path / "out"), ids, global_attention_on_cls=True)
+    assert (TorchEncoder.load(tmp_path / "out").cls_vector(ids) - expected).abs().max() < TOLERANCE
+
+
+@pytest.mark.parametrize("graph_of", ["whole", "smaller"])
+def test_a_graph_fits_only_the_form_of_the_weights_that_it_was_made_for(
+    graph_of: str, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    whole_folder(tmp_path / "whole", tiny_model_dir)
+    write_model(tmp_path / "smaller", **parts(tiny_model_dir))
+    folder = tmp_path / ("smaller" if graph_of == "whole" else "whole")
+    shutil.copyfile(tmp_path / graph_of / "encoder.onnx", folder / "encoder.onnx")
+    (folder / "provenance.json").unlink()  # it has the hash of the right graph
+    for use in (load_encoder, lambda folder: ModelFiles(folder).require_graph_fits("encoder.onnx")):
+        with pytest.raises(ModelError) as caught:
+            use(folder)
+        assert "export it again with scripts/export_onnx.py" in caught.value.detail
+    export(folder)
+    ModelFiles(folder).require_graph_fits("encoder.onnx")
 
 
 def test_other_users_may_read_every_file(tiny_model_dir: Path, tmp_path: Path) -> None:
@@ -126,10 +195,11 @@ def test_tensors_that_share_memory_are_written_as_they_look(tiny_model_dir: Path
     given["weights"] = with_shared_tensors(given["weights"])
     write_model(tmp_path / "out", **given)
     written = load_file(tmp_path / "out" / "model.safetensors")
-    assert written.keys() == given["weights"].keys()
-    assert all(torch.equal(written[name], tensor) for name, tensor in given["weights"].items())
+    left_out = {name for name in given["weights"] if "_global." in name or name.startswith("pooler.")}
+    assert written.keys() == given["weights"].keys() - left_out
+    assert all(torch.equal(tensor, given["weights"][name]) for name, tensor in written.items())
     ids = torch.arange(40)
-    expected = reference(load_longformer(tmp_path / "out", pooler=True), ids)
+    expected = reference(load_longformer(tmp_path / "out"), ids)
     assert (TorchEncoder.load(tmp_path / "out").cls_vector(ids) - expected).abs().max() < TOLERANCE
 
 
