@@ -47,6 +47,7 @@ import numpy as np
 from benchmarks.inputs import aiid_lengths, random_ids, random_model, random_state
 from benchmarks.limits import arithmetic, weight_bytes
 from benchmarks.worker import Worker
+from similarity.encoder.cpu import lack_of
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.model_folder import GRAPH_FILENAMES, ModelFiles
 
@@ -57,7 +58,8 @@ FIRST = 3
 # The median of so many rankings is taken, because the first one after a pause finds a cold cache.
 REPEAT = 5
 # "openvino whole" takes minutes to convert.
-BACKENDS = ("torch", "onnx", "openvino", "transformers", "torch bfloat16", "onnx int8", "openvino whole")
+INT8 = "onnx int8"
+BACKENDS = ("torch", "onnx", "openvino", "transformers", "torch bfloat16", INT8, "openvino whole")
 EXACT = ("torch", "onnx", "openvino", "openvino whole")
 LENGTHS = (32, 128, 257, 512, 1024, 2048, 4096)
 # The original's loop over tensors is too slow for more incidents.
@@ -66,13 +68,14 @@ ORIGINAL_LIMIT = 10_000
 # All except embed-to-db-similar encode 38 words. These are 40 tokens if the tokenizer adds special tokens.
 OURS = """
 import sys; sys.path.insert(0, sys.argv[2])
+from similarity.encoder.cpu import lack_of
 from similarity.encoder.loading import load_encoder
 load_encoder(sys.argv[1], engine="{}", precision="{}").encode("word " * 38)
 """
 COLD_STARTS = {
     "torch": OURS.format("torch", "float32"),
     "onnx": OURS.format("onnx", "float32"),
-    "onnx int8": OURS.format("onnx", "int8"),
+    INT8: OURS.format("onnx", "int8"),
     "transformers": """
 import sys, torch
 from transformers import LongformerModel, PreTrainedTokenizerFast, logging
@@ -155,11 +158,12 @@ def benchmark_build(model_dir: Path, texts: int, rounds: int) -> list[Row]:
 def benchmark_cold_start(model_dir: Path, rounds: int) -> list[Row]:
     """Median seconds from the start of a process to its end, after one vector or answer."""
     dimension = ModelFiles(model_dir).config().hidden_size
-    seconds: dict[str, list[float]] = {name: [] for name in COLD_STARTS}
+    programs = {name: program for name, program in COLD_STARTS.items() if name != INT8 or not lack_of("int8")}
+    seconds: dict[str, list[float]] = {name: [] for name in programs}
     with random_state(model_dir) as state_path:
         environment = {**os.environ, "MODEL_DIR": str(model_dir.resolve()), "INCIDENTS_FILENAME": str(state_path)}
         for _ in range(rounds + 1):
-            for name, program in COLD_STARTS.items():
+            for name, program in programs.items():
                 start = time.perf_counter()
                 command = [sys.executable, "-c", program, str(model_dir), str(INFERENCE_DIR), str(dimension)]
                 subprocess.run(command, check=True, capture_output=True, env=environment)
@@ -298,6 +302,9 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--plot works with encoder only, not with {args.what}")
     if not all(map(_is_installed, args.backends)):
         parser.error("openvino isn't installed: pip install -r scripts/benchmarks/requirements.txt")
+    if INT8 in args.backends and (lack := lack_of("int8")):
+        print(f"benchmark: {INT8} can't be measured: {lack}", file=sys.stderr)
+        return 1
     rows = _measure(args)
     if args.plot:
         plot(rows, args.plot)
@@ -317,8 +324,8 @@ def _measure(args: Any) -> list[Row]:
     with ExitStack() as stack:
         model_dir = args.model or stack.enter_context(random_model(args.size))
         load_encoder(model_dir, engine="torch")
-        for precision, name in GRAPH_FILENAMES.items():
-            if not (model_dir / name).exists():
+        for precision in GRAPH_FILENAMES:
+            if not (ModelFiles(model_dir).has_graph(precision) or lack_of(precision)):
                 export(model_dir, precision)
         if args.what == "encoder":
             return benchmark_encoder(model_dir, args.tokens, args.backends, args.rounds)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmark import main, plot
-from benchmarks.inputs import aiid_lengths
+from benchmarks.inputs import aiid_lengths, random_model
 from benchmarks.limits import arithmetic, weight_bytes
 from benchmarks.worker import Worker
 from similarity.encoder.config import LongformerConfig
@@ -182,3 +182,23 @@ def test_bad_arguments_exit_with_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
+
+
+def test_int8_on_a_cpu_without_it_is_refused_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("benchmark.lack_of", lambda precision: f"this CPU lacks {precision}")
+    assert main(["encoder", "--size", "small", "--backends", "onnx", "onnx int8"]) == 1
+    assert capsys.readouterr() == ("", "benchmark: onnx int8 can't be measured: this CPU lacks int8\n")
+
+
+@pytest.mark.slow
+def test_a_cpu_without_int8_measures_the_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("benchmark.lack_of", lambda precision: f"this CPU lacks {precision}")
+    with random_model("small") as folder:
+        [row] = run(capsys, "memory", "--model", str(folder), "--tokens", "5", "--backends", "onnx")
+        assert row["onnx MiB"] > 0
+        assert (folder / "encoder.onnx").exists()
+        assert not (folder / "encoder.int8.onnx").exists()

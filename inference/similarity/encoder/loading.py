@@ -46,6 +46,7 @@ def load_encoder(
     missing, if the CPU would compute wrong vectors in this precision, if the encoder fails its self-test, and if
     max_tokens is less than 3 or more than the model takes.
     """
+    _require_offered(engine, precision)
     if precision == "int8" and (lack := lack_of(precision)):
         raise ModelError(lack)
     try:
@@ -67,11 +68,21 @@ def _loaded(model_dir: str | Path, model_filename: str, engine: Engine, precisio
 
 
 def _require_expected_vector(encoder: TextEncoder) -> None:
-    """The self-test. It reads the weights of all layers. Raises ModelError."""
+    """The self-test. It reads the weights of all layers, and the rows of the text's tokens. Raises ModelError.
+
+    It shows damage and wrong arithmetic that changes vectors. A number's low bits hardly change any.
+    """
     report = read_report(encoder.files.folder, encoder.precision)
     if report is None:
         return
-    distance = report.distance(encoder.vectors([report.ids.tolist()])[0])
+    try:
+        (vector,) = encoder.vectors([report.ids.tolist()])
+    except Exception as error:  # the engines' exceptions have no common base class
+        raise ModelError(
+            f"in {encoder.precision} the model in {encoder.files.folder} can't compute the text of its self-test; "
+            f"export it again with scripts/export_onnx.py: {error}"
+        ) from error
+    distance = report.distance(vector)
     if not distance <= report.tolerance:
         raise ModelError(
             f"in {encoder.precision} the model in {encoder.files.folder} gives another vector than it gave to the "
@@ -80,31 +91,52 @@ def _require_expected_vector(encoder: TextEncoder) -> None:
         )
 
 
+def _require_offered(engine: Engine, setting: PrecisionSetting) -> None:
+    """Raises ModelError if the engine doesn't have a precision."""
+    if setting not in ("auto", *PRECISIONS[engine]):
+        offered = ", ".join(PRECISIONS[engine])
+        raise ModelError(f"ENCODER_PRECISION for the engine {engine} must be one of {offered} or auto, not {setting}")
+
+
 @dataclass(frozen=True)
 class Choice:
-    """The precision that serves. reason: why it isn't another one; None if it is the one that was asked for."""
+    """The precision that serves.
+
+    reason: why it isn't another one; None if it is the one that was asked for. level: of the log line with the reason.
+    """
 
     precision: Precision
     reason: str | None = None
+    level: int = logging.WARNING
 
 
 def choose(files: ModelFiles, engine: Engine, setting: PrecisionSetting) -> Choice:
-    """The precision that ENCODER_PRECISION means on this CPU, for these files. Loads no weights. Raises ModelError."""
-    if setting == "int8" and (lack := lack_of(setting)):
-        return Choice(DEFAULT_PRECISION, lack)
+    """The precision that ENCODER_PRECISION means on this CPU, for these files. Loads no weights.
+
+    Raises ModelError if the engine doesn't have the precision, or if there is no graph for it.
+    """
+    _require_offered(engine, setting)
     if setting != "auto":
+        if engine == "onnx":
+            files.require_graph(setting)
+        if setting == "int8" and (lack := lack_of(setting)):
+            return Choice(DEFAULT_PRECISION, lack)
         return Choice(setting)
-    reasons = []
+    # With auto, float32 is as usual as the others.
+    reasons, level = [], logging.INFO
     for precision in reversed(PRECISIONS[engine][1:]):
-        reason = next(_objections(files, engine, precision), None)
+        try:
+            reason = next(_objections(files, engine, precision), None)
+        except ModelError as error:
+            reason, level = error.detail, logging.WARNING
         if reason is None:
             return Choice(precision)
         reasons.append(reason)
-    return Choice(DEFAULT_PRECISION, "; ".join(reasons))
+    return Choice(DEFAULT_PRECISION, "; ".join(reasons), level)
 
 
 def _objections(files: ModelFiles, engine: Engine, precision: Precision) -> Iterator[str]:
-    """Reasons against a precision, the first first. Raises ModelError if its files can't be read."""
+    """Reasons against a precision, the first first. Raises ModelError if its report can't be read."""
     if lack := lack_of(precision):
         yield lack
     report = read_report(files.folder, precision)
@@ -126,21 +158,16 @@ def load_serving_encoder(
     """As `load_encoder`, in the precision that `choose` finds. Falls back to float32 if that one can't be loaded.
 
     It logs one line if it serves another precision than asked for. Raises ModelError if float32 can't be loaded either,
-    or if there is no graph for the precision that was asked for.
+    and as `choose`.
     """
-    files = ModelFiles(Path(model_dir), model_filename)
-    choice = choose(files, engine, precision)
-    reason = choice.reason
+    choice = choose(ModelFiles(Path(model_dir), model_filename), engine, precision)
+    reason, level = choice.reason, choice.level
     if choice.precision != DEFAULT_PRECISION:
-        if engine == "onnx":
-            files.require_graph(choice.precision)
         try:
             return load_encoder(model_dir, model_filename, engine=engine, precision=choice.precision)
         except ModelError as error:
-            reason = error.detail
+            reason, level = error.detail, logging.WARNING
     encoder = load_encoder(model_dir, model_filename, engine=engine)
     if reason:
-        # With auto, float32 is as usual as the others.
-        level = logging.INFO if precision == "auto" and reason == choice.reason else logging.WARNING
         log.log(level, "float32 serves", extra={"asked_for": precision, "reason": reason})
     return encoder
