@@ -9,7 +9,6 @@ After loading, the encoder computes the vector of a short text. `similarity.enco
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,32 +87,38 @@ class Choice:
     reason: str | None = None
 
 
-def choose(files: ModelFiles, engine: Engine, setting: PrecisionSetting) -> Choice:
-    """The precision that ENCODER_PRECISION means on this CPU, for these files. Loads no weights. Raises ModelError."""
-    if setting == "int8" and (lack := lack_of(setting)):
-        return Choice(DEFAULT_PRECISION, lack)
+def choose(files: ModelFiles, engine: Engine, setting: PrecisionSetting, *, any_cpu: bool = False) -> Choice:
+    """The precision that ENCODER_PRECISION means for these files. Loads no weights. Raises ModelError.
+
+    any_cpu: for a CPU that multiplies every precision natively, instead of this one.
+    """
+
+    def lack(precision: Precision) -> str | None:
+        return None if any_cpu else lack_of(precision)
+
+    if setting == "int8" and (reason := lack(setting)):
+        return Choice(DEFAULT_PRECISION, reason)
     if setting != "auto":
         return Choice(setting)
     reasons = []
     for precision in reversed(PRECISIONS[engine][1:]):
-        reason = next(_objections(files, engine, precision), None)
-        if reason is None:
+        found = lack(precision) or _objection(files, engine, precision)
+        if found is None:
             return Choice(precision)
-        reasons.append(reason)
+        reasons.append(found)
     return Choice(DEFAULT_PRECISION, "; ".join(reasons))
 
 
-def _objections(files: ModelFiles, engine: Engine, precision: Precision) -> Iterator[str]:
-    """Reasons against a precision, the first first. Raises ModelError if its files can't be read."""
-    if lack := lack_of(precision):
-        yield lack
+def _objection(files: ModelFiles, engine: Engine, precision: Precision) -> str | None:
+    """Why these files don't allow a precision; None if they do. Raises ModelError if the report can't be read."""
     report = read_report(files.folder, precision)
     if report is None or (engine == "onnx" and not files.has_graph(precision)):
-        yield f"{precision} wasn't exported"
-    elif report.agreement is None:
-        yield f"the agreement of {precision} with float32 wasn't measured, because the export had no state"
-    elif not report.agreement.is_enough:
-        yield f"{precision} doesn't agree enough with float32 ({report.agreement}; needed: {ENOUGH})"
+        return f"{precision} wasn't exported"
+    if report.agreement is None:
+        return f"the agreement of {precision} with float32 wasn't measured, because the export had no state"
+    if not report.agreement.is_enough:
+        return f"{precision} doesn't agree enough with float32 ({report.agreement}; needed: {ENOUGH})"
+    return None
 
 
 def load_serving_encoder(
