@@ -23,7 +23,6 @@ from infrastructure.shelf import MOUNT_PATH
 from similarity.api.routes import HandlerFile
 from similarity.encoder.loading import choose
 from similarity.encoder.model_folder import GRAPH_FILENAMES, INT8_WEIGHTS_FILENAME, ModelFiles
-from similarity.errors import ModelError
 from similarity.metrics import NAMESPACE_VARIABLE
 from similarity.settings import (
     DEFAULT_INCIDENTS_FILENAME,
@@ -213,17 +212,11 @@ def warn_of_missing_files(scope: Construct, *, handlers_dir: Path, config: Confi
                 f"{'remove the symbolic link that leads nowhere and ' if dangling else ''}"
                 f"make it with scripts/{script}.",
             )
-    if config.encoder_precision == "auto" and (reason := _why_float32_serves(folder, config)):
+    reason = choose(ModelFiles(folder), config.encoder_engine, "auto", any_cpu=True).reason
+    if config.encoder_precision == "auto" and reason:
         precision = PRECISIONS[config.encoder_engine][-1]
         cdk.Annotations.of(scope).add_warning_v2(
             "similar-incidents:float32-serves",
             f"ENCODER_PRECISION=auto, but float32 will serve: {reason}. With a state in the folder, "
             f"scripts/export_onnx.py inference/{DEFAULT_MODEL_DIR} --precision {precision} measures the agreement.",
         )
-
-
-def _why_float32_serves(folder: Path, config: Config) -> str | None:
-    try:
-        return choose(ModelFiles(folder), config.encoder_engine, "auto", any_cpu=True).reason
-    except ModelError as error:
-        return error.detail

@@ -25,7 +25,7 @@ from buckets import BUCKET, REGION, SetTime, make_bucket, stand_in_for_aws
 from hub_server import Hub, running_hub
 from lambdas import Image, PassTime
 from metric_lines import Printed
-from similarity.encoder.loading import load_encoder
+from similarity.encoder.loading import load_serving_encoder
 from similarity.encoder.text_encoder import Encoding
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.inbox.bucket import Bucket
@@ -165,9 +165,9 @@ def loaded_from(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     def load_and_note(folder: Path, *names: str, **options: Any) -> Any:
         folders.append(folder)
-        return load_encoder(folder, *names, **options)
+        return load_serving_encoder(folder, *names, **options)
 
-    monkeypatch.setattr("similarity.service.load_encoder", load_and_note)
+    monkeypatch.setattr("similarity.service.load_serving_encoder", load_and_note)
     return folders
 
 

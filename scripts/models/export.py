@@ -106,7 +106,7 @@ def _tried(
     weights_path = reference.files.weights_path
     with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=folder, ignore_cleanup_errors=True) as name:
         # A graph names weights in its own folder.
-        _link(weights_path, Path(name, weights_path.name))
+        _link(weights_path.resolve(), Path(name, weights_path.name))
         _write(Path(name), files)
         graph = Path(name, GRAPH_FILENAMES[precision])
         encoder = OnnxEncoder.from_graph(graph, reference.config, reference.tokenizer, reference.files, precision)

@@ -75,7 +75,7 @@ def test_a_folder_of_links_can_be_exported(
     assert not (folder / "model.safetensors").is_symlink()
     assert contents(blobs) == before
     assert {path.name for path in folder.iterdir()} == {
-        "config.json", "tokenizer.json", "provenance.json", "model.safetensors", "encoder.onnx"
+        "config.json", "tokenizer.json", "provenance.json", "model.safetensors", "encoder.onnx", "encoder.json"
     }  # fmt: skip
 
 
@@ -261,7 +261,7 @@ def test_a_provenance_without_hashes_gets_them(noted: object, folder: Path) -> N
     (folder / "provenance.json").write_text(json.dumps({"model": "tiny", "graph_sha256": noted}))
     export(folder)
     provenance = json.loads((folder / "provenance.json").read_bytes())
-    assert provenance["graph_sha256"].keys() == {"encoder.onnx"}
+    assert provenance["graph_sha256"].keys() == {"encoder.onnx", "encoder.json"}
     assert load_encoder(folder).name == "tiny"
 
 

@@ -9,6 +9,7 @@ After loading, the encoder computes the vector of a short text. `similarity.enco
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def load_encoder(
     missing, if the CPU would compute wrong vectors in this precision, if the encoder fails its self-test, and if
     max_tokens is less than 3 or more than the model takes.
     """
+    _require_offered(engine, precision)
     if precision == "int8" and (lack := lack_of(precision)):
         raise ModelError(lack)
     try:
@@ -66,11 +68,21 @@ def _loaded(model_dir: str | Path, model_filename: str, engine: Engine, precisio
 
 
 def _require_expected_vector(encoder: TextEncoder) -> None:
-    """The self-test. It reads the weights of all layers. Raises ModelError."""
+    """The self-test. It reads the weights of all layers, and the rows of the text's tokens. Raises ModelError.
+
+    It shows damage and wrong arithmetic that changes vectors. A number's low bits hardly change any.
+    """
     report = read_report(encoder.files.folder, encoder.precision)
     if report is None:
         return
-    distance = report.distance(encoder.vectors([report.ids.tolist()])[0])
+    try:
+        (vector,) = encoder.vectors([report.ids.tolist()])
+    except Exception as error:  # the engines' exceptions have no common base class
+        raise ModelError(
+            f"in {encoder.precision} the model in {encoder.files.folder} can't compute the text of its self-test; "
+            f"export it again with scripts/export_onnx.py: {error}"
+        ) from error
+    distance = report.distance(vector)
     if not distance <= report.tolerance:
         raise ModelError(
             f"in {encoder.precision} the model in {encoder.files.folder} gives another vector than it gave to the "
@@ -79,46 +91,62 @@ def _require_expected_vector(encoder: TextEncoder) -> None:
         )
 
 
+def _require_offered(engine: Engine, setting: PrecisionSetting) -> None:
+    """Raises ModelError if the engine doesn't have a precision."""
+    if setting not in ("auto", *PRECISIONS[engine]):
+        offered = ", ".join(PRECISIONS[engine])
+        raise ModelError(f"ENCODER_PRECISION for the engine {engine} must be one of {offered} or auto, not {setting}")
+
+
 @dataclass(frozen=True)
 class Choice:
-    """The precision that serves. reason: why it isn't another one; None if it is the one that was asked for."""
+    """The precision that serves.
+
+    reason: why it isn't another one; None if it is the one that was asked for. level: of the log line with the reason.
+    """
 
     precision: Precision
     reason: str | None = None
+    level: int = logging.WARNING
 
 
 def choose(files: ModelFiles, engine: Engine, setting: PrecisionSetting, *, any_cpu: bool = False) -> Choice:
-    """The precision that ENCODER_PRECISION means for these files. Loads no weights. Raises ModelError.
+    """The precision that ENCODER_PRECISION means on this CPU, for these files. Loads no weights.
 
-    any_cpu: for a CPU that multiplies every precision natively, instead of this one.
+    any_cpu: for a CPU that multiplies every precision natively, instead of this one. Raises ModelError if the engine
+    doesn't have the precision, or if there is no graph for it.
     """
-
-    def lack(precision: Precision) -> str | None:
-        return None if any_cpu else lack_of(precision)
-
-    if setting == "int8" and (reason := lack(setting)):
-        return Choice(DEFAULT_PRECISION, reason)
+    _require_offered(engine, setting)
     if setting != "auto":
+        if engine == "onnx":
+            files.require_graph(setting)
+        if setting == "int8" and not any_cpu and (lack := lack_of(setting)):
+            return Choice(DEFAULT_PRECISION, lack)
         return Choice(setting)
-    reasons = []
+    # With auto, float32 is as usual as the others.
+    reasons, level = [], logging.INFO
     for precision in reversed(PRECISIONS[engine][1:]):
-        found = lack(precision) or _objection(files, engine, precision)
-        if found is None:
+        try:
+            reason = next(_objections(files, engine, precision, any_cpu), None)
+        except ModelError as error:
+            reason, level = error.detail, logging.WARNING
+        if reason is None:
             return Choice(precision)
-        reasons.append(found)
-    return Choice(DEFAULT_PRECISION, "; ".join(reasons))
+        reasons.append(reason)
+    return Choice(DEFAULT_PRECISION, "; ".join(reasons), level)
 
 
-def _objection(files: ModelFiles, engine: Engine, precision: Precision) -> str | None:
-    """Why these files don't allow a precision; None if they do. Raises ModelError if the report can't be read."""
+def _objections(files: ModelFiles, engine: Engine, precision: Precision, any_cpu: bool) -> Iterator[str]:
+    """Reasons against a precision, the first first. Raises ModelError if its report can't be read."""
+    if not any_cpu and (lack := lack_of(precision)):
+        yield lack
     report = read_report(files.folder, precision)
     if report is None or (engine == "onnx" and not files.has_graph(precision)):
-        return f"{precision} wasn't exported"
-    if report.agreement is None:
-        return f"the agreement of {precision} with float32 wasn't measured, because the export had no state"
-    if not report.agreement.is_enough:
-        return f"{precision} doesn't agree enough with float32 ({report.agreement}; needed: {ENOUGH})"
-    return None
+        yield f"{precision} wasn't exported"
+    elif report.agreement is None:
+        yield f"the agreement of {precision} with float32 wasn't measured, because the export had no state"
+    elif not report.agreement.is_enough:
+        yield f"{precision} doesn't agree enough with float32 ({report.agreement}; needed: {ENOUGH})"
 
 
 def load_serving_encoder(
@@ -131,21 +159,16 @@ def load_serving_encoder(
     """As `load_encoder`, in the precision that `choose` finds. Falls back to float32 if that one can't be loaded.
 
     It logs one line if it serves another precision than asked for. Raises ModelError if float32 can't be loaded either,
-    or if there is no graph for the precision that was asked for.
+    and as `choose`.
     """
-    files = ModelFiles(Path(model_dir), model_filename)
-    choice = choose(files, engine, precision)
-    reason = choice.reason
+    choice = choose(ModelFiles(Path(model_dir), model_filename), engine, precision)
+    reason, level = choice.reason, choice.level
     if choice.precision != DEFAULT_PRECISION:
-        if engine == "onnx":
-            files.require_graph(choice.precision)
         try:
             return load_encoder(model_dir, model_filename, engine=engine, precision=choice.precision)
         except ModelError as error:
-            reason = error.detail
+            reason, level = error.detail, logging.WARNING
     encoder = load_encoder(model_dir, model_filename, engine=engine)
     if reason:
-        # With auto, float32 is as usual as the others.
-        level = logging.INFO if precision == "auto" and reason == choice.reason else logging.WARNING
         log.log(level, "float32 serves", extra={"asked_for": precision, "reason": reason})
     return encoder

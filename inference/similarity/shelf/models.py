@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# A start waits so long for the shelf, then reads the image. Loading doesn't read all weights, because it maps them.
+# A start waits so long for the shelf, then reads the image. Loading reads the weights of all layers, for the self-test.
 START_S = 5.0
 
 _PATTERNS = (CONFIG_FILENAME, TOKENIZER_FILENAME, PROVENANCE_FILENAME, "*.safetensors", *EXPORTED_FILENAMES)

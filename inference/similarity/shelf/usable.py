@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from threading import Lock
 
+from similarity.encoder.loading import choose
 from similarity.encoder.model_folder import ModelFiles
 from similarity.encoder.text_encoder import open_folder
-from similarity.errors import ModelError, StateError
+from similarity.errors import StateError
 from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState
-from similarity.settings import DEFAULT_PRECISION, PRECISIONS, Engine, PrecisionSetting, Settings
+from similarity.settings import DEFAULT_PRECISION, Engine, PrecisionSetting, Settings
 
 
 class FolderModel:
@@ -76,10 +77,7 @@ class FolderModel:
         if engine == "onnx":
             # float32 serves where another precision can't.
             files.require_graph_fits(files.graph(DEFAULT_PRECISION).name)
-            if precision != "auto":
-                files.require_graph(precision)
-        elif precision not in ("auto", *PRECISIONS[engine]):
-            raise ModelError(f"ENCODER_PRECISION for the engine {engine} can't be {precision}")
+        choose(files, engine, precision)
 
     def require_made(self, state: IncidentState) -> None:
         """Raises StateError if another model made the state, ModelError without a usable model."""

@@ -28,13 +28,15 @@ from reference import TOLERANCE, load_longformer, reference
 from similarity.encoder import model_folder
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.model_folder import ModelFiles, sha256_of
+from similarity.encoder.reports import Report
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.errors import ModelError
 from similarity.incidents.ranking import Ranking
 from similarity.vectors import Vector
 from tiny import ROOT, TINY_TEXTS, contents, state_of_texts, write_tiny_longformer
 
-FILES = {"config.json", "tokenizer.json", "encoder.onnx", "model.safetensors", "provenance.json"}
+EXPORTED = {"encoder.onnx", "encoder.json"}
+FILES = {"config.json", "tokenizer.json", *EXPORTED, "model.safetensors", "provenance.json"}
 QUERY_KEY_VALUE = ("query", "key", "value")
 
 
@@ -68,12 +70,12 @@ def test_the_folder_says_what_it_is(tiny_model_dir: Path, tmp_path: Path) -> Non
     write_model(tmp_path, **parts(tiny_model_dir))
     provenance = json.loads((tmp_path / "provenance.json").read_text())
     weights_sha256 = hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
-    graph_sha256 = hashlib.sha256((tmp_path / "encoder.onnx").read_bytes()).hexdigest()
+    graph_sha256 = {name: hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in EXPORTED}
     assert provenance == {
         "model": "some/model",
         "revision": "abc",
         "weights_sha256": weights_sha256,
-        "graph_sha256": {"encoder.onnx": graph_sha256},
+        "graph_sha256": graph_sha256,
     }
     assert ModelFiles(tmp_path).name() == "some/model"
 
@@ -314,7 +316,7 @@ def test_two_writers_do_not_meet(tiny_model_dir: Path, tmp_path: Path, monkeypat
     other = {**parts(tiny_model_dir), "source": {"model": "the second"}}
     second: list[str] = []
 
-    def export_and_meet(folder: Path) -> Path:
+    def export_and_meet(folder: Path) -> Report:
         # The first writer has its files in hand, and the second comes.
         with pytest.raises(OSError, match="another process is writing") as caught:
             write_model(tmp_path, **other)
@@ -332,7 +334,7 @@ def test_two_writers_do_not_meet(tiny_model_dir: Path, tmp_path: Path, monkeypat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moved", range(6))
+@pytest.mark.parametrize("moved", range(7))
 def test_no_image_is_built_of_two_models(
     moved: int, tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -364,5 +366,5 @@ def test_no_image_is_built_of_two_models(
     found = contents(image)
     del found["incident_cls.pt"]
     is_whole = found in (contents(tmp_path / "old"), contents(tmp_path / "new"))
-    assert is_whole == (moved in (0, 5))
+    assert is_whole == (moved in (0, 6))
     assert (model_folder.main([str(image)]) == 0) == is_whole

@@ -19,17 +19,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
-from torch import Tensor
-from transformers import LongformerConfig, LongformerModel
 
+from longformers import cls_vector, random_ids, save_longformer
 from models.export import export
-from models.onnx_graph import INT8_BLOCK, int8_blocks
 from reference import LENGTHS, TOLERANCE, load_longformer, reference
 from similarity.encoder import torch_encoder
 from similarity.encoder.config import LongformerConfig as LongformerFacts
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.model_folder import ModelFiles
-from similarity.encoder.text_encoder import TextEncoder, inputs_needed
+from similarity.encoder.text_encoder import inputs_needed
 from similarity.encoder.tokens import tokenizer_errors
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.errors import ModelError
@@ -41,41 +39,10 @@ from tiny import ROOT, TINY_MAX_TOKENS, Deployed, cleared, edit_config, roberta_
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 
 
-def save_longformer(folder: Path, *, seed: int = 0, **config: Any) -> tuple[LongformerModel, TorchEncoder]:
-    """A random Longformer, as transformers and as our reference load it; the folder serves every engine."""
-    torch.manual_seed(seed)
-    sizes: dict[str, Any] = {
-        "vocab_size": 600,
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 48,
-        "attention_window": 16,
-        "max_position_embeddings": 4098,
-        "type_vocab_size": 1,
-        "pad_token_id": 1,
-        "initializer_range": 0.2,
-    }
-    model = LongformerModel(LongformerConfig(**sizes | config))
-    model.train(False)
-    model.save_pretrained(folder)
-    roberta_tokenizer().save(str(folder / "tokenizer.json"))
-    export(folder)
-    return model, TorchEncoder.load(folder)
-
-
 @pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> Engine:
     engine: Engine = request.param
     return engine
-
-
-def cls_vector(encoder: TextEncoder, ids: Tensor) -> Tensor:
-    return torch.from_numpy(encoder.vectors([ids.tolist()])[0])
-
-
-def random_ids(tokens: int, seed: int = 0) -> Tensor:
-    return torch.randint(4, 600, (tokens,), generator=torch.Generator().manual_seed(seed))
 
 
 BASE_CONFIG = {
@@ -560,16 +527,6 @@ def test_bfloat16_is_that_on_a_cpu_with_and_without_products_of_it(
     assert torch.equal(linear(x).float(), linear(x).bfloat16().float())
     residual = torch.randn(70, 40)
     assert torch.equal(linear.add(x, residual), residual + linear(x))
-
-
-def test_an_int8_weight_is_off_by_half_a_step_at_most() -> None:
-    weight = np.random.default_rng(0).standard_normal((5, 50), np.float32)
-    integers, scales = int8_blocks(weight)
-    assert integers.shape == (5, 2, INT8_BLOCK)
-    restored = ((integers.astype(np.float32) - 128) * scales[..., None]).reshape(5, -1)
-    steps = np.repeat(scales, INT8_BLOCK, axis=1)
-    assert (np.abs(restored[:, :50] - weight) <= 0.501 * steps[:, :50]).all()
-    assert (restored[:, 50:] == 0).all()
 
 
 @pytest.mark.parametrize(("engine", "precision"), [("torch", "int8"), ("onnx", "bfloat16")])
