@@ -515,8 +515,8 @@ def test_a_state_that_changes_between_two_requests_is_asked_for_again(
 
     with proxy(real_url, older_at_first) as url:
         assert failed(url, capsys) == {}
-    # Twice beside /similar, once beside the page.
-    assert len(asked) == 3
+    # Twice beside /similar, once beside the page, and once for the precision.
+    assert len(asked) == 4
 
 
 @pytest.mark.slow

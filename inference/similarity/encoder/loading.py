@@ -118,7 +118,7 @@ def choose(files: ModelFiles, engine: Engine, setting: PrecisionSetting, *, any_
     """
     _require_offered(engine, setting)
     if setting != "auto":
-        if engine == "onnx":
+        if engine == "onnx" and setting != DEFAULT_PRECISION:
             files.require_graph(setting)
         if setting == "int8" and not any_cpu and (lack := lack_of(setting)):
             return Choice(DEFAULT_PRECISION, lack)
