@@ -13,9 +13,21 @@ setting() { python -c 'import dotenv, sys; print(dotenv.dotenv_values(".env").ge
 get_model() {
     # shellcheck disable=SC2086  # splits the options
     python scripts/${MODEL_COMMAND:-fetch_model.py}
-    if [ "$(setting ENCODER_PRECISION)" = int8 ]; then
-        python scripts/export_onnx.py inference/model --precision int8
-    fi
+}
+
+# Exports the precision of the settings. After the state, whose titles show whether its vectors agree with float32's.
+export_precision() {
+    local precision fastest=int8
+    precision=$(setting ENCODER_PRECISION)
+    [ "$(setting ENCODER_ENGINE)" != torch ] || fastest=bfloat16
+    case "${precision:-float32}" in
+        float32) ;;
+        auto)
+            python scripts/export_onnx.py inference/model --precision "$fastest" ||
+                echo "::warning::float32 will serve, because $fastest could not be exported, see above."
+            ;;
+        *) python scripts/export_onnx.py inference/model --precision "$precision" ;;
+    esac
 }
 
 # Gets the served state. Builds one only if nothing is served that the model can use, never after another failure.
@@ -29,6 +41,7 @@ get_state() {
     elif [ "$code" != 0 ]; then
         return "$code"
     fi
+    export_precision
 }
 
 deploy() { scripts/deploy --yes; }

@@ -1,4 +1,4 @@
-"""The folder that the image is built from: the jobs in it, and its links. Importing this starts no Node.
+"""The folder that the image is built from: jobs, links, and the files of the model. Importing this starts no Node.
 
 `similarity.api.routes` finds the handlers.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from infrastructure.config import ConfigError
+from infrastructure.config import Config, ConfigError
 from similarity.api.routes import JOBS, HandlerFile, HandlerFileError, find_handlers
-from similarity.settings import DEFAULT_MODEL_DIR
+from similarity.encoder.model_folder import EXPORTED_FILENAMES, exported_filenames
+from similarity.settings import DEFAULT_MODEL_DIR, DEFAULT_PRECISION, PRECISIONS
 
 SHELVING_JOB, REFRESH_JOB = "shelve_state", "refresh"
 
@@ -34,3 +35,17 @@ def require_no_link_around(handlers_dir: Path) -> None:
                 f"inference/{path.relative_to(handlers_dir)} is a symbolic link to {path.resolve()}, which holds "
                 "inference/ itself: let it lead to the model's folder."
             )
+
+
+def exported_files(config: Config) -> list[str]:
+    """Names of the export's files that the image gets if they are there: those of each precision that may serve."""
+    allowed = PRECISIONS[config.encoder_engine]
+    # float32 also serves where another precision can't.
+    serving = [each for each in allowed if config.encoder_precision in ("auto", each) or each == DEFAULT_PRECISION]
+    return [name for name in EXPORTED_FILENAMES if any(name in exported_filenames(each) for each in serving)]
+
+
+def left_out(config: Config) -> list[str]:
+    """Patterns, as in .dockerignore, of the export's other files: those of int8 would make the image larger."""
+    kept = exported_files(config)
+    return [f"{DEFAULT_MODEL_DIR}/{name}" for name in EXPORTED_FILENAMES if name not in kept]

@@ -22,7 +22,7 @@ from similarity.settings import (
     REGION,
     STACK_NAME,
     Engine,
-    Precision,
+    PrecisionSetting,
 )
 from similarity.sources.page import SNAPSHOTS_URL
 
@@ -86,7 +86,7 @@ class Config:
     allowed_origins: tuple[str, ...] = DEFAULT_ALLOWED_ORIGINS
     hf_model_uri: str = DEFAULT_MODEL_URI
     encoder_engine: Engine = DEFAULT_ENGINE
-    encoder_precision: Precision = DEFAULT_PRECISION
+    encoder_precision: PrecisionSetting = DEFAULT_PRECISION
     keep_warm_minutes: int = 0
     model_on_efs: bool = False
     refresh_hours: int = 24
@@ -134,7 +134,7 @@ class Config:
             allowed_origins=given.origins("ALLOWED_ORIGINS", cls.allowed_origins),
             hf_model_uri=given.matching("HF_MODEL_URI", r"[\w.-]+(/[\w.-]+)?", "a model's name", cls.hf_model_uri),
             encoder_engine=engine,
-            encoder_precision=given.one_of("ENCODER_PRECISION", PRECISIONS[engine], cls.encoder_precision),
+            encoder_precision=given.one_of("ENCODER_PRECISION", (*PRECISIONS[engine], "auto"), cls.encoder_precision),
             keep_warm_minutes=given.integer("KEEP_WARM_MINUTES", KEEP_WARM_MINUTES_RANGE, cls.keep_warm_minutes),
             model_on_efs=given.flag("MODEL_ON_EFS", cls.model_on_efs),
             refresh_hours=given.integer("REFRESH_HOURS", REFRESH_HOURS_RANGE, cls.refresh_hours),

@@ -14,15 +14,23 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
+from infrastructure.build_context import left_out
 from infrastructure.config import Config
 from infrastructure.logs import json_logs
 from infrastructure.network import Network
 from infrastructure.roles import allow_only_its_own_log, allow_place_in_network
 from infrastructure.shelf import MOUNT_PATH
 from similarity.api.routes import HandlerFile
-from similarity.encoder.model_folder import GRAPH_FILENAMES
+from similarity.encoder.loading import choose
+from similarity.encoder.model_folder import GRAPH_FILENAMES, INT8_WEIGHTS_FILENAME, ModelFiles
 from similarity.metrics import NAMESPACE_VARIABLE
-from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_DIR, DEFAULT_MODEL_FILENAME
+from similarity.settings import (
+    DEFAULT_INCIDENTS_FILENAME,
+    DEFAULT_MODEL_DIR,
+    DEFAULT_MODEL_FILENAME,
+    DEFAULT_PRECISION,
+    PRECISIONS,
+)
 
 _ARCHITECTURES = {
     "x86_64": (lambda_.Architecture.X86_64, ecr_assets.Platform.LINUX_AMD64),
@@ -110,6 +118,7 @@ class ImageFunction(Construct):
                 # they lead to is not among the files that go into the build.
                 follow_symlinks=cdk.SymlinkFollowMode.ALWAYS,
                 build_args={"ENCODER_ENGINE": config.encoder_engine},
+                exclude=left_out(config),
             ),
             architecture=architecture,
             memory_size=config.memory_of(handler),
@@ -180,17 +189,34 @@ def image_functions(
 
 
 def warn_of_missing_files(scope: Construct, *, handlers_dir: Path, config: Config) -> None:
-    """A warning for each file without which the image can't be built, with the script that makes it."""
+    """A warning for each file without which the deployment would fail, with the script that makes it.
+
+    With ENCODER_PRECISION=auto, also if float32 will serve.
+    """
+    folder = handlers_dir / DEFAULT_MODEL_DIR
     made_by = {DEFAULT_MODEL_FILENAME: "fetch_model.py", DEFAULT_INCIDENTS_FILENAME: "build_state.py"}
     if config.encoder_engine == "onnx":
-        made_by[GRAPH_FILENAMES[config.encoder_precision]] = "export_onnx.py"
+        # Also serves where another precision can't.
+        made_by[GRAPH_FILENAMES[DEFAULT_PRECISION]] = "export_onnx.py"
+        if config.encoder_precision == "int8":
+            made_by |= dict.fromkeys(
+                (GRAPH_FILENAMES["int8"], INT8_WEIGHTS_FILENAME), "export_onnx.py --precision int8"
+            )
     for name, script in made_by.items():
-        path = handlers_dir / DEFAULT_MODEL_DIR / name
+        path = folder / name
         if not path.exists():
             dangling = any(part.is_symlink() and not part.exists() for part in (path, path.parent))
             cdk.Annotations.of(scope).add_warning_v2(
                 f"similar-incidents:no-{name}",
-                f"inference/{DEFAULT_MODEL_DIR}/{name} is not there, so the image can't be built: "
+                f"inference/{DEFAULT_MODEL_DIR}/{name} is not there, so the deployment would fail: "
                 f"{'remove the symbolic link that leads nowhere and ' if dangling else ''}"
                 f"make it with scripts/{script}.",
             )
+    reason = choose(ModelFiles(folder), config.encoder_engine, "auto", any_cpu=True).reason
+    if config.encoder_precision == "auto" and reason:
+        precision = PRECISIONS[config.encoder_engine][-1]
+        cdk.Annotations.of(scope).add_warning_v2(
+            "similar-incidents:float32-serves",
+            f"ENCODER_PRECISION=auto, but float32 will serve: {reason}. With a state in the folder, "
+            f"scripts/export_onnx.py inference/{DEFAULT_MODEL_DIR} --precision {precision} measures the agreement.",
+        )

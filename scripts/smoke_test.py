@@ -141,11 +141,20 @@ def served(api: Api) -> int | None:
         return None
 
 
-def closing(outcomes: Sequence[Outcome], incidents: int | None, page: str) -> str:
+def precision_of(api: Api) -> str | None:
+    """The precision that serves, by the CPU of the Lambda that answers; None if the API doesn't tell."""
+    try:
+        found = api.get(HEALTH, {}).body().get("precision")
+    except (UnexpectedError, NoReplyError):
+        return None
+    return found if isinstance(found, str) else None
+
+
+def closing(outcomes: Sequence[Outcome], incidents: int | None, precision: str | None, page: str) -> str:
     """The lines at the end. page: its URL, "" without one."""
     lines = [table([found.latency for found in outcomes if found.latency]), ""]
     if incidents is not None:
-        lines.append(f"{incidents} incidents are served.")
+        lines.append(f"{incidents} incidents are served{f', in {precision}' if precision else ''}.")
     if page:
         lines.append(f"A page to look at: {page}")
     failed = sum(outcome.problem is not None for outcome in outcomes)
@@ -155,12 +164,13 @@ def closing(outcomes: Sequence[Outcome], incidents: int | None, page: str) -> st
     return "\n".join(lines)
 
 
-def as_json(url: str, outcomes: list[Outcome], incidents: int | None) -> str:
+def as_json(url: str, outcomes: list[Outcome], incidents: int | None, precision: str | None) -> str:
     return json.dumps(
         {
             "url": url,
             "version": __version__,
             "incidents": incidents,
+            "precision": precision,
             "passed": [found.name for found in outcomes if found.passed],
             "skipped": [{"check": found.name, "reason": found.skipped} for found in outcomes if found.skipped],
             "failed": [{"check": found.name, "problem": found.problem} for found in outcomes if found.problem],
@@ -309,11 +319,11 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 1
-    incidents = served(api)
+    incidents, precision = served(api), precision_of(api)
     if args.json:
-        print(as_json(args.url, outcomes, incidents))
+        print(as_json(args.url, outcomes, incidents, precision))
     else:
-        print(f"\n{closing(outcomes, incidents, '' if args.sign else args.url + PAGE)}")
+        print(f"\n{closing(outcomes, incidents, precision, '' if args.sign else args.url + PAGE)}")
     return 1 if any(outcome.problem is not None for outcome in outcomes) else 0
 
 

@@ -24,7 +24,6 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import DistilBertConfig, DistilBertForSequenceClassification, PreTrainedTokenizerFast
 
-from models.export import export
 from pages import PYTHON, Block, Command
 from processes import running
 from similarity.encoder.text_encoder import TextEncoder
@@ -111,7 +110,6 @@ def copy_project(folder: Path, model_dir: Path, encoder: TextEncoder) -> None:
         shutil.copytree(model_dir, model)
         state.save(model / "incident_cls.pt")
     (folder / ".quickstart" / "model" / "provenance.json").write_text(json.dumps({"model": QUICK_START_NAME}))
-    export(folder / ".quickstart" / "model", "int8")
     with tarfile.open(folder / "backup.tar.bz2", "w:bz2") as snapshot:
         for table in ("incidents.csv", "reports.csv"):
             snapshot.add(SAMPLE_DIR / table, f"mongodump_full_snapshot/{table}")

@@ -279,12 +279,11 @@ def test_the_cache_has_the_model_alone_and_is_made_anew_for_another_one() -> Non
     restore, save = (step for step in steps_of(job("deploy-to.yml")) if "actions/cache/" in step.get("uses", ""))
     assert restore["with"]["path"] == save["with"]["path"] == "inference/model"
     assert save["with"]["key"] == "${{ steps.cache.outputs.cache-primary-key }}"
-    # The state is fetched after the model was put into the cache, see above.
+    # State and other precisions come after the model was put into the cache, see above.
     hashed = re.search(r"hashFiles\((.*?)\)", restore["with"]["key"])
     assert hashed
     patterns = re.findall(r"'([^']+)'", hashed[1])
-    assert ".env" in patterns  # which says the precision, for which another graph is made
-    assert [each for each in patterns if each != ".env" and not list(ROOT.glob(each))] == []
+    assert [each for each in patterns if not list(ROOT.glob(each))] == []
     assert filled(restore["with"]["key"], {"vars": {"MODEL_COMMAND": "a.py --b"}}).endswith("-a.py --b")
     for path in ("scripts/fetch_model.py", "scripts/models/quick_start.py", "scripts/models/onnx_graph.py"):
         assert any(Path(path).match(each.replace("/**", "/*")) for each in patterns), path
@@ -320,26 +319,58 @@ def test_if_the_state_can_not_be_fetched_nothing_is_deployed_and_nothing_deploye
     assert project.calls == parts("new")[:2]
 
 
+def exported(precision: str, commit: str = "new") -> list[str]:
+    return [commit, "scripts/export_onnx.py", "inference/model", "--precision", precision]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("dot_env", "exported"),
+    ("dot_env", "precision"),
     [
-        ("ENCODER_PRECISION=int8", True),
-        ("# x\nexport ENCODER_PRECISION = 'int8'", True),
-        ("ENCODER_PRECISION=float32", False),
-        ("ENCODER_PRECISION=", False),
+        ("ENCODER_PRECISION=int8", "int8"),
+        ("# x\nexport ENCODER_PRECISION = 'int8'", "int8"),
+        ("ENCODER_PRECISION=auto", "int8"),
+        ("ENCODER_PRECISION=auto\nENCODER_ENGINE=torch", "bfloat16"),
+        ("ENCODER_PRECISION=bfloat16\nENCODER_ENGINE=torch", "bfloat16"),
+        ("ENCODER_PRECISION=float32", None),
+        ("ENCODER_PRECISION=", None),
     ],
 )
-def test_the_graph_of_a_lower_precision_is_made_if_the_settings_want_it(
-    dot_env: str, exported: bool, project: Project
+def test_a_lower_precision_is_exported_with_the_state_if_the_settings_want_it(
+    dot_env: str, precision: str | None, project: Project
 ) -> None:
     project.commit("new")
     command = "convert_encoder.py --quick-start --out inference/model"
     assert not project.deploy(DOT_ENV=dot_env, MODEL_COMMAND=command).failed
-    export = ["new", "scripts/export_onnx.py", "inference/model", "--precision", "int8"]
-    assert project.calls == [
-        ["new", *f"scripts/{command}".split()], *[export] * exported, *parts("new")[1:]
-    ]  # fmt: skip
+    _, state, deploy = parts("new")
+    export = [exported(precision)] if precision else []
+    assert project.calls == [["new", *f"scripts/{command}".split()], state, *export, deploy]
+
+
+@pytest.mark.slow
+def test_an_earlier_commit_exports_its_own(project: Project) -> None:
+    passed = project.commit("old")
+    (project.folder / "only-new.txt").write_text("")
+    project.commit("new")
+    runs: list[Object] = [{"headSha": passed, "event": "push"}]
+    assert project.deploy({"new deploy": 1}, runs, DOT_ENV="ENCODER_PRECISION=auto").failed
+    assert [call for call in project.calls if "scripts/export_onnx.py" in call] == [
+        exported("int8", commit) for commit in ("new", "old")
+    ]
+
+
+@pytest.mark.slow
+def test_without_its_export_auto_is_deployed_and_int8_is_not(project: Project) -> None:
+    """Most machines of GitHub can't export int8: they lack AVX-512."""
+    project.commit("new")
+    fails = {"scripts/export_onnx.py": 1}
+    run = project.deploy(fails, DOT_ENV="ENCODER_PRECISION=auto")
+    assert not run.failed
+    assert "::warning::float32 will serve, because int8 could not be exported, see above." in run.printed
+    assert project.calls[-1] == parts("new")[-1]
+    run = project.deploy(fails, DOT_ENV="ENCODER_PRECISION=int8")
+    assert run.failed
+    assert run.done[-1] == "Get the state"
 
 
 @pytest.mark.slow

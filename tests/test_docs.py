@@ -5,8 +5,8 @@ no rule fails. The rules (`_rule`):
 
 - executed: what works offline, in a copy of the project with a tiny model; a deployed or local URL becomes that of a
   local server. The output that a page shows is compared, with numbers left out of account.
-- parsed: this project's commands that download or measure for minutes. Their arguments have to be those that the
-  command takes; what it does has tests of its own.
+- parsed: this project's commands that download, measure for minutes, or need a CPU that multiplies int8. Their
+  arguments have to be those that the command takes; what it does has tests of its own.
 - left out: what sets the machine up or talks to AWS or GitHub: pip, venv, npx, sudo; and the tests themselves. The
   runbook's blocks that ask AWS run in `test_operations.py`, and the API's clients in `test_clients.py`.
 
@@ -86,6 +86,8 @@ def _rule(words: list[str]) -> Rule:
             return "executed"
         case ["python", "scripts/build_state.py", *options] if {"--latest", "ray"}.intersection(options):
             return "parsed"  # downloads, or needs a cluster
+        case ["python", script, *_, "--precision", "int8"] if script.startswith("scripts/"):
+            return "parsed"
         case ["python", script, *_] if script.startswith("scripts/"):
             return "parsed" if Path(script).stem in PARSED_SCRIPTS else "executed"
         case ["scripts/serve" | "scripts/deploy" | "scripts/destroy", *_]:

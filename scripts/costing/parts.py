@@ -12,10 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from costing import usage
-from infrastructure.build_context import REFRESH_JOB, SHELVING_JOB
+from infrastructure.build_context import REFRESH_JOB, SHELVING_JOB, left_out
 from infrastructure.config import Config
 from similarity.api.routes import JOBS, find_handlers
-from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_DIR, DEFAULT_MODEL_FILENAME
+from similarity.encoder.loading import choose
+from similarity.encoder.model_folder import ModelFiles
+from similarity.settings import (
+    DEFAULT_INCIDENTS_FILENAME,
+    DEFAULT_MODEL_DIR,
+    DEFAULT_MODEL_FILENAME,
+    DEFAULT_PRECISION,
+    Precision,
+)
 
 MB = 1_000_000
 # Of Longformer-base, whose seconds were measured.
@@ -26,6 +34,7 @@ _LAYERS, _HIDDEN = 12, 768
 class Parts:
     """encoding: the memory in MiB of each handler that runs the model: one whose file states no MEMORY_MIB.
 
+    precision: serves on a CPU that multiplies it natively. why_not: with ENCODER_PRECISION=auto, why that is float32.
     light: that of the other handlers. pages: that of handlers that answer with a page; they are counted above, too.
     jobs: by name. shape: layers and width of the model in the folder, if they aren't those of Longformer-base. Sizes
     are those of the files in the folder, else those of Longformer-base.
@@ -40,6 +49,8 @@ class Parts:
     model_gb: float
     state_gb: float
     shape: tuple[int, int] | None = None
+    precision: Precision = DEFAULT_PRECISION
+    why_not: str | None = None
 
     @classmethod
     def of(cls, config: Config, inference_dir: Path) -> Parts:
@@ -48,7 +59,11 @@ class Parts:
         jobs = find_handlers(inference_dir, JOBS)
         model = inference_dir / DEFAULT_MODEL_DIR
         weights, state = model / DEFAULT_MODEL_FILENAME, model / DEFAULT_INCIDENTS_FILENAME
-        model_mb = _mb(path for path in model.rglob("*") if path != state) if weights.is_file() else usage.MODEL_MB
+        others = {state, *(inference_dir / name for name in left_out(config))}
+        model_mb = usage.MODEL_MB + (usage.INT8_MB if config.encoder_precision == "int8" else 0)
+        if weights.is_file():
+            model_mb = _mb(path for path in model.rglob("*") if path not in others)
+        precision, why_not = _precision(config, model)
         state_mb = _mb([state]) if state.is_file() else usage.STATE_MB
         other_mb = usage.BASE_MB + usage.PACKAGES_MB + (usage.TORCH_MB if config.encoder_engine == "torch" else 0)
         return cls(
@@ -61,6 +76,8 @@ class Parts:
             model_gb=model_mb / 1000,
             state_gb=state_mb / 1000,
             shape=_other_shape(model) if weights.is_file() else None,
+            precision=precision,
+            why_not=why_not,
         )
 
     @property
@@ -87,6 +104,13 @@ class Parts:
     def own_metrics(self) -> int:
         """About as many get numbers in an hour with requests: two statuses a route, and those of docs/operations.md."""
         return 2 * self.handlers + 7 + self.config.alarms
+
+
+def _precision(config: Config, model: Path) -> tuple[Precision, str | None]:
+    if config.encoder_precision != "auto":
+        return config.encoder_precision, None
+    choice = choose(ModelFiles(model), config.encoder_engine, "auto", any_cpu=True)
+    return choice.precision, choice.reason
 
 
 def _mb(paths: Iterable[Path]) -> float:

@@ -224,7 +224,8 @@ class Costs:
         """Seconds of an answer of the largest handler; None if nobody knows."""
         if not usage.is_known(self.largest):
             return None
-        return usage.answer_s(tokens, self.config.encoder_engine) * usage.slowdown(self.largest)
+        seconds = usage.answer_s(tokens, self.config.encoder_engine, self.parts.precision)
+        return seconds * usage.slowdown(self.largest)
 
     def requests(self, number: float, tokens: int) -> Range | None:
         """Requests to `/similar`, with API and logs, without cold starts; None if nobody knows."""

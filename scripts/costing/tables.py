@@ -8,6 +8,7 @@ from costing import prices, usage
 from costing.ranges import ZERO, Range, usd
 from costing.rows import MILLION, USUAL_WARM_MINUTES, Costs, most_starts
 from costing.usage import DAYS_A_MONTH, LONGEST_TOKENS, SHORT_TOKENS
+from similarity.settings import DEFAULT_PRECISION
 
 Rows = Sequence[Sequence[str]]
 USUAL_TOKENS = 700
@@ -89,8 +90,13 @@ def notes(costs: Costs) -> list[str]:
         )
     if config.architecture != "x86_64":
         found.append(f"The seconds are those of x86_64. Nobody has measured {config.architecture}.")
-    if config.encoder_precision != "float32":
-        found.append(f"The seconds are those of float32, not of {config.encoder_precision}.")
+    if costs.parts.why_not:
+        found.append(f"ENCODER_PRECISION=auto: the seconds are those of float32, because {costs.parts.why_not}.")
+    elif costs.parts.precision != DEFAULT_PRECISION:
+        found.append(
+            f"The first seconds are those of a CPU that multiplies {costs.parts.precision} natively, the second those "
+            "of float32. AWS doesn't say which one Lambda gives."
+        )
     if costs.parts.shape:
         layers, hidden = costs.parts.shape
         found.append(

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 from costing.ranges import Range
+from similarity.settings import DEFAULT_PRECISION, Precision
 
 DAYS_A_MONTH, HOURS_A_DAY, DAYS_A_WEEK = 30, 24, 7
 MIB_A_GB = 1024
@@ -37,6 +38,12 @@ ENCODING_S: Mapping[str, Mapping[int, tuple[float, float]]] = {
     },
 }
 ANSWER_S = {"onnx": {40: 0.05, 4096: 1.67}}
+# In less precision, on a newer CPU that multiplies it natively: docs/speed.md#less-precision. On the older CPU float32
+# serves in place of int8, and bfloat16 takes as long as float32.
+LESS_PRECISE_S: Mapping[Precision, Mapping[int, float]] = {
+    "int8": {32: 0.0232, 128: 0.0719, 257: 0.137, 512: 0.245, 700: 0.335, 1024: 0.479, 2048: 0.814, 4096: 0.929},
+    "bfloat16": {32: 0.0232, 128: 0.0719, 257: 0.137, 512: 0.245, 700: 0.335, 1024: 0.479, 2048: 0.814, 4096: 0.929},
+}
 LONGEST_TOKENS = 4096
 SHORT_TOKENS = 40
 
@@ -70,6 +77,8 @@ REFRESH_RUN_S = Range(60.0, 900.0)
 BASE_MB, PACKAGES_MB, TORCH_MB, COMPRESSED_MODEL = 50, 75, 173, 0.93
 # Longformer-base, 1,400 incidents, and the vectors of 7,000 reports: docs/deploying.md#the-image, docs/scale.md.
 MODEL_MB, STATE_MB, STORE_MB = 510.0, 5.0, 22.0
+# The files of int8, for Longformer-base.
+INT8_MB = 79.0
 KEPT_STATES = 3
 # The bucket deletes an old version 90 days after a newer one has replaced it.
 KEPT_DAYS = 90
@@ -82,15 +91,15 @@ REQUEST_LOG_BYTES, WARM_LOG_BYTES, REFUSED_LOG_BYTES = 1800, 700, 280
 METRIC_HOURS_AT_REST = 3
 
 
-def answer_s(tokens: int, engine: str) -> Range:
-    """Seconds of an answer to a text of `tokens`, 1 to LONGEST_TOKENS, on two CPUs.
+def answer_s(tokens: int, engine: str, precision: Precision = DEFAULT_PRECISION) -> Range:
+    """Seconds of an answer to a text of `tokens`, 1 to LONGEST_TOKENS, on two CPUs. precision: of a newer CPU.
 
     Between two lengths that were measured, it is on the line between them. A shorter text takes no longer than one of
     SHORT_TOKENS.
     """
     measured = ENCODING_S[engine]
-    newer = {count: seconds for count, (seconds, _) in measured.items()}
-    newer |= ANSWER_S.get(engine, {})
+    newer = {count: seconds for count, (seconds, _) in measured.items()} | ANSWER_S.get(engine, {})
+    newer = dict(LESS_PRECISE_S.get(precision, newer))
     older = {count: seconds for count, (_, seconds) in measured.items()}
     count = max(tokens, SHORT_TOKENS)
     return Range(_on_the_line(newer, count), _on_the_line(older, count))

@@ -37,12 +37,12 @@ from local.connections import server
 from local.gateway import gateway
 from models.install_files import finish_install
 from similarity.api.routes import DEFAULT_ALLOWED_ORIGINS, HandlerFile, HandlerFileError, find_handlers
-from similarity.encoder.loading import load_serving_encoder
+from similarity.encoder.loading import choose, load_serving_encoder
 from similarity.encoder.model_folder import GRAPH_FILENAMES, HOW_TO_GET_ONE, ModelFiles
 from similarity.errors import ModelError, StateError
 from similarity.incidents.state import IncidentState
 from similarity.refresh.vector_store import StoreError
-from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_URI, Settings
+from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_URI, DEFAULT_PRECISION, Settings
 from similarity.sources.problems import Problems, SourceError
 
 QUICK_START_DIR = ROOT / ".quickstart"
@@ -58,7 +58,7 @@ def quick_start_model() -> Path:
     folder = QUICK_START_DIR / "model"
     finish_install(folder)
     files = ModelFiles(folder)
-    is_there = all(path.exists() for path in (*files.paths, files.folder / GRAPH_FILENAMES["float32"]))
+    is_there = all(path.exists() for path in (*files.paths, files.folder / GRAPH_FILENAMES[DEFAULT_PRECISION]))
     if not is_there or files.provenance().get("made_by") == _MADE_EARLIER:
         print("Making the quick-start model, once ...", file=sys.stderr, flush=True)
         # Not at the top, since it imports torch, which serving does without.
@@ -115,6 +115,10 @@ def prepare(model_dir: Path | None, state_path: Path | None) -> None:
     os.environ["MODEL_DIR"] = str(model_dir.resolve())
     os.environ["INCIDENTS_FILENAME"] = str(state_path.resolve())
     print(f"{len(state)} incidents, model {encoder.name or model_dir}", file=sys.stderr)
+    if settings.precision != DEFAULT_PRECISION:
+        reason = choose(encoder.files, settings.engine, settings.precision).reason
+        because = f", because {reason}" if reason else ""
+        print(f"ENCODER_PRECISION={settings.precision}: {encoder.precision} serves{because}", file=sys.stderr)
 
 
 class FieldsFormatter(logging.Formatter):

@@ -68,7 +68,6 @@ class Int8Builder(GraphBuilder):
                 for part in ("attention.output.dense", "intermediate.dense", "output.dense")
             ),
         }
-        self._last = last
         self._rounded: dict[tuple[str, str], str] = {}
 
     def linear(self, x: str, name: str, rows: int | None = None) -> str:
@@ -103,9 +102,8 @@ class Int8Builder(GraphBuilder):
     def _is_folded(self, name: str) -> bool:
         """Whether value and output weights of a layer hold the Hadamard transform of what lies between them."""
         layer = name.split(".attention.")[0]
-        return not self._all_see_cls and not {f"{layer}.attention.self.value", f"{layer}.attention.output.dense"} & (
-            self._float32
-        )
+        # With global attention, the CLS token's values come from products of their own.
+        return not self._all_see_cls and f"{layer}.attention.self.value" not in self._float32
 
     def _smoothed(self, x: str, source: str, given: InputScale) -> str:
         """(tokens, in) float32 -> (tokens, in) uint8, once for all products with this input."""

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from infrastructure.config import Config, ConfigError
 from infrastructure.stack import build_app
+from similarity.encoder.model_folder import EXPORTED_FILENAMES, REPORT_FILENAMES
+from similarity.encoder.reports import Agreement, Report
+from similarity.settings import Engine, Precision, PrecisionSetting
 from stack import DEFAULT, HANDLERS, JOBS, Synthesised, asset_hash, only, warnings_in
-from tiny import copy_inference
+from tiny import ROOT, copy_inference
 
 
 def test_all_functions_share_one_image_built_from_the_handlers_folder(each: Synthesised) -> None:
@@ -68,6 +74,64 @@ def test_a_missing_part_of_the_model_is_a_warning_that_says_what_makes_it(
     (warning,) = warnings_of(tmp_path, files=files)
     assert f"inference/model/{name} is not there" in warning
     assert f"scripts/{script}" in warning
+
+
+FLOAT32 = ("model.safetensors", "encoder.onnx", "incident_cls.pt")
+INT8 = ("encoder.int8.onnx", "encoder.int8.bin")
+
+
+@pytest.mark.slow
+def test_int8_needs_its_own_files_and_those_of_float32_which_serves_where_int8_can_not(tmp_path: Path) -> None:
+    config = replace(DEFAULT, encoder_precision="int8")
+    warnings = warnings_of(tmp_path / "float32", files=FLOAT32, config=config)
+    assert len(warnings) == len(INT8)
+    for name, warning in zip(INT8, warnings, strict=True):
+        assert f"inference/model/{name} is not there" in warning
+        assert "make it with scripts/export_onnx.py --precision int8" in warning
+    (warning,) = warnings_of(tmp_path / "int8", files=("model.safetensors", "incident_cls.pt", *INT8), config=config)
+    assert "inference/model/encoder.onnx is not there" in warning
+    assert warnings_of(tmp_path / "both", files=(*FLOAT32, *INT8), config=config) == []
+
+
+def agreement(share: float) -> Agreement:
+    return Agreement(cosine=1.0, centered=share, smallest_cosine=0.9995, texts=989)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("engine", "found", "reason"),
+    [
+        ("onnx", None, "int8 wasn't exported"),
+        ("torch", None, "bfloat16 wasn't exported"),
+        ("onnx", Report(np.array([0]), np.ones(2, np.float32), 0.1), "the agreement of int8 with float32 wasn't"),
+        ("onnx", Report(np.array([0]), np.ones(2, np.float32), 0.1, agreement(0.99)), "int8 doesn't agree enough"),
+        ("onnx", Report(np.array([0]), np.ones(2, np.float32), 0.1, agreement(0.995)), None),
+        ("torch", Report(np.array([0]), np.ones(2, np.float32), 0.1, agreement(1.0)), None),
+    ],
+)
+def test_auto_warns_if_float32_will_serve_whatever_the_cpu(
+    engine: Engine, found: Report | None, reason: str | None, tmp_path: Path
+) -> None:
+    handlers_dir = copy_inference(tmp_path / "inference")
+    (handlers_dir / "model").mkdir()
+    for name in (*FLOAT32, *INT8):
+        (handlers_dir / "model" / name).write_bytes(b"a file")
+    precision: Precision = "int8" if engine == "onnx" else "bfloat16"
+    if found:
+        (handlers_dir / "model" / REPORT_FILENAMES[precision]).write_text(json.dumps(found.to_json()))
+    config = replace(DEFAULT, encoder_engine=engine, encoder_precision="auto")
+    warnings = warnings_in(handlers_dir, tmp_path / "cdk.out", config)
+    assert len(warnings) == bool(reason)
+    if reason:
+        assert f"ENCODER_PRECISION=auto, but float32 will serve: {reason}" in warnings[0]
+        assert f"scripts/export_onnx.py inference/model --precision {precision} measures the agreement" in warnings[0]
+
+
+@pytest.mark.slow
+def test_auto_warns_of_a_report_that_can_not_be_read(tmp_path: Path) -> None:
+    files = (*FLOAT32, *INT8, "encoder.int8.json")
+    (warning,) = warnings_of(tmp_path, files=files, config=replace(DEFAULT, encoder_precision="auto"))
+    assert "encoder.int8.json: it isn't JSON" in warning
 
 
 @pytest.mark.slow
@@ -251,6 +315,42 @@ def test_a_link_that_leads_nowhere_is_a_warning_that_says_so(target: str, tmp_pa
     (warning,) = warnings_in(handlers_dir, tmp_path / "cdk.out")
     assert "inference/model/encoder.onnx is not there" in warning
     assert "remove the symbolic link that leads nowhere and make it with scripts/export_onnx.py" in warning
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("engine", "precision", "kept"),
+    [
+        ("onnx", "float32", {"encoder.onnx", "encoder.json"}),
+        ("onnx", "int8", set(EXPORTED_FILENAMES) - {"encoder.bfloat16.json"}),
+        ("onnx", "auto", set(EXPORTED_FILENAMES) - {"encoder.bfloat16.json"}),
+        ("torch", "float32", {"encoder.onnx", "encoder.json"}),
+        ("torch", "bfloat16", {"encoder.onnx", "encoder.json", "encoder.bfloat16.json"}),
+        ("torch", "auto", {"encoder.onnx", "encoder.json", "encoder.bfloat16.json"}),
+    ],
+)
+def test_the_image_gets_the_files_of_the_precisions_that_may_serve(
+    engine: Engine, precision: PrecisionSetting, kept: set[str], tmp_path: Path
+) -> None:
+    handlers_dir = copy_inference(tmp_path / "inference")
+    write_model(handlers_dir)
+    for name in EXPORTED_FILENAMES:
+        (handlers_dir / "model" / name).write_text(name)
+    config = replace(DEFAULT, encoder_engine=engine, encoder_precision=precision)
+    asset_hash(handlers_dir, tmp_path / "cdk.out", config)
+    (staged,) = (path.parent for path in (tmp_path / "cdk.out").glob("asset.*/Dockerfile"))
+    assert {path.name for path in staged.glob("model/encoder*")} == kept
+
+
+def test_the_dockerfile_copies_all_that_an_export_makes() -> None:
+    dockerfile = (ROOT / "inference" / "Dockerfile").read_text()
+    patterns = re.findall(r"/files/model/(\S+)", dockerfile)
+    for name in (*EXPORTED_FILENAMES, "provenance.json", "model.safetensors", "incident_cls.pt"):
+        assert any(fnmatch(name, pattern) for pattern in patterns), name
+    # Each COPY has a file that is always there, because Docker refuses one that copies nothing.
+    copies = [line for line in dockerfile.replace("\\\n", " ").splitlines() if "/files/model/" in line]
+    for line in copies:
+        assert any("*" not in name and "[" not in name for name in line.split()[2:-1]), line
 
 
 def test_another_engine_changes_the_image(clean_hash: str, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_everything_passes_on_the_local_server(real_url: str, capsys: pytest.Cap
     assert len(checked) == 35
     assert lines[0] == f"smoke test of version {similarity.__version__}: {real_url}"
     page = f"A page to look at: {real_url}/explore"
-    assert lines[-3:] == ["5 incidents are served.", page, "35 checks passed, 0 failed."]
+    assert lines[-3:] == ["5 incidents are served, in float32.", page, "35 checks passed, 0 failed."]
     for route in ROUTES:
         assert any(route in line for line in checked)
         (row,) = (line.split() for line in lines if line.startswith(f"{route} "))
@@ -136,7 +136,7 @@ def test_a_proxy_that_changes_nothing_fails_nothing(real_url: str, capsys: pytes
     assert len(found["passed"]) == 35
     assert set(found["latency_s"]) == set(ROUTES)
     assert found["url"] == url
-    assert found["incidents"] == 5
+    assert (found["incidents"], found["precision"]) == (5, "float32")
 
 
 @pytest.mark.parametrize("suffix", ["/", "/similar", "/text-to-embed/", "/health", "/openapi", "/explore"])
@@ -515,8 +515,8 @@ def test_a_state_that_changes_between_two_requests_is_asked_for_again(
 
     with proxy(real_url, older_at_first) as url:
         assert failed(url, capsys) == {}
-    # Twice beside /similar, once beside the page.
-    assert len(asked) == 3
+    # Twice beside /similar, once beside the page, and once for the precision.
+    assert len(asked) == 4
 
 
 @pytest.mark.slow
@@ -609,6 +609,16 @@ def test_where_the_incidents_can_not_be_counted_none_are_said_to_be_served(
         assert (found["incidents"], found["version"]) == (None, similarity.__version__)
         smoke_test.main([url, "--repeat", "1"])
     assert "are served" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_an_api_that_does_not_tell_its_precision_is_closed_without_it(
+    real_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with proxy(real_url, on("/health", status(502))) as url:
+        assert outcomes(url, capsys)["precision"] is None
+        smoke_test.main([url, "--repeat", "1"])
+    assert "5 incidents are served.\n" in capsys.readouterr().out
 
 
 def one_line_of_stderr(capsys: pytest.CaptureFixture[str]) -> str:

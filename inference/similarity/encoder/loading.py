@@ -110,23 +110,24 @@ class Choice:
     level: int = logging.WARNING
 
 
-def choose(files: ModelFiles, engine: Engine, setting: PrecisionSetting) -> Choice:
+def choose(files: ModelFiles, engine: Engine, setting: PrecisionSetting, *, any_cpu: bool = False) -> Choice:
     """The precision that ENCODER_PRECISION means on this CPU, for these files. Loads no weights.
 
-    Raises ModelError if the engine doesn't have the precision, or if there is no graph for it.
+    any_cpu: for a CPU that multiplies every precision natively, instead of this one. Raises ModelError if the engine
+    doesn't have the precision, or if there is no graph for it.
     """
     _require_offered(engine, setting)
     if setting != "auto":
-        if engine == "onnx":
+        if engine == "onnx" and setting != DEFAULT_PRECISION:
             files.require_graph(setting)
-        if setting == "int8" and (lack := lack_of(setting)):
+        if setting == "int8" and not any_cpu and (lack := lack_of(setting)):
             return Choice(DEFAULT_PRECISION, lack)
         return Choice(setting)
     # With auto, float32 is as usual as the others.
     reasons, level = [], logging.INFO
     for precision in reversed(PRECISIONS[engine][1:]):
         try:
-            reason = next(_objections(files, engine, precision), None)
+            reason = next(_objections(files, engine, precision, any_cpu), None)
         except ModelError as error:
             reason, level = error.detail, logging.WARNING
         if reason is None:
@@ -135,9 +136,9 @@ def choose(files: ModelFiles, engine: Engine, setting: PrecisionSetting) -> Choi
     return Choice(DEFAULT_PRECISION, "; ".join(reasons), level)
 
 
-def _objections(files: ModelFiles, engine: Engine, precision: Precision) -> Iterator[str]:
+def _objections(files: ModelFiles, engine: Engine, precision: Precision, any_cpu: bool) -> Iterator[str]:
     """Reasons against a precision, the first first. Raises ModelError if its report can't be read."""
-    if lack := lack_of(precision):
+    if not any_cpu and (lack := lack_of(precision)):
         yield lack
     report = read_report(files.folder, precision)
     if report is None or (engine == "onnx" and not files.has_graph(precision)):

@@ -41,6 +41,13 @@ REPORT_FILENAMES: dict[Precision, str] = {
 # All files that scripts/export_onnx.py makes.
 EXPORTED_FILENAMES = (INT8_WEIGHTS_FILENAME, *GRAPH_FILENAMES.values(), *REPORT_FILENAMES.values())
 
+
+def exported_filenames(precision: Precision) -> frozenset[str]:
+    """Those that scripts/export_onnx.py makes for a precision. There may be no graph."""
+    names = {REPORT_FILENAMES[precision], GRAPH_FILENAMES.get(precision, REPORT_FILENAMES[precision])}
+    return frozenset(names | ({INT8_WEIGHTS_FILENAME} if precision == "int8" else set()))
+
+
 # The files of a new model wait in this folder while they are moved one by one (scripts/models/install_files.py).
 INSTALLING_DIRNAME = ".installing"
 HOW_TO_GET_ONE = (

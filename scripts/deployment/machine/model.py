@@ -1,4 +1,4 @@
-"""The checks of model, graph and state: all are there, are unchanged, and fit each other.
+"""The checks of model, graph, precision and state: all are there, are unchanged, and fit each other.
 
 Without these checks, the build of the image and the first calls would find problems after minutes.
 """
@@ -6,6 +6,7 @@ Without these checks, the build of the image and the first calls would find prob
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -13,13 +14,17 @@ from pathlib import Path
 
 from deployment.findings import Finding, not_checked, note, ok, problem
 from deployment.given import Given
-from similarity.encoder.model_folder import GRAPH_FILENAMES, INSTALLING_DIRNAME
+from infrastructure.build_context import exported_files
+from similarity.encoder.cpu import lack_of
+from similarity.encoder.loading import choose
+from similarity.encoder.model_folder import GRAPH_FILENAMES, INSTALLING_DIRNAME, ModelFiles, exported_filenames
+from similarity.encoder.reports import read_report
 from similarity.encoder.text_encoder import open_folder
 from similarity.errors import ModelError, StateError, one_line
 from similarity.inbox.notes import snapshot_date_of
 from similarity.incidents.facts import StateFacts
 from similarity.incidents.state import IncidentState
-from similarity.settings import DEFAULT_MODEL_URI, DEFAULT_PRECISION, Settings
+from similarity.settings import DEFAULT_MODEL_URI, DEFAULT_PRECISION, PRECISIONS, Precision, Settings
 from similarity.shelf.usable import FolderModel, tried
 
 QUICK_START_NAME = "sentence-transformers/all-MiniLM-L6-v2 as Longformer"
@@ -30,7 +35,7 @@ BUILD_SAMPLE = "python scripts/build_state.py scripts/sample"
 
 
 def model_findings(given: Given) -> Iterator[Finding]:
-    """Of the model, of its graph, and of the state."""
+    """Of the model, of its graph, of the precision, and of the state."""
     config = given.config
     settings = Settings.from_environment(
         {
@@ -44,7 +49,10 @@ def model_findings(given: Given) -> Iterator[Finding]:
     found = model_finding(given, model)
     yield found
     usable = not found.is_problem
-    yield graph_finding(given, model, usable)
+    graph = graph_finding(given, model, usable)
+    yield graph
+    if usable and not graph.is_problem:
+        yield from precision_findings(given, model.files)
     yield from state_findings(given, model, settings.state_path, usable)
 
 
@@ -55,9 +63,7 @@ def model_finding(given: Given, model: FolderModel) -> Finding:
             return problem(name, _dangling(path, given), f"rm {_relative(path, given)}\nthen {_install_command(model)}")
     if (folder / INSTALLING_DIRNAME).is_dir():
         # Every command that writes to the folder first finishes the installation. This one downloads nothing.
-        return problem(
-            name, f"an installation in {_relative(folder, given)} was stopped halfway", _export_command(given)
-        )
+        return problem(name, f"an installation in {_relative(folder, given)} was stopped halfway", _export_command())
     if not model.is_there():
         return problem(
             name,
@@ -76,25 +82,63 @@ def model_finding(given: Given, model: FolderModel) -> Finding:
 
 
 def graph_finding(given: Given, model: FolderModel, usable: bool) -> Finding:
-    """usable: whether the model is."""
-    name, config, files = "Graph", given.config, model.files
-    for path in files.exported_paths:
+    """Of the files of the export that the image gets. usable: whether the model is."""
+    name, engine = "Graph", given.config.encoder_engine
+    wanted = [model.files.folder / each for each in exported_files(given.config)]
+    for path in wanted:
         if leads_nowhere(path):
-            return problem(name, _dangling(path, given), f"rm {_relative(path, given)}\nthen {_export_command(given)}")
+            made_for = next(each for each in PRECISIONS[engine] if path.name in exported_filenames(each))
+            remedy = f"rm {_relative(path, given)}\nthen {_export_command(made_for)}"
+            return problem(name, _dangling(path, given), remedy)
     if not usable:
         return not_checked(name, "it needs a usable model")
-    try:
-        # The build of the image checks all that are there.
-        for path in files.exported_paths:
-            if path.exists():
-                files.require_graph_unchanged(path.name)
-        model.require_loadable(config.encoder_engine, config.encoder_precision)
-    except ModelError as error:
-        # Without the remedy, which the finding has.
-        return problem(name, _detail(error, given).partition("; make it with ")[0], _export_command(given))
-    if config.encoder_engine == "onnx":
-        return ok(name, f"{GRAPH_FILENAMES[config.encoder_precision]} fits the model")
-    return ok(name, f"ENCODER_ENGINE={config.encoder_engine} needs none")
+    for precision in PRECISIONS[engine]:
+        own = [path for path in wanted if path.name in exported_filenames(precision)]
+        try:
+            if own:
+                _require_exported(given, model, precision, own)
+        except ModelError as error:
+            # Without the remedy, which the finding has.
+            [detail, *_] = re.split("; (?:make|export) ", _detail(error, given))
+            return problem(name, detail, _export_command(precision))
+    if engine != "onnx":
+        return ok(name, f"ENCODER_ENGINE={engine} needs none")
+    graphs = [path.name for path in wanted if path.name in GRAPH_FILENAMES.values() and path.exists()]
+    return ok(name, f"{' and '.join(graphs)} {'fit' if graphs[1:] else 'fits'} the model")
+
+
+def _require_exported(given: Given, model: FolderModel, precision: Precision, paths: list[Path]) -> None:
+    """Raises ModelError if a file of a precision is missing, changed, or of another model. paths: of its files."""
+    config, files = given.config, model.files
+    # The build of the image checks them too.
+    for path in paths:
+        if path.exists():
+            files.require_graph_unchanged(path.name)
+    if precision == DEFAULT_PRECISION:
+        model.require_loadable(config.encoder_engine, precision)
+    elif config.encoder_engine == "onnx" and (config.encoder_precision == precision or files.has_graph(precision)):
+        files.require_graph_fits(files.graph(precision).name)
+    read_report(files.folder, precision)
+
+
+def precision_findings(given: Given, files: ModelFiles) -> Iterator[Finding]:
+    """Of another precision than float32: whether it agrees with float32. Nothing is known of Lambda's CPU."""
+    name, engine, setting = "Precision", given.config.encoder_engine, given.config.encoder_precision
+    if setting == DEFAULT_PRECISION:
+        return
+    precision = PRECISIONS[engine][-1]
+    reason = choose(files, engine, "auto", any_cpu=True).reason
+    report = read_report(files.folder, precision)
+    if reason is None and report:
+        yield ok(name, f"{precision} if Lambda's CPU multiplies it natively, else float32; {report.agreement}")
+        return
+    remedy = "ENCODER_PRECISION=float32" if setting == "auto" else "ENCODER_PRECISION=auto"
+    if report is None or report.agreement is None:
+        remedy = _export_command(precision)
+        if lack_of(precision):
+            remedy += f"\non another machine: this CPU doesn't multiply {precision} natively"
+    serves = "float32 will serve" if setting == "auto" else f"{precision} will serve"
+    yield note(name, f"{serves}{':' if setting == 'auto' else ', although'} {reason}", remedy)
 
 
 def state_findings(given: Given, model: FolderModel, path: Path, usable: bool) -> Iterator[Finding]:
@@ -163,9 +207,8 @@ def _detail(error: ModelError | StateError, given: Given) -> str:
     return error.detail.replace(f"{given.root}{os.sep}", "").rstrip(".")
 
 
-def _export_command(given: Given) -> str:
-    precision = given.config.encoder_precision
-    option = f" --precision {precision}" if precision in GRAPH_FILENAMES and precision != DEFAULT_PRECISION else ""
+def _export_command(precision: Precision = DEFAULT_PRECISION) -> str:
+    option = "" if precision == DEFAULT_PRECISION else f" --precision {precision}"
     return f"python scripts/export_onnx.py inference/model{option}"
 
 

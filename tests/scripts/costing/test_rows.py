@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from costing import usage
 from costing.parts import Parts
 from costing.ranges import Range
 from costing.rows import Costs, at_rest
 from costing.tables import notes, price_list, summary
 from infrastructure.config import Config
+from similarity.encoder.reports import Agreement, Report
 from tiny import copy_inference
 
 DEFAULT = Config(account="", region="")
@@ -142,9 +146,50 @@ def test_doubts_are_said(inference: Path) -> None:
         "The prices of eu-west-1 may differ.",
         "3,008 MB buy 1.7 CPUs. The seconds follow from those on two CPUs.",
         "The seconds are those of x86_64. Nobody has measured arm64.",
-        "The seconds are those of float32, not of int8.",
+        "The first seconds are those of a CPU that multiplies int8 natively, the second those of float32. AWS "
+        "doesn't say which one Lambda gives.",
     ]
     assert notes(costs(inference, memory_mib=512)) == ["Nobody has measured an answer with less than 768 MB."]
+
+
+def test_less_precision_costs_less_on_a_cpu_that_has_it(inference: Path) -> None:
+    def usd(seconds: float) -> float:
+        return 1000 * (seconds * 3538 / 1024 * 0.0000166667 + 0.0000021)
+
+    of_700 = usage.LESS_PRECISE_S["int8"][700]
+    found = costs(inference, memory_mib=3538, encoder_precision="int8").requests(1000, 700)
+    assert close(found, usd(of_700), usd(1.11045))
+    float32 = costs(inference, memory_mib=3538).requests(1000, 700)
+    assert close(float32, usd(0.66770), usd(1.11045))
+
+
+def test_int8_makes_the_image_larger(inference: Path) -> None:
+    larger = costs(inference, encoder_precision="int8").parts.image_gb - costs(inference).parts.image_gb
+    assert larger == pytest.approx(0.93 * 0.079)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.99])
+def test_auto_counts_the_precision_that_the_model_in_the_folder_allows(share: float, tmp_path: Path) -> None:
+    other = copy_inference(tmp_path / "inference")
+    model = other / "model"
+    model.mkdir()
+    for name in ("model.safetensors", "encoder.int8.onnx", "encoder.int8.bin"):
+        (model / name).write_bytes(bytes(1_000_000))
+    report = Report(np.array([0]), np.ones(2, np.float32), 0.1, Agreement(share, 1.0, 0.9995, 989))
+    (model / "encoder.int8.json").write_text(json.dumps(report.to_json()))
+    found = costs(other, encoder_precision="auto")
+    assert found.answer_s(700) == costs(other, encoder_precision="int8" if share == 1 else "float32").answer_s(700)
+    assert ("the seconds are those of float32, because int8 doesn't agree" in " ".join(notes(found))) is (share < 1)
+    # The image gets the files of int8 in any case.
+    mb = {each: costs(other, encoder_precision=each).parts.model_gb for each in ("float32", "int8", "auto")}
+    assert mb["float32"] == pytest.approx(0.001)
+    assert mb["int8"] == mb["auto"] == pytest.approx(0.003, rel=0.001)
+
+
+def test_auto_without_an_export_counts_float32_and_says_so(inference: Path) -> None:
+    found = costs(inference, encoder_precision="auto")
+    assert found.answer_s(700) == costs(inference).answer_s(700)
+    assert notes(found) == ["ENCODER_PRECISION=auto: the seconds are those of float32, because int8 wasn't exported."]
 
 
 def test_each_price_says_where_and_when_it_was_read() -> None:

@@ -502,6 +502,23 @@ def test_an_engine_that_can_not_serve_is_named_at_the_start(
     assert reason in caught.value.detail
 
 
+def test_the_precision_that_serves_is_said_with_its_reason(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("similarity.encoder.loading.lack_of", lambda precision: None)
+    local_server.prepare(deployed.model_dir, deployed.state_path)
+    assert "precision" not in capsys.readouterr().err.lower()
+    monkeypatch.setenv("ENCODER_PRECISION", "auto")
+    local_server.prepare(deployed.model_dir, deployed.state_path)
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "ENCODER_PRECISION=auto: float32 serves, because int8 wasn't exported"
+    )
+    monkeypatch.setenv("ENCODER_ENGINE", "torch")
+    monkeypatch.setenv("ENCODER_PRECISION", "bfloat16")
+    local_server.prepare(deployed.model_dir, deployed.state_path)
+    assert capsys.readouterr().err.splitlines()[-1] == "ENCODER_PRECISION=bfloat16: bfloat16 serves"
+
+
 def test_a_quick_start_model_of_an_earlier_version_is_made_again(
     tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from deployment.findings import Finding, Outcome, not_checked, ok, problem
@@ -17,11 +20,14 @@ from lambdas import days_ago
 from models.export import export
 from models.install_files import STAGING_PREFIX
 from models.quick_start import MODEL as QUICK_START_MODEL
-from similarity.encoder.model_folder import INSTALLING_DIRNAME
+from similarity.encoder.model_folder import INSTALLING_DIRNAME, ModelFiles
+from similarity.encoder.reports import Agreement, Report
 from similarity.incidents.state import IncidentState
 from similarity.settings import DEFAULT_MODEL_URI
 
 EXPORT = "python scripts/export_onnx.py inference/model"
+EXPORT_INT8 = f"{EXPORT} --precision int8"
+AGREES = Agreement(cosine=0.999, centered=0.996, smallest_cosine=0.9995, texts=989)
 ACCOUNT = {"AWS_ACCOUNT_ID": "123456789012", "AWS_REGION": "eu-west-1"}
 
 
@@ -57,6 +63,21 @@ def flip_last_byte(path: Path) -> None:
 def write_hash(model_dir: Path, **hashes: object) -> None:
     path = model_dir / "provenance.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **hashes}))
+
+
+def put_int8(model_dir: Path, agreement: Agreement | None) -> None:
+    """What an export leaves, whatever this machine's CPU. The graph is a stand-in; nothing here runs it."""
+    report = Report(np.array([0, 2]), np.ones(8, np.float32), 0.1, agreement)
+    contents = {
+        "encoder.int8.onnx": ModelFiles(model_dir).fingerprint(),
+        "encoder.int8.bin": "weights",
+        "encoder.int8.json": json.dumps(report.to_json()),
+    }
+    hashes = ModelFiles(model_dir).graph_sha256()
+    for name, content in contents.items():
+        (model_dir / name).write_text(content)
+        hashes[name] = hashlib.sha256(content.encode()).hexdigest()
+    write_hash(model_dir, graph_sha256=hashes)
 
 
 def test_all_of_it_is_there_and_fits(model_dir: Path) -> None:
@@ -199,9 +220,107 @@ def test_without_a_graph_there_is_a_problem_and_with_torch_there_is_none(model_d
 @pytest.mark.slow
 def test_each_precision_needs_its_own_graph(model_dir: Path) -> None:
     found = by_name(model_dir, ENCODER_PRECISION="int8")["Graph"]
-    assert (found.outcome, found.remedy) == (Outcome.PROBLEM, f"{EXPORT} --precision int8")
-    export(model_dir, "int8")
-    assert by_name(model_dir, ENCODER_PRECISION="int8")["Graph"] == ok("Graph", "encoder.int8.onnx fits the model")
+    assert (found.outcome, found.remedy) == (Outcome.PROBLEM, EXPORT_INT8)
+    put_int8(model_dir, AGREES)
+    for precision in ("int8", "auto"):
+        found = by_name(model_dir, ENCODER_PRECISION=precision)["Graph"]
+        assert found == ok("Graph", "encoder.onnx and encoder.int8.onnx fit the model")
+    # float32 serves where int8 can't.
+    (model_dir / "encoder.onnx").unlink()
+    for precision in ("int8", "auto"):
+        found = by_name(model_dir, ENCODER_PRECISION=precision)["Graph"]
+        assert (found.outcome, found.remedy) == (Outcome.PROBLEM, EXPORT)
+
+
+@pytest.mark.parametrize("name", ["encoder.int8.onnx", "encoder.int8.bin", "encoder.int8.json"])
+@pytest.mark.parametrize("precision", ["int8", "auto"])
+def test_a_file_of_int8_that_was_changed_is_exported_again(name: str, precision: str, model_dir: Path) -> None:
+    put_int8(model_dir, AGREES)
+    flip_last_byte(model_dir / name)
+    found = by_name(model_dir, ENCODER_PRECISION=precision)["Graph"]
+    assert (found.outcome, found.remedy) == (Outcome.PROBLEM, EXPORT_INT8)
+    assert found.detail.startswith(f"inference/model/{name} isn't the file that was exported")
+    # Another precision's image doesn't have it.
+    assert by_name(model_dir)["Graph"] == ok("Graph", "encoder.onnx fits the model")
+
+
+@pytest.mark.parametrize("precision", ["int8", "auto"])
+def test_a_report_that_can_not_be_read_is_a_problem(precision: str, model_dir: Path) -> None:
+    put_int8(model_dir, AGREES)
+    (model_dir / "provenance.json").unlink()  # it has the hash of the report
+    (model_dir / "encoder.int8.json").write_text("{}")
+    found = by_name(model_dir, ENCODER_PRECISION=precision)["Graph"]
+    assert (found.outcome, found.remedy) == (Outcome.PROBLEM, EXPORT_INT8)
+    assert "inference/model/encoder.int8.json: it isn't a report of scripts/export_onnx.py" in found.detail
+
+
+def test_a_graph_of_int8_without_its_weights_is_a_problem_if_int8_must_serve(model_dir: Path) -> None:
+    put_int8(model_dir, AGREES)
+    (model_dir / "encoder.int8.bin").unlink()
+    found = by_name(model_dir, ENCODER_PRECISION="int8")["Graph"]
+    assert found == problem("Graph", "there are no weights for inference/model/encoder.int8.onnx", EXPORT_INT8)
+    # float32 serves.
+    assert {found.outcome for found in findings(model_dir, ENCODER_PRECISION="auto")} == {Outcome.OK, Outcome.NOTE}
+
+
+# The precision
+
+
+def precision_note(model_dir: Path, **settings: str) -> tuple[Outcome, str, str]:
+    [found] = [each for each in findings(model_dir, **settings) if each.name == "Precision"]
+    return found.outcome, found.detail, found.remedy
+
+
+def test_a_precision_that_agrees_serves_if_lambda_s_cpu_has_it(model_dir: Path) -> None:
+    put_int8(model_dir, AGREES)
+    for setting in ("int8", "auto"):
+        assert precision_note(model_dir, ENCODER_PRECISION=setting) == (
+            Outcome.OK,
+            f"int8 if Lambda's CPU multiplies it natively, else float32; {AGREES}",
+            "",
+        )
+    assert "Precision" not in by_name(model_dir)
+
+
+@pytest.mark.parametrize(
+    ("agreement", "reason", "remedy"),
+    [
+        (None, "the agreement of int8 with float32 wasn't measured, because the export had no state", "export"),
+        (
+            replace(AGREES, centered=0.99),
+            f"int8 doesn't agree enough with float32 ({replace(AGREES, centered=0.99)}; needed: 0.995)",
+            "setting",
+        ),
+    ],
+)
+def test_one_that_does_not_agree_is_a_note_that_says_what_will_serve(
+    agreement: Agreement | None, reason: str, remedy: str, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_int8(model_dir, agreement)
+    monkeypatch.setattr("deployment.machine.model.lack_of", lambda precision: None)
+    for setting, served, other in (
+        ("auto", "float32 will serve:", "ENCODER_PRECISION=float32"),
+        ("int8", "int8 will serve, although", "ENCODER_PRECISION=auto"),
+    ):
+        command = {"export": EXPORT_INT8, "setting": other}[remedy]
+        assert precision_note(model_dir, ENCODER_PRECISION=setting) == (Outcome.NOTE, f"{served} {reason}", command)
+
+
+def test_auto_without_an_export_is_a_note_that_says_where_to_make_one(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacks: list[str] = []
+    monkeypatch.setattr("deployment.machine.model.lack_of", lambda precision: ", ".join(lacks) or None)
+    detail = "float32 will serve: int8 wasn't exported"
+    assert precision_note(model_dir, ENCODER_PRECISION="auto") == (Outcome.NOTE, detail, EXPORT_INT8)
+    lacks.append("a reason")
+    elsewhere = f"{EXPORT_INT8}\non another machine: this CPU doesn't multiply int8 natively"
+    assert precision_note(model_dir, ENCODER_PRECISION="auto") == (Outcome.NOTE, detail, elsewhere)
+    found = precision_note(model_dir, ENCODER_ENGINE="torch", ENCODER_PRECISION="auto")
+    assert found[1:] == (
+        "float32 will serve: bfloat16 wasn't exported",
+        f"{EXPORT} --precision bfloat16\non another machine: this CPU doesn't multiply bfloat16 natively",
+    )
 
 
 def test_a_graph_of_another_model_is_a_problem(model_dir: Path, tmp_path: Path) -> None:
