@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers import LongformerConfig, LongformerModel
 
 from models.export import export
-from models.onnx_graph import INT8_BLOCK, int8_blocks
+from models.onnx_graph import BLOCK, INT8_BLOCK, SHORT, int8_blocks
 from reference import LENGTHS, TOLERANCE, load_longformer, reference
 from similarity.encoder import torch_encoder
 from similarity.encoder.config import LongformerConfig as LongformerFacts
@@ -117,6 +117,12 @@ def test_the_cls_vector_is_that_of_transformers(name: str, engine: Engine, tmp_p
         window,
         window + 1,
         3 * window + 5,
+        # In the graph: the longest text with swapped factors, and the longest one whose queries are one block.
+        SHORT,
+        SHORT + 1,
+        BLOCK + window,
+        BLOCK + window + 1,
+        3 * BLOCK + window,
     }:
         ids = random_ids(tokens, seed=tokens)
         assert (cls_vector(encoder, ids) - reference(model, ids)).abs().max() <= TOLERANCE, f"{tokens} tokens"
