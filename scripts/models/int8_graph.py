@@ -56,6 +56,8 @@ class Int8Builder(GraphBuilder):
     ) -> None:
         """scales: by `input_of`, for all layers. filename: of the integer weights, beside the graph."""
         super().__init__(weights)
+        # ONNX Runtime copies no weights of this kind, so short texts gain nothing.
+        self.has_short_way = False
         self.content = bytearray()
         self._scales, self._filename = scales, filename
         self._head = config.hidden_size // config.num_attention_heads

@@ -22,6 +22,7 @@ from tokenizers import Tokenizer
 
 from longformers import cls_vector, random_ids, save_longformer
 from models.export import export
+from models.onnx_graph import BLOCK, SHORT
 from reference import LENGTHS, TOLERANCE, load_longformer, reference
 from similarity.encoder import torch_encoder
 from similarity.encoder.config import LongformerConfig as LongformerFacts
@@ -84,6 +85,12 @@ def test_the_cls_vector_is_that_of_transformers(name: str, engine: Engine, tmp_p
         window,
         window + 1,
         3 * window + 5,
+        # In the graph: the longest text with swapped factors, and the longest one whose queries are one block.
+        SHORT,
+        SHORT + 1,
+        BLOCK + window,
+        BLOCK + window + 1,
+        3 * BLOCK + window,
     }:
         ids = random_ids(tokens, seed=tokens)
         assert (cls_vector(encoder, ids) - reference(model, ids)).abs().max() <= TOLERANCE, f"{tokens} tokens"
