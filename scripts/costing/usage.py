@@ -42,8 +42,8 @@ ANSWER_S = {"onnx": {40: 0.05, 4096: 1.67}}
 # docs/speed.md#less-precision. On the older CPU float32 serves in place of int8, and bfloat16 takes as long as float32.
 SHARES: Mapping[Precision, Mapping[int, float]] = {
     "float32": {32: 1.0, 4096: 1.0},
-    "int8": {32: 0.368, 128: 0.352, 257: 0.42, 512: 0.47, 1024: 0.5, 2048: 0.51, 4096: 0.5},
-    "bfloat16": {32: 0.6, 128: 0.57, 257: 0.57, 512: 0.57, 1024: 0.57, 2048: 0.57, 4096: 0.57},
+    "int8": {32: 0.368, 128: 0.352, 257: 0.421, 512: 0.46, 700: 0.479, 1024: 0.464, 2048: 0.475, 4096: 0.483},
+    "bfloat16": {32: 0.579, 128: 0.562, 257: 0.622, 512: 0.599, 700: 0.577, 1024: 0.56, 2048: 0.598, 4096: 0.585},
 }
 LONGEST_TOKENS = 4096
 SHORT_TOKENS = 40
