@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Measure speed beside peers in the same run. Compare the ratios: on a busy machine the seconds mean little.
 
-    encoder     seconds for one text, by length and backend; the largest difference from transformers; and the ratio of
-                the first backend's time to the machine's limit: its fastest float32 product, or one reading of the
-                weights
+    encoder     seconds for one text, by length and backend; the largest difference from transformers; the cosine of the
+                vectors of the first backend and of sentence-transformers; and the ratio of the first backend's time to
+                the machine's limit: its fastest float32 product, or one reading of the weights
     build       tokens a second while a state is built, ours and transformers', for batches of texts as long as AIID's
     calls       milliseconds to ask for a text's vector and incidents by one call and by two, and seconds until fresh
                 processes have answered them
@@ -14,13 +14,19 @@
     memory      peak memory of a process, in MiB, after it has encoded a text of each length
 
 Backends: `torch` and `onnx` are our engines, also in other precisions. `openvino` runs our graph. `transformers` runs
-LongformerModel. `openvino whole` runs the model of transformers, converted for each length.
+LongformerModel. `openvino whole` runs the model of transformers, converted for each length. All get token ids.
 
-OpenVINO needs scripts/benchmarks/requirements.txt. Everything else needs requirements-dev.txt.
+`sentence-transformers` runs the Longformer, or with --encoder the sentence encoder that it was converted from.
+`sentence-transformers onnx` runs that encoder in ONNX Runtime. It needs an older transformers than the rest, so it has
+an environment of its own, made of scripts/benchmarks/requirements-peers.txt. --peer-python is the Python there.
+
+OpenVINO and sentence-transformers need scripts/benchmarks/requirements.txt. Everything else needs requirements-dev.txt.
 
 Example:
     python scripts/benchmark.py encoder --size base --plot encoder.png
     python scripts/benchmark.py encoder --model inference/model --tokens 40 700 --backends onnx transformers
+    python scripts/benchmark.py encoder --model .quickstart/model --encoder ~/all-MiniLM-L6-v2 --tokens 40 250 \\
+        --backends onnx sentence-transformers
     python scripts/benchmark.py calls --tokens 250 700
     python scripts/benchmark.py ranking --incidents 1400
 """
@@ -38,6 +44,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from argparse import ArgumentParser
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -46,7 +53,8 @@ import numpy as np
 
 from benchmarks.inputs import aiid_lengths, random_ids, random_model, random_state
 from benchmarks.limits import arithmetic, weight_bytes
-from benchmarks.worker import Worker
+from benchmarks.worker import PEERS, Peers, Worker
+from similarity.encoder.cpu import lack_of
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.model_folder import GRAPH_FILENAMES, ModelFiles
 
@@ -57,7 +65,8 @@ FIRST = 3
 # The median of so many rankings is taken, because the first one after a pause finds a cold cache.
 REPEAT = 5
 # "openvino whole" takes minutes to convert.
-BACKENDS = ("torch", "onnx", "openvino", "transformers", "torch bfloat16", "onnx int8", "openvino whole")
+INT8 = "onnx int8"
+BACKENDS = ("torch", "onnx", "openvino", "transformers", "torch bfloat16", INT8, "openvino whole")
 EXACT = ("torch", "onnx", "openvino", "openvino whole")
 LENGTHS = (32, 128, 257, 512, 1024, 2048, 4096)
 # The original's loop over tensors is too slow for more incidents.
@@ -66,13 +75,14 @@ ORIGINAL_LIMIT = 10_000
 # All except embed-to-db-similar encode 38 words. These are 40 tokens if the tokenizer adds special tokens.
 OURS = """
 import sys; sys.path.insert(0, sys.argv[2])
+from similarity.encoder.cpu import lack_of
 from similarity.encoder.loading import load_encoder
 load_encoder(sys.argv[1], engine="{}", precision="{}").encode("word " * 38)
 """
 COLD_STARTS = {
     "torch": OURS.format("torch", "float32"),
     "onnx": OURS.format("onnx", "float32"),
-    "onnx int8": OURS.format("onnx", "int8"),
+    INT8: OURS.format("onnx", "int8"),
     "transformers": """
 import sys, torch
 from transformers import LongformerModel, PreTrainedTokenizerFast, logging
@@ -95,7 +105,7 @@ assert handler({"embed": [1.0] * int(sys.argv[3])}, None)["statusCode"] == 200
 }
 
 
-def benchmark_encoder(model_dir: Path, lengths: list[int], backends: list[str], rounds: int) -> list[Row]:
+def benchmark_encoder(model_dir: Path, lengths: list[int], backends: list[str], rounds: int, peers: Peers) -> list[Row]:
     """For each length: each backend's median seconds, and its ratio to the first backend.
 
     The first backend is also compared with the machine's limit. The limit is the larger of two times: the necessary
@@ -106,7 +116,7 @@ def benchmark_encoder(model_dir: Path, lengths: list[int], backends: list[str], 
     first = backends[0]
     rows: list[Row] = []
     with ExitStack() as stack:
-        workers = {name: stack.enter_context(Worker(name, model_dir)) for name in backends}
+        workers = {name: stack.enter_context(peers.worker(name, model_dir)) for name in backends}
         gemm, memory = (stack.enter_context(Worker(name, None)) for name in ("gemm", "memory"))
         for tokens in lengths:
             ids = random_ids(tokens)
@@ -127,10 +137,15 @@ def benchmark_encoder(model_dir: Path, lengths: list[int], backends: list[str], 
                 row["largest error"] = max(
                     float(np.abs(np.subtract(vector, vectors["transformers"])).max()) for vector in exact
                 )
+            row |= {f"cosine {name}": _cosine(vectors[first], vectors[name]) for name in backends[1:] if name in PEERS}
             row |= {"best GFLOP/s": flop_s / 1e9, "GB/s": bytes_s / 1e9}
             row |= {"share of GEMM": by_arithmetic / median[first], f"{first} / limit": median[first] / limit}
             rows.append(row)
     return rows
+
+
+def _cosine(one: list[float], other: list[float]) -> float:
+    return float(np.dot(one, other) / np.linalg.norm(one) / np.linalg.norm(other))
 
 
 def benchmark_build(model_dir: Path, texts: int, rounds: int) -> list[Row]:
@@ -155,11 +170,12 @@ def benchmark_build(model_dir: Path, texts: int, rounds: int) -> list[Row]:
 def benchmark_cold_start(model_dir: Path, rounds: int) -> list[Row]:
     """Median seconds from the start of a process to its end, after one vector or answer."""
     dimension = ModelFiles(model_dir).config().hidden_size
-    seconds: dict[str, list[float]] = {name: [] for name in COLD_STARTS}
+    programs = {name: program for name, program in COLD_STARTS.items() if name != INT8 or not lack_of("int8")}
+    seconds: dict[str, list[float]] = {name: [] for name in programs}
     with random_state(model_dir) as state_path:
         environment = {**os.environ, "MODEL_DIR": str(model_dir.resolve()), "INCIDENTS_FILENAME": str(state_path)}
         for _ in range(rounds + 1):
-            for name, program in COLD_STARTS.items():
+            for name, program in programs.items():
                 start = time.perf_counter()
                 command = [sys.executable, "-c", program, str(model_dir), str(INFERENCE_DIR), str(dimension)]
                 subprocess.run(command, check=True, capture_output=True, env=environment)
@@ -214,11 +230,11 @@ def benchmark_state(incidents: int, rounds: int) -> list[Row]:
     return [row | {"query peak MiB": query_mib}]
 
 
-def benchmark_memory(model_dir: Path, lengths: list[int], backends: list[str]) -> list[Row]:
+def benchmark_memory(model_dir: Path, lengths: list[int], backends: list[str], peers: Peers) -> list[Row]:
     """Peak MiB after a text of each length, shortest first. Each backend has its own process."""
     rows = [{"tokens": float(tokens)} for tokens in sorted(lengths)]
     for name in backends:
-        with Worker(name, model_dir) as worker:
+        with peers.worker(name, model_dir) as worker:
             for row in rows:
                 row[f"{name} MiB"] = worker.ask(random_ids(int(row["tokens"]))).peak_mib
     return rows
@@ -276,9 +292,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--backends",
         nargs="+",
-        choices=BACKENDS,
+        choices=(*BACKENDS, *PEERS),
         default=[name for name in BACKENDS[:4] if _is_installed(name)],
         help="backends for encoder and memory; ratios are to the first (default: torch onnx openvino transformers)",
+    )
+    parser.add_argument(
+        "--encoder",
+        type=Path,
+        metavar="FOLDER",
+        help="what --model was made from; sentence-transformers runs it (default: the Longformer itself)",
+    )
+    parser.add_argument(
+        "--peer-python",
+        metavar="PYTHON",
+        default=sys.executable,
+        help="runs sentence-transformers onnx (default: this Python)",
     )
     parser.add_argument("--texts", type=int, default=32, help="number of texts for build (default 32)")
     parser.add_argument(
@@ -298,14 +326,42 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--plot works with encoder only, not with {args.what}")
     if not all(map(_is_installed, args.backends)):
         parser.error("openvino isn't installed: pip install -r scripts/benchmarks/requirements.txt")
-    rows = _measure(args)
+    if INT8 in args.backends and (lack := lack_of("int8")):
+        print(f"benchmark: {INT8} can't be measured: {lack}", file=sys.stderr)
+        return 1
+    peers = Peers(args.encoder, args.peer_python)
+    _check_peers(parser, args, peers)
+    try:
+        rows = _measure(args, peers)
+    except EOFError:
+        print("benchmark: the process of a backend ended; the lines above say why", file=sys.stderr)
+        return 1
     if args.plot:
         plot(rows, args.plot)
     print(json.dumps(rows)) if args.json else print_rows(rows)
     return 0
 
 
-def _measure(args: Any) -> list[Row]:
+def _check_peers(parser: ArgumentParser, args: Any, peers: Peers) -> None:
+    """Exits with 2 if sentence-transformers can't run as the arguments say."""
+    for name in [name for name in args.backends if name in PEERS]:
+        if not peers.has(name):
+            parser.error(f"{name} isn't installed where --peer-python says; scripts/benchmarks has its requirements")
+    if not args.encoder:
+        if "sentence-transformers onnx" in args.backends:
+            parser.error("sentence-transformers onnx can't run a Longformer: name another model by --encoder")
+        return
+    if not args.model:
+        parser.error("--encoder needs --model, the Longformer that was made from it")
+    try:
+        longest = int(json.loads((args.encoder / "config.json").read_bytes())["max_position_embeddings"])
+    except (OSError, ValueError, KeyError, TypeError):
+        parser.error(f"--encoder: {args.encoder} isn't a folder with the config.json of an encoder")
+    if max(args.tokens) > longest:
+        parser.error(f"--tokens: {args.encoder} takes at most {longest} tokens")
+
+
+def _measure(args: Any, peers: Peers) -> list[Row]:
     # Imported here, because the workers import this module too and their memory is measured.
     from benchmarks.calls import benchmark_calls
     from models.export import export
@@ -317,15 +373,15 @@ def _measure(args: Any) -> list[Row]:
     with ExitStack() as stack:
         model_dir = args.model or stack.enter_context(random_model(args.size))
         load_encoder(model_dir, engine="torch")
-        for precision, name in GRAPH_FILENAMES.items():
-            if not (model_dir / name).exists():
+        for precision in GRAPH_FILENAMES:
+            if not (ModelFiles(model_dir).has_graph(precision) or lack_of(precision)):
                 export(model_dir, precision)
         if args.what == "encoder":
-            return benchmark_encoder(model_dir, args.tokens, args.backends, args.rounds)
+            return benchmark_encoder(model_dir, args.tokens, args.backends, args.rounds, peers)
         if args.what == "build":
             return benchmark_build(model_dir, args.texts, args.rounds)
         if args.what == "memory":
-            return benchmark_memory(model_dir, args.tokens, args.backends)
+            return benchmark_memory(model_dir, args.tokens, args.backends, peers)
         if args.what == "calls":
             with random_state(model_dir) as state_path:
                 return benchmark_calls(model_dir, state_path, args.tokens, args.rounds)

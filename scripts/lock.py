@@ -37,6 +37,8 @@ LOCKS = {
     "inference/requirements-torch.txt": "inference/locks/requirements-torch.txt",
     "inference/requirements.txt": "inference/locks/requirements.txt",
 }
+# The same for environments of their own, whose packages may have other versions.
+APART = {"scripts/benchmarks/requirements-peers.txt": "scripts/locks/requirements-peers.txt"}
 UV_LOCK = SCRIPTS_DIR / "locks" / "requirements-uv.txt"
 # torch's ordinary build for Linux needs these packages of several GB. Its CPU build doesn't.
 EXCLUDED = (
@@ -69,14 +71,17 @@ def lock(folder: Path, upgrade: bool) -> None:
     excluded = folder / "excluded.txt"
     excluded.write_text("".join(f"{name}\n" for name in EXCLUDED))
     written: dict[Path, Path] = {}
-    before = ROOT / next(iter(LOCKS.values()))
-    for requirements, name in LOCKS.items():
+    largest = next(iter(LOCKS))
+    before = ROOT / LOCKS[largest]
+    for requirements, name in {**LOCKS, **APART}.items():
         made = folder / f"{len(written)}.txt"
+        is_first = requirements in (largest, *APART)
         # uv keeps the versions that its output file has.
-        if before.exists():
-            shutil.copyfile(before, made)
+        kept = ROOT / name if is_first else before
+        if kept.exists():
+            shutil.copyfile(kept, made)
         options = [*OPTIONS, f"--excludes={excluded}", f"--output-file={made}"]
-        if upgrade and not written:
+        if upgrade and is_first:
             options.append("--upgrade")
         subprocess.run([uv, "pip", "compile", *options, requirements], cwd=ROOT, check=True)
         written[ROOT / name] = before = made

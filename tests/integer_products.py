@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -36,14 +37,14 @@ def with_products_of_floats(graph: onnx.ModelProto, *, rounds: bool = True) -> o
     changed.CopyFrom(graph)
     nodes: list[onnx.NodeProto] = []
 
-    def add(kind: str, inputs: list[str], output: str, **attributes: int) -> str:
+    def add(kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
         nodes.append(helper.make_node(kind, inputs, [output], **attributes))
         return output
 
     for node in graph.graph.node:
         out = node.output[0]
         if node.op_type == "MatMulIntegerToFloat":
-            a, b, a_scale, b_scale, a_zero, b_zero, *bias = [*node.input, *[""] * (7 - len(node.input))]
+            a, b, a_scale, b_scale, a_zero, b_zero, bias = [*node.input, *[""] * (7 - len(node.input))]
             factors = []
             for factor, scale, zero in ((a, a_scale, a_zero), (b, b_scale, b_zero)):
                 name = add("Cast", [factor], f"{out} {factor} float", to=TensorProto.FLOAT)
@@ -51,16 +52,15 @@ def with_products_of_floats(graph: onnx.ModelProto, *, rounds: bool = True) -> o
                     below = add("Cast", [zero], f"{out} {factor} zero", to=TensorProto.FLOAT)
                     name = add("Sub", [name, below], f"{out} {factor} centered")
                 factors.append(add("Mul", [name, scale], f"{out} {factor} scaled"))
-            summed = add("MatMul", factors, f"{out} product" if bias[0] else out)
-            if bias[0]:
-                add("Add", [summed, bias[0]], out)
+            summed = add("MatMul", factors, f"{out} product" if bias else out)
+            if bias:
+                add("Add", [summed, bias], out)
         elif node.op_type == "QuantizeLinear" and not rounds:
             x, scale, zero = node.input
             divided = add("Div", [x, scale], f"{out} divided")
             add("Add", [divided, add("Cast", [zero], f"{out} zero", to=TensorProto.FLOAT)], out)
         else:
             nodes.append(node)
-    assert len(nodes) > len(graph.graph.node), "there are no products of integers"
     del changed.graph.node[:]
     changed.graph.node.extend(nodes)
     return changed
@@ -85,7 +85,9 @@ def int8_on_every_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
         if LACK:
             for module in ("similarity.encoder.loading", "models.export"):
-                patch.setattr(f"{module}.lack_of", lambda precision: None if precision == "int8" else lack_of(precision))
+                patch.setattr(
+                    f"{module}.lack_of", lambda precision: None if precision == "int8" else lack_of(precision)
+                )
             patch.setattr(onnx_encoder, "start_session", start_session)
         yield
 

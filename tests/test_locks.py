@@ -23,10 +23,13 @@ from local.locks import UNLOCKED, canonical, differences, pins
 from processes import PATIENCE_S
 from tiny import ROOT
 
-REQUIREMENTS = [ROOT / name for name in lock.LOCKS]
+ALL = {**lock.LOCKS, **lock.APART}
+REQUIREMENTS = [ROOT / name for name in ALL]
 LOCKS = [ROOT / name for name in lock.LOCKS.values()]
-ALL_LOCKS = [*LOCKS, lock.UV_LOCK]
-PAIRS = list(zip(REQUIREMENTS, LOCKS, strict=True))
+ALL_LOCKS = [*(ROOT / name for name in ALL.values()), lock.UV_LOCK]
+PAIRS = [(ROOT / requirements, ROOT / name) for requirements, name in ALL.items()]
+# Those whose packages may be installed here.
+HERE = PAIRS[: len(LOCKS)]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 
@@ -126,7 +129,7 @@ def with_what_they_ask_for(requirements: Iterator[Requirement]) -> list[Requirem
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("requirements", "path"), PAIRS, ids=short)
+@pytest.mark.parametrize(("requirements", "path"), HERE, ids=short)
 def test_a_lock_has_all_that_its_packages_ask_for_and_nothing_else(requirements: Path, path: Path) -> None:
     """A lock that lacks a package can't be installed: pip refuses packages without hashes."""
     locked = pins(path)
@@ -303,7 +306,7 @@ def run_with_fake_uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: st
 
     monkeypatch.setattr(lock, "ROOT", tmp_path)
     monkeypatch.setattr(lock, "install_uv", install)
-    for name in lock.LOCKS.values():
+    for name in ALL.values():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f"old {name}")
     return lock.main(list(arguments))
@@ -317,12 +320,13 @@ def test_each_lock_is_made_from_the_versions_of_the_larger_one(
     names = list(lock.LOCKS)
     befores = [f"old {next(iter(lock.LOCKS.values()))}", *(f"lock of {name}" for name in names[:-1])]
     upgrades = [upgrade, *[False] * (len(names) - 1)]
-    assert [yaml.safe_load(line) for line in (tmp_path / "calls").read_text().splitlines()] == [
-        list(call) for call in zip(names, upgrades, befores, strict=True)
-    ]
-    for name, path in lock.LOCKS.items():
+    expected = [list(call) for call in zip(names, upgrades, befores, strict=True)]
+    # An environment of its own keeps its own versions.
+    expected += [[name, upgrade, f"old {path}"] for name, path in lock.APART.items()]
+    assert [yaml.safe_load(line) for line in (tmp_path / "calls").read_text().splitlines()] == expected
+    for name, path in ALL.items():
         assert (tmp_path / path).read_text() == f"lock of {name}"
-    assert capsys.readouterr().out.splitlines() == list(lock.LOCKS.values())
+    assert capsys.readouterr().out.splitlines() == list(ALL.values())
 
 
 def test_where_one_lock_can_not_be_made_none_is_changed(
@@ -330,5 +334,5 @@ def test_where_one_lock_can_not_be_made_none_is_changed(
 ) -> None:
     assert run_with_fake_uv(tmp_path, monkeypatch, "inference/requirements.txt") == 1
     assert capsys.readouterr().err == "lock: no lock was changed, because uv failed\n"
-    for path in lock.LOCKS.values():
+    for path in ALL.values():
         assert (tmp_path / path).read_text() == f"old {path}"

@@ -5,33 +5,24 @@ The driver sends requests to all workers in turn, so that other load on the mach
 
 from __future__ import annotations
 
+import json
 import multiprocessing
-import resource
-import statistics
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
+from benchmarks import peer
 from benchmarks.backends import BACKENDS
+from benchmarks.peer import Timed, timed
 
-
-@dataclass(frozen=True)
-class Timed:
-    """A worker's answer, the seconds that it took, and the peak memory of the process so far in MiB."""
-
-    seconds: float
-    answer: Any
-    peak_mib: float
-
-
-def _peak_mib() -> float:
-    if sys.platform == "linux":  # here getrusage includes the parent's memory
-        status = Path("/proc/self/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
+# sentence-transformers with its own backends, and the package that each needs.
+PEERS = {
+    "sentence-transformers": ("torch", "sentence_transformers"),
+    "sentence-transformers onnx": ("onnx", "optimum.onnxruntime"),
+}
 
 
 def _serve(connection: Connection, name: str, subject: object) -> None:
@@ -42,12 +33,7 @@ def _serve(connection: Connection, name: str, subject: object) -> None:
             request, repeat = connection.recv()
         except EOFError:  # the worker isn't needed any more
             return
-        seconds = []
-        for _ in range(repeat):
-            start = time.perf_counter()
-            result = answer(request)
-            seconds.append(time.perf_counter() - start)
-        connection.send(Timed(statistics.median(seconds), result, _peak_mib()))
+        connection.send(timed(answer, request, repeat))
 
 
 class Worker:
@@ -74,10 +60,74 @@ class Worker:
         """The answer, and its median time. Raises EOFError if the worker's process died."""
         time.sleep(self.SETTLE_S)
         self._connection.send((request, repeat))
-        timed: Timed = self._connection.recv()
-        return timed
+        found: Timed = self._connection.recv()
+        return found
 
     def __exit__(self, *error: object) -> None:
         self._connection.close()
         self._process.terminate()
         self._process.join()
+
+
+class PeerWorker(Worker):
+    """sentence-transformers in its own process, run by `python`, which may be another environment's.
+
+    backend, folder: as for `benchmarks.peer`. A request is the token ids of a text.
+    """
+
+    def __init__(self, python: str, backend: str, folder: Path) -> None:
+        # -P: the files beside the program aren't its modules.
+        command = [python, "-P", peer.__file__, backend, str(folder)]
+        self._program = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __enter__(self) -> PeerWorker:
+        self._line()
+        return self
+
+    def ask(self, request: object, *, repeat: int = 1) -> Timed:
+        time.sleep(self.SETTLE_S)
+        assert self._program.stdin is not None
+        print(json.dumps({"ids": request, "repeat": repeat}), file=self._program.stdin, flush=True)
+        return Timed(**json.loads(self._line()))
+
+    def _line(self) -> str:
+        assert self._program.stdout is not None
+        line = self._program.stdout.readline()
+        if not line:
+            self.__exit__()
+            raise EOFError
+        return line
+
+    def __exit__(self, *error: object) -> None:
+        self._program.terminate()
+        with self._program:  # closes the pipes and waits
+            pass
+
+
+@dataclass(frozen=True)
+class Peers:
+    """How sentence-transformers runs.
+
+    encoder: the folder of its model; None for the Longformer of the other backends. python: that of its ONNX backend.
+    """
+
+    encoder: Path | None = None
+    python: str = sys.executable
+
+    def worker(self, name: str, model_dir: Path) -> Worker:
+        """The process of a backend, which may be one of ours."""
+        if name not in PEERS:
+            return Worker(name, model_dir)
+        return PeerWorker(self._python(name), PEERS[name][0], self.encoder or model_dir)
+
+    def has(self, name: str) -> bool:
+        """Whether the Python of a backend of PEERS is there and has its package."""
+        find = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"
+        try:
+            done = subprocess.run([self._python(name), "-c", find, PEERS[name][1]], capture_output=True, check=False)
+        except OSError:
+            return False
+        return done.returncode == 0
+
+    def _python(self, name: str) -> str:
+        return self.python if name == "sentence-transformers onnx" else sys.executable

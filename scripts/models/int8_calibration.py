@@ -47,9 +47,11 @@ def calibrate(
 ) -> dict[str, InputScale]:
     """The scale of each input by its name (`input_of`). folder: of the weights; gets a graph for a while."""
     layers = [f"encoder.layer.{index}" for index in range(config.num_hidden_layers)]
+    # In the last layer only the CLS token is needed. With global attention it has products of its own.
+    attending = layers[:-1] if config.global_attention_on_cls else layers
     # The layers of each input, and the first of them, whose input the graph shows.
     sharing = {
-        **{layer: [f"{layer}.attention.self.{part}" for part in ("query", "key", "value")] for layer in layers},
+        **{layer: [f"{layer}.attention.self.{part}" for part in ("query", "key", "value")] for layer in attending},
         **{f"{layer}.intermediate.dense": [f"{layer}.intermediate.dense"] for layer in layers},
     }
     largest = dict.fromkeys(sharing, np.float32(0))

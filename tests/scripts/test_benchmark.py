@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmark import main, plot
-from benchmarks.inputs import aiid_lengths
+from benchmarks.inputs import aiid_lengths, random_model
 from benchmarks.limits import arithmetic, weight_bytes
 from benchmarks.worker import Worker
 from similarity.encoder.config import LongformerConfig
@@ -79,6 +81,125 @@ def test_encoder_compares_with_transformers(capsys: pytest.CaptureFixture[str]) 
         assert row["onnx / torch"] == pytest.approx(row["onnx s"] / row["torch s"])
         assert row["torch / limit"] > 0
         assert row["share of GEMM"] > 0
+
+
+# Stands in for sentence-transformers. It also prints, and it notes the options and the environment of each model.
+SENTENCE_TRANSFORMERS = """
+import os, torch
+from transformers import AutoModel
+
+def _note(backend, folder):
+    print("loaded")
+    with open(os.environ["NOTES"], "a") as file:
+        file.write(f"{backend} {os.path.basename(folder)} {os.environ.get('ITS_OWN', 'ours')}\\n")
+
+class SentenceTransformer(torch.nn.Module):
+    def __init__(self, folder="", *, backend="", device, modules=()):
+        super().__init__()
+        if folder:
+            _note(backend, folder)
+        self.model = modules[0].model if modules else AutoModel.from_pretrained(folder)
+
+    def forward(self, features):
+        print("encoding")
+        return {"sentence_embedding": self.model(**features).last_hidden_state[:, 0]}
+
+class models:
+    class Transformer:
+        def __init__(self, folder, *, backend):
+            _note(backend, folder)
+            self.model = AutoModel.from_pretrained(folder)
+
+        def get_embedding_dimension(self):
+            return self.model.config.hidden_size
+
+    @staticmethod
+    def Pooling(dimension, mode):
+        assert mode == "cls"
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The stand-in is installed. Returns the file of its notes."""
+    packages = tmp_path / "packages"
+    (packages / "optimum").mkdir(parents=True)
+    (packages / "optimum" / "onnxruntime.py").touch()
+    (packages / "sentence_transformers.py").write_text(SENTENCE_TRANSFORMERS)
+    monkeypatch.setenv("PYTHONPATH", str(packages))
+    monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
+    return tmp_path / "notes"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("package", ["stand-in", "real"])
+def test_encoder_compares_with_sentence_transformers(
+    package: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if package == "stand-in":
+        request.getfixturevalue("stand_in")
+    elif importlib.util.find_spec("sentence_transformers") is None:
+        pytest.skip("needs sentence-transformers: pip install -r scripts/benchmarks/requirements.txt")
+    arguments = ["--size", "small", "--tokens", "5", "300", "--backends", "torch", "sentence-transformers"]
+    rows = run(capsys, "encoder", *arguments)
+    for row in rows:
+        assert row["cosine sentence-transformers"] == pytest.approx(1, abs=1e-5)
+        ratio = row["sentence-transformers s"] / row["torch s"]
+        assert row["sentence-transformers / torch"] == pytest.approx(ratio)
+    [row] = run(capsys, "memory", "--size", "small", "--tokens", "5", "--backends", "sentence-transformers")
+    assert row["sentence-transformers MiB"] > 10
+
+
+@pytest.mark.slow
+def test_its_onnx_backend_runs_the_encoder_in_another_environment(
+    stand_in: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with random_model("small") as folder:
+        model, encoder = (shutil.copytree(folder, tmp_path / name) for name in ("model", "encoder"))
+    (encoder / "modules.json").write_text("[]")
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nITS_OWN=theirs exec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    backends = ["--backends", "torch", "sentence-transformers", "sentence-transformers onnx"]
+    arguments = ["--model", str(model), "--encoder", str(encoder), "--peer-python", str(python), "--tokens", "9"]
+    [row] = run(capsys, "encoder", *arguments, *backends)
+    assert row["cosine sentence-transformers onnx"] == pytest.approx(1, abs=1e-5)
+    assert row["sentence-transformers onnx s"] > 0
+    assert stand_in.read_text().splitlines() == ["torch encoder ours", "onnx encoder theirs"]
+
+
+@pytest.mark.slow
+def test_a_backend_that_ends_is_said(
+    stand_in: Path, tmp_path: Path, tiny_model_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = shutil.copytree(tiny_model_dir, tmp_path / "model")
+    encoder = tmp_path / "encoder"
+    encoder.mkdir()
+    (encoder / "config.json").write_text('{"max_position_embeddings": 60}')
+    arguments = ["--model", str(model), "--encoder", str(encoder), "--tokens", "9"]
+    assert main(["encoder", *arguments, "--backends", "torch", "sentence-transformers"]) == 1
+    output = capsys.readouterr()
+    assert (output.out, output.err) == ("", "benchmark: the process of a backend ended; the lines above say why\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["sentence-transformers onnx"], "name another model by --encoder"),
+        (["sentence-transformers", "--encoder", "MODEL"], "--encoder needs --model"),
+        (["sentence-transformers", "--model", "MODEL", "--encoder", "nowhere"], "isn't a folder with the config.json"),
+        (["sentence-transformers", "--model", "MODEL", "--encoder", "MODEL", "--tokens", "999"], "takes at most 130 "),
+        (["sentence-transformers onnx", "--peer-python", "nowhere"], "isn't installed where --peer-python says"),
+    ],
+)
+def test_bad_arguments_for_sentence_transformers_exit_with_2(
+    arguments: list[str], reason: str, stand_in: Path, tiny_model_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["encoder", "--backends", *(str(tiny_model_dir) if each == "MODEL" else each for each in arguments)])
+    assert caught.value.code == 2
+    assert reason in capsys.readouterr().err
+    assert not stand_in.exists()
 
 
 @pytest.mark.slow
@@ -182,3 +303,23 @@ def test_bad_arguments_exit_with_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
+
+
+def test_int8_on_a_cpu_without_it_is_refused_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("benchmark.lack_of", lambda precision: f"this CPU lacks {precision}")
+    assert main(["encoder", "--size", "small", "--backends", "onnx", "onnx int8"]) == 1
+    assert capsys.readouterr() == ("", "benchmark: onnx int8 can't be measured: this CPU lacks int8\n")
+
+
+@pytest.mark.slow
+def test_a_cpu_without_int8_measures_the_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("benchmark.lack_of", lambda precision: f"this CPU lacks {precision}")
+    with random_model("small") as folder:
+        [row] = run(capsys, "memory", "--model", str(folder), "--tokens", "5", "--backends", "onnx")
+        assert row["onnx MiB"] > 0
+        assert (folder / "encoder.onnx").exists()
+        assert not (folder / "encoder.int8.onnx").exists()

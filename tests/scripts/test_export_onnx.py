@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from export_onnx import main
+from integer_products import int8_on_every_cpu
 from models import export as models_export
 from models.export import export
 from models.onnx_graph import encoder_graph
@@ -22,17 +25,26 @@ from similarity.encoder.loading import load_encoder
 from similarity.encoder.model_folder import ModelFiles
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.errors import ModelError
+from similarity.incidents.state import IncidentState
+from similarity.settings import Precision
 from tiny import contents
 
 TEXT = "A robot in a warehouse hurt workers"
 
 
+@pytest.fixture(autouse=True)
+def every_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with int8_on_every_cpu(monkeypatch):
+        yield
+
+
 @pytest.fixture
 def folder(tiny_model_dir: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny model without its graph."""
+    """A copy of the tiny model without what the export made."""
     copy = tmp_path / "model"
     shutil.copytree(tiny_model_dir, copy)
     (copy / "encoder.onnx").unlink()
+    (copy / "encoder.json").unlink()
     (copy / "provenance.json").write_text('{"model": "tiny", "revision": "r"}')
     return copy
 
@@ -100,8 +112,10 @@ def test_the_hash_of_each_graph_is_noted(folder: Path) -> None:
     export(folder, "int8")
     provenance = json.loads((folder / "provenance.json").read_bytes())
     assert (provenance["model"], provenance["revision"]) == ("tiny", "r")
-    assert provenance["graph_sha256"].keys() == {"encoder.onnx", "encoder.int8.onnx"}
-    for precision in ("float32", "int8"):
+    names = {"encoder.onnx", "encoder.json", "encoder.int8.onnx", "encoder.int8.bin", "encoder.int8.json"}
+    assert provenance["graph_sha256"] == {name: sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    precisions: tuple[Precision, ...] = ("float32", "int8")
+    for precision in precisions:
         load_encoder(folder, precision=precision)
 
 
@@ -188,18 +202,126 @@ def fail(*_: object, **__: object) -> Any:
     raise OSError(28, "No space left on device")
 
 
+@pytest.mark.parametrize("precision", ["float32", "int8"])
 @pytest.mark.parametrize("had_a_graph", [True, False])
-@pytest.mark.parametrize("where", ["models.export.encoder_graph", "models.export.OnnxEncoder.from_graph", "os.fsync"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "models.export.encoder_graph",
+        "models.export.OnnxEncoder.from_graph",
+        "models.export.json.dumps",
+        "pathlib.Path.write_bytes",
+        "os.fsync",
+    ],
+)
 def test_an_export_that_fails_leaves_the_folder_as_it_was(
-    where: str, had_a_graph: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+    where: str, had_a_graph: bool, precision: Precision, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("models.export.texts_of", lambda _: [np.arange(4, 60)])  # takes less time than the sample
     if had_a_graph:
-        export(folder)
+        export(folder, precision)
     before = contents(folder)
     with monkeypatch.context() as patch:
         patch.setattr(where, fail)
-        assert main([str(folder)]) == 1
+        assert main([str(folder), "--precision", precision]) == 1
     assert contents(folder) == before
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8", "bfloat16"])
+def test_a_disk_that_is_full_at_any_file_leaves_the_folder_as_it_was(
+    precision: Precision, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("models.export.texts_of", lambda _: [np.arange(4, 60)])
+    before, write = contents(folder), Path.write_bytes
+    for room in range(100):
+        left = [room]
+
+        def write_while_there_is_room(path: Path, content: bytes, left: list[int] = left) -> int:
+            if not left[0]:
+                write(path, content[: len(content) // 2])
+                raise OSError(28, "No space left on device")
+            left[0] -= 1
+            return write(path, content)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "write_bytes", write_while_there_is_room)
+            code = main([str(folder), "--precision", precision])
+        if code == 0:
+            break
+        assert "No space left on device" in capsys.readouterr().err
+        assert contents(folder) == before, f"room for {room} files"
+    # Once to try it, and once for good.
+    assert room == {"float32": 1 + 2, "int8": 2 + 3, "bfloat16": 1}[precision]
+    load_encoder(folder, engine="torch" if precision == "bfloat16" else "onnx", precision=precision)
+
+
+def test_a_cpu_without_int8_refuses_the_export_with_the_reason(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(folder)
+    monkeypatch.setattr("models.export.lack_of", lambda precision: f"this CPU lacks {precision}")
+    assert main([str(folder), "--precision", "int8"]) == 1
+    assert capsys.readouterr().err == "export_onnx: this CPU lacks int8; export on another machine\n"
+    assert contents(folder) == before
+    # It can compute the others.
+    assert main([str(folder)]) == 0
+    assert main([str(folder), "--precision", "bfloat16"]) == 0
+
+
+@pytest.mark.parametrize("precision", ["int8", "bfloat16"])
+@pytest.mark.parametrize("named", [True, False])
+def test_the_agreement_is_measured_with_the_state(
+    named: bool,
+    precision: Precision,
+    folder: Path,
+    tiny_encoder: TorchEncoder,
+    tiny_state: IncidentState,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "state.pt" if named else folder / "incident_cls.pt"
+    tiny_state.save(path)
+    export(folder)
+    assert main([str(folder), "--precision", precision, *(["--state", str(path)] if named else [])]) == 0
+    *_, printed, taken = capsys.readouterr().out.splitlines()
+    written = json.loads((folder / f"encoder.{precision}.json").read_bytes())["agreement"]
+    encoder = load_encoder(folder, engine="onnx" if precision == "int8" else "torch", precision=precision)
+    pairs = [(encoder.encode(title).vector, tiny_encoder.encode(title).vector) for title in tiny_state.titles]
+    smallest = min(float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for a, b in pairs)
+    assert written["texts"] == 5
+    assert written["smallest_cosine"] == pytest.approx(smallest, abs=1e-6)
+    firsts = [[int(np.argmax(unit_rows(tiny_state.means) @ vector)) for vector in pair] for pair in pairs]
+    assert written["cosine"] == sum(a == b for a, b in firsts) / 5
+    assert printed.startswith(f"first as in float32: {written['cosine']:.3f} by cosine")
+    enough = min(written["cosine"], written["centered"]) >= 0.995
+    assert taken == f"ENCODER_PRECISION=auto {'takes' if enough else 'does not take'} it (needed: 0.995)"
+
+
+def unit_rows(values: np.ndarray) -> np.ndarray:
+    rows = values.astype(np.float64)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_without_a_state_it_says_that_auto_needs_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(folder), "--precision", "bfloat16"]) == 0
+    assert "agreement not measured: there is no state" in capsys.readouterr().out
+
+
+def test_a_state_of_another_model_is_refused(
+    folder: Path, tiny_state: IncidentState, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataclasses.replace(tiny_state, model_fingerprint="0" * 64).save(tmp_path / "state.pt")
+    before = contents(folder)
+    assert main([str(folder), "--precision", "int8", "--state", str(tmp_path / "state.pt")]) == 1
+    assert main([str(folder), "--precision", "int8", "--state", str(tmp_path / "nowhere.pt")]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 2
+    assert contents(folder) == before
+
+
+def test_a_state_has_no_use_for_float32(folder: Path) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([str(folder), "--state", "state.pt"])
+    assert caught.value.code == 2
 
 
 def test_a_graph_that_gives_other_vectors_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from similarity.errors import ModelError
 from similarity.settings import Precision
 from similarity.vectors import Vector
 
+_NOT_OURS = "it isn't a report of scripts/export_onnx.py"
 # The share of texts that must keep their first incident, so that ENCODER_PRECISION=auto takes a precision.
 ENOUGH = 0.995
 
@@ -83,23 +84,25 @@ class Report:
         """Raises ValueError if a value is missing or of another kind."""
         try:
             test, found = values["self_test"], values["agreement"]
-            ids, vector = np.array(test["ids"], np.int64), np.array(test["vector"], np.float32)
-            report = cls(ids, vector, float(test["tolerance"]), None if found is None else _agreement(found))
+            ids, tolerance = np.array(test["ids"]), float(test["tolerance"])
+            with np.errstate(over="ignore"):  # refused below
+                vector = np.array(test["vector"], np.float64).astype(np.float32)
+            agreement = None if found is None else _agreement(found)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ValueError(
-                f"it isn't a report of scripts/export_onnx.py ({type(error).__name__}: {error})"
-            ) from error
-        is_usable = ids.ndim == vector.ndim == 1 and ids.size and np.isfinite(vector).all() and vector.any()
-        if not is_usable or not 0 < report.tolerance < 1:
-            raise ValueError("it isn't a report of scripts/export_onnx.py (the self-test has no text, vector or limit)")
-        return report
+            raise ValueError(f"{_NOT_OURS} ({type(error).__name__}: {error})") from error
+        if ids.dtype != np.int64 or ids.ndim != 1 or ids.min() < 0:
+            raise ValueError(f"{_NOT_OURS} (the self-test has no ids of tokens)")
+        if vector.ndim != 1 or not np.isfinite(vector).all() or not vector.any() or not 0 < tolerance < 1:
+            raise ValueError(f"{_NOT_OURS} (the self-test has no vector or no limit)")
+        return cls(ids, vector, tolerance, agreement)
 
 
 def _agreement(values: Mapping[str, Any]) -> Agreement:
     cosine, centered, smallest = (float(values[name]) for name in ("cosine", "centered", "smallest_cosine"))
-    if not all(-1 <= value <= 1 for value in (cosine, centered, smallest)):
-        raise ValueError("a share or cosine is out of its range")
-    return Agreement(cosine, centered, smallest, int(values["texts"]))
+    found = Agreement(cosine, centered, smallest, int(values["texts"]))
+    if not (0 <= cosine <= 1 and 0 <= centered <= 1 and -1 <= smallest <= 1 and found.texts > 0):
+        raise ValueError("the agreement has a number out of its range")
+    return found
 
 
 def read_report(folder: Path, precision: Precision) -> Report | None:

@@ -52,9 +52,10 @@ _ONEDNN: Any = (
     and platform.machine() in ("x86_64", "AMD64")
     else None
 )
-# Without AVX-512 oneDNN can't pack bfloat16, and torch's own products of bfloat16 take five times as long as float32's.
+# Without AVX512-BF16, products of bfloat16 take three times as long as float32's (oneDNN, with AVX-512) or five times
+# (torch, without it).
 _PRODUCTS = {
-    torch.bfloat16: torch.bfloat16 if _ONEDNN is None or _ONEDNN._is_mkldnn_bf16_supported() else torch.float32
+    torch.bfloat16: torch.bfloat16 if _ONEDNN is None or torch.cpu._is_avx512_bf16_supported() else torch.float32
 }
 # Weights are packed for this number of rows. Measured: packed for 32 or more, they are fast for every number of rows.
 _ROWS = 256

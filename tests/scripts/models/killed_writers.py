@@ -1,7 +1,7 @@
 """Writes a model's folder again and again, each time in a process that is killed one step later.
 
-`killed_writers.py first|replacement|export OLD NEW ROOT` leaves one folder a step in ROOT and prints their number. A
-step is a call that renames, removes or syncs something. The last folder is that of the process that wasn't killed.
+`killed_writers.py first|replacement|export|int8 OLD NEW ROOT` leaves one folder a step in ROOT and prints their number.
+A step is a call that renames, removes or syncs something. The last folder is that of the process that wasn't killed.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file
 
+from integer_products import int8_on_every_cpu
 from models.export import export
 from models.write_model import write_model
 
@@ -44,6 +47,9 @@ def write(form: str, old: Path, new: Path, folder: Path) -> None:
     if form == "export":
         export(folder)
         return
+    if form == "int8":
+        export(folder, "int8")
+        return
     write_model(
         folder,
         config=json.loads((new / "config.json").read_bytes()),
@@ -55,6 +61,13 @@ def write(form: str, old: Path, new: Path, folder: Path) -> None:
 
 def main() -> None:
     form, old, new, root = sys.argv[1], *map(Path, sys.argv[2:])
+    with pytest.MonkeyPatch.context() as patch, int8_on_every_cpu(patch):
+        # A calibration with one text takes less time.
+        patch.setattr("models.export.texts_of", lambda _: [np.arange(4, 60)])
+        write_again_and_again(form, old, new, root)
+
+
+def write_again_and_again(form: str, old: Path, new: Path, root: Path) -> None:
     # Threads don't outlive a fork.
     torch.set_num_threads(1)
     for step in range(1000):

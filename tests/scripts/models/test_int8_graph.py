@@ -15,7 +15,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx import external_data_helper, numpy_helper
+from onnx import TensorProto, external_data_helper, helper, numpy_helper
 from transformers import LongformerModel
 
 from integer_products import (
@@ -29,7 +29,7 @@ from longformers import add_pooling, random_ids, save_longformer
 from models.export import export
 from models.int8_calibration import calibrate, texts_of
 from models.int8_graph import BLOCK, InputScale, Int8Builder, block_of, hadamard, input_of, mixed, rounded_rows
-from models.onnx_graph import WeightsFile, encoder_graph
+from models.onnx_graph import IR_VERSION, OPSET, WeightsFile, encoder_graph
 from reference import TOLERANCE, load_longformer, reference
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.model_folder import ModelFiles
@@ -121,6 +121,7 @@ def assert_exact_without_rounding(folder: Path, model: LongformerModel, *, globa
     with pytest.MonkeyPatch.context() as patch:
         unrounded_weights(patch)
         graph = encoder_graph(Int8Builder(weights, encoder.config, scales, "unused.bin"), encoder.config, {})
+    assert any(node.op_type == "MatMulIntegerToFloat" for node in graph.graph.node)
     path = folder / "unrounded.onnx"
     path.write_bytes(with_products_of_floats(graph, rounds=False).SerializeToString())
     session = start_session(path, "float32")
@@ -138,11 +139,21 @@ def test_without_rounding_the_graph_is_exact(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("layers", [2, 3])
 def test_without_rounding_global_attention_is_exact(layers: int, tmp_path: Path) -> None:
     model, _ = save_longformer(tmp_path, num_hidden_layers=layers)
     edit_config(tmp_path, global_attention_on_cls=True)
     assert_exact_without_rounding(tmp_path, model, global_attention=True)
+
+
+def test_one_layer_with_global_attention_has_nothing_to_round(tmp_path: Path) -> None:
+    model, _ = save_longformer(tmp_path, num_hidden_layers=1)
+    edit_config(tmp_path, global_attention_on_cls=True)
+    export(tmp_path, "int8")
+    ids = random_ids(40)
+    (found,) = load_encoder(tmp_path, precision="int8").vectors([ids.tolist()])
+    expected = reference(model, ids, global_attention_on_cls=True)
+    assert (torch.from_numpy(found) - expected).abs().max() <= TOLERANCE
 
 
 @pytest.mark.slow
@@ -179,19 +190,72 @@ def test_int8_points_the_same_way_as_transformers(name: str, tmp_path: Path) -> 
         assert not torch.equal(found, exact.cls_vector(ids))
 
 
+NATIVE_OR_FLOATS = [pytest.param("native", marks=needs_vnni), "floats"]
+
+
+def model_of(build: Int8Builder, outputs: list[str], channels: int) -> onnx.ModelProto:
+    """A graph of linear layers alone: x (tokens, channels) -> outputs."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["tokens", channels])
+    gives = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
+    graph = helper.make_graph(build.nodes, "products", [x], gives, list(build.initializers.values()))
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+
+
+@pytest.mark.parametrize("products", NATIVE_OR_FLOATS)
+def test_products_are_those_of_integers(products: str, tmp_path: Path) -> None:
+    """The largest integers there are, whose sums of two need more than 16 bits, against Python's own integers.
+
+    All scales are powers of two, and the transforms have blocks of four: so only the products round.
+    """
+    save_longformer(tmp_path, num_hidden_layers=4, hidden_size=20, intermediate_size=36)
+    weights = WeightsFile(tmp_path / "model.safetensors")
+    config = ModelFiles(tmp_path).config()
+    generator = np.random.default_rng(0)
+    x = generator.choice([-127.0, 126.0, 127.0], (7, 20)).astype(np.float32)
+    x = mixed(x)  # so that the graph's transform gives integers
+    name = "encoder.layer.0.intermediate.dense"
+    scales = {name: InputScale(np.full(20, 0.5, np.float32), 2.0)}
+    build = Int8Builder(weights, config, scales, "weights.bin")
+    found = build.linear("x", name)
+    summed = build.linear_sum("x", "encoder.layer.0.attention.output.dense", "x")
+    path = tmp_path / "products.onnx"
+    path.write_bytes(model_of(build, [found, summed], 20).SerializeToString())
+    (tmp_path / "weights.bin").write_bytes(build.content)
+    session = start_session(path, "int8") if products == "native" else session_of_floats(path)
+    by_linear, by_sum = session.run(None, {"x": x})
+
+    weight, bias = weights.read(f"{name}.weight"), weights.read(f"{name}.bias")
+    integers, steps = rounded_rows(mixed(weight * np.float32(0.5)))
+    inputs = np.rint(mixed(x)).astype(np.int64)
+    exact = inputs @ integers.T.astype(np.int64)
+    assert np.abs(exact).max() > 2**15
+    assert np.allclose(
+        by_linear, exact * steps.astype(np.float64) * 2.0 + bias, rtol=1e-5, atol=1e-5 * np.abs(exact * steps).max()
+    )
+
+    name = "encoder.layer.0.attention.output.dense"
+    weight, bias = weights.read(f"{name}.weight"), weights.read(f"{name}.bias")
+    integers, steps = rounded_rows(mixed(weight, 5))
+    largest = np.abs(x).max(axis=1, keepdims=True)
+    exact = np.rint(x / largest * 127).astype(np.int64) @ integers.T.astype(np.int64)
+    expected = exact * steps.astype(np.float64) * (largest / 127) + bias + x
+    assert np.allclose(by_sum, expected, rtol=1e-5, atol=1e-4 * np.abs(expected).max())
+
+
 @needs_vnni
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["heads of 32", "odd heads", "four layers, a window for each"])
-def test_native_products_of_integers_are_exact(name: str, tmp_path: Path) -> None:
-    """A rounding error before a rounded input may move it by a step; so this compares the angle."""
+def test_native_products_point_the_same_way_as_those_of_floats(name: str, tmp_path: Path) -> None:
+    """A rounding error may move an input by a whole step, and random weights carry that on."""
     save_longformer(tmp_path, **FORMS[name])
     export(tmp_path, "int8")
     path = tmp_path / "encoder.int8.onnx"
     native, floats = start_session(path, "int8"), session_of_floats(path)
     for tokens in LENGTHS:
         ids = random_ids(tokens, seed=tokens)
-        found, expected = vector_of(native, ids).double(), vector_of(floats, ids).double()
-        assert torch.cosine_similarity(found, expected, dim=0) >= 1 - 1e-5, f"{tokens} tokens"
+        found, expected = vector_of(native, ids), vector_of(floats, ids)
+        assert torch.cosine_similarity(found, expected, dim=0) >= 0.998, f"{tokens} tokens"
 
 
 def test_the_integer_weights_lie_in_whole_pages_of_a_file_of_their_own(tmp_path: Path) -> None:
@@ -204,7 +268,7 @@ def test_the_integer_weights_lie_in_whole_pages_of_a_file_of_their_own(tmp_path:
             place = {each.key: each.value for each in tensor.external_data}
             files.setdefault(place["location"], []).append((int(place["offset"]), int(place["length"])))
             if place["location"] == "encoder.int8.bin":
-                assert tensor.data_type == onnx.TensorProto.INT8
+                assert tensor.data_type == TensorProto.INT8
     assert files.keys() == {"model.safetensors", "encoder.int8.bin"}
     size = (tmp_path / "encoder.int8.bin").stat().st_size
     end = 0
@@ -234,7 +298,7 @@ def test_the_weights_in_the_file_are_those_of_the_model(tmp_path: Path) -> None:
 def test_calibration_depends_on_the_model_and_the_sample_alone(tmp_path: Path) -> None:
     save_longformer(tmp_path, num_hidden_layers=3)
     before = {path.name for path in tmp_path.iterdir()}
-    encoder, weights, first = calibrated(tmp_path)
+    encoder, _, first = calibrated(tmp_path)
     _, _, second = calibrated(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == before
     layers = [f"encoder.layer.{index}" for index in range(3)]

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,23 +22,31 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from integer_products import int8_on_every_cpu
 from models.export import export
 from models.install_files import finish_install, writing_to
 from models.write_model import write_model
 from reference import TOLERANCE, load_longformer, reference
 from similarity.encoder import model_folder
 from similarity.encoder.loading import load_encoder
-from similarity.encoder.model_folder import ModelFiles, sha256_of
+from similarity.encoder.model_folder import EXPORTED_FILENAMES, ModelFiles, sha256_of
 from similarity.encoder.reports import Report
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.errors import ModelError
 from similarity.incidents.ranking import Ranking
+from similarity.settings import Precision
 from similarity.vectors import Vector
 from tiny import ROOT, TINY_TEXTS, contents, state_of_texts, write_tiny_longformer
 
 EXPORTED = {"encoder.onnx", "encoder.json"}
 FILES = {"config.json", "tokenizer.json", *EXPORTED, "model.safetensors", "provenance.json"}
 QUERY_KEY_VALUE = ("query", "key", "value")
+
+
+@pytest.fixture
+def every_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with int8_on_every_cpu(monkeypatch):
+        yield
 
 
 def parts(model_dir: Path) -> dict[str, Any]:
@@ -229,10 +238,13 @@ def test_weights_that_are_not_finite_are_refused(name: str, tiny_model_dir: Path
     assert contents(tmp_path) == before
 
 
-def test_a_new_model_takes_the_graphs_of_the_old_one_away(tiny_model_dir: Path, tmp_path: Path) -> None:
+def test_a_new_model_takes_the_exported_files_of_the_old_one_away(
+    tiny_model_dir: Path, tmp_path: Path, every_cpu: None
+) -> None:
     write_model(tmp_path, **parts(tiny_model_dir))
     export(tmp_path, "int8")
-    assert (tmp_path / "encoder.int8.onnx").exists()
+    export(tmp_path, "bfloat16")
+    assert all((tmp_path / name).exists() for name in EXPORTED_FILENAMES)
     (tmp_path / "incident_cls.pt").write_bytes(b"a state")
     given = parts(tiny_model_dir)
     given["weights"] = {name: -tensor for name, tensor in given["weights"].items()}
@@ -251,9 +263,10 @@ class Killed:
     folders: list[Path]
     old: Vector
     new: Vector
+    precision: Precision
 
 
-@pytest.fixture(scope="module", params=["first", "replacement", "export"])
+@pytest.fixture(scope="module", params=["first", "replacement", "export", "int8"])
 def killed(request: pytest.FixtureRequest, tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Killed:
     root = tmp_path_factory.mktemp("killed")
     other = write_tiny_longformer(tmp_path_factory.mktemp("other"), seed=1)
@@ -270,14 +283,19 @@ def killed(request: pytest.FixtureRequest, tiny_model_dir: Path, tmp_path_factor
     folders = sorted(root.iterdir())
     # The last one wasn't killed.
     assert len(folders) == int(ran.stdout) >= 10
+    if request.param == "int8":
+        with pytest.MonkeyPatch.context() as patch, int8_on_every_cpu(patch):
+            vector = load_encoder(folders[-1], precision="int8").encode("a text").vector
+        return Killed(folders, vector, vector, "int8")
     new = tiny_model_dir if request.param == "export" else other
-    return Killed(folders, *(load_encoder(folder).encode("a text").vector for folder in (tiny_model_dir, new)))
+    vectors = (load_encoder(folder).encode("a text").vector for folder in (tiny_model_dir, new))
+    return Killed(folders, *vectors, "float32")
 
 
 def found_in(folder: Path, killed: Killed) -> str:
     """What somebody who opens the folder finds."""
     try:
-        vector = load_encoder(folder).encode("a text").vector
+        vector = load_encoder(folder, precision=killed.precision).encode("a text").vector
     except ModelError as error:
         return "halfway" if "was stopped halfway" in error.detail else error.detail.replace(str(folder), "FOLDER")
     assert any(np.array_equal(vector, known) for known in (killed.old, killed.new)), folder
@@ -286,7 +304,7 @@ def found_in(folder: Path, killed: Killed) -> str:
 
 @pytest.mark.slow
 def test_a_writer_that_is_killed_leaves_the_old_model_or_says_so(
-    killed: Killed, request: pytest.FixtureRequest
+    killed: Killed, request: pytest.FixtureRequest, every_cpu: None
 ) -> None:
     found = [state for state, _ in itertools.groupby(found_in(folder, killed) for folder in killed.folders)]
     match request.node.callspec.params["killed"]:
@@ -297,16 +315,23 @@ def test_a_writer_that_is_killed_leaves_the_old_model_or_says_so(
             assert found == ["old", "halfway", "new"]
         case "export":  # of the same model, so that old and new are alike
             assert found == ["new", "halfway", "new"]
+        case "int8":
+            assert found[0].startswith("there is no graph FOLDER/encoder.int8.onnx")
+            assert found[1:] == ["halfway", "new"]
+            for folder in killed.folders:
+                if not (folder / ".installing").exists():
+                    load_encoder(folder)
 
 
 @pytest.mark.slow
-def test_the_next_writer_goes_on_after_a_kill(killed: Killed) -> None:
+def test_the_next_writer_goes_on_after_a_kill(killed: Killed, every_cpu: None) -> None:
     halfway = [folder for folder in killed.folders if (folder / ".installing").exists()]
     assert halfway
     for folder in killed.folders:
         finish_install(folder)
         if folder in halfway:
-            assert np.array_equal(load_encoder(folder).encode("a text").vector, killed.new), folder
+            encoder = load_encoder(folder, precision=killed.precision)
+            assert np.array_equal(encoder.encode("a text").vector, killed.new), folder
         with writing_to(folder):
             pass
         assert not [path.name for path in folder.iterdir() if path.name.startswith(".")], folder
