@@ -10,6 +10,8 @@ missing_packages() {
         command -v dockerd >/dev/null || echo docker.io
         command -v debootstrap >/dev/null || echo debootstrap
     fi
+    # It emulates older CPUs.
+    command -v qemu-x86_64 >/dev/null || echo qemu-user
     # tests/browser/chromium.py knows the same names.
     local name
     for name in chromium chromium-browser google-chrome google-chrome-stable; do

@@ -44,7 +44,7 @@ def with_products_of_floats(graph: onnx.ModelProto, *, rounds: bool = True) -> o
     for node in graph.graph.node:
         out = node.output[0]
         if node.op_type == "MatMulIntegerToFloat":
-            a, b, a_scale, b_scale, a_zero, b_zero, bias = [*node.input, *[""] * (7 - len(node.input))]
+            a, b, a_scale, b_scale, a_zero, b_zero, bias = (list(node.input) + [""] * 7)[:7]
             factors = []
             for factor, scale, zero in ((a, a_scale, a_zero), (b, b_scale, b_zero)):
                 name = add("Cast", [factor], f"{out} {factor} float", to=TensorProto.FLOAT)

@@ -17,7 +17,7 @@ from tiny import ROOT
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """The folder that is all of PATH: root's, without Docker and without a browser."""
+    """The folder that is all of PATH: root's, without Docker, an emulator and a browser."""
     folder = tmp_path / "bin"
     put_program(folder, "id", instead="echo 0")
     put_program(folder, "apt-get", instead=":")
@@ -38,22 +38,23 @@ def installed(machine: Path) -> list[str]:
     return calls_of(machine / "apt-get") if (machine / "apt-get.calls").exists() else []
 
 
-def test_docker_and_a_browser_are_installed_by_one_call(machine: Path) -> None:
+def test_docker_an_emulator_and_a_browser_are_installed_by_one_call(machine: Path) -> None:
     assert installed(machine) == [
         "update -qq",
-        "install -y -qq --no-install-recommends docker.io debootstrap chromium",
+        "install -y -qq --no-install-recommends docker.io debootstrap qemu-user chromium",
     ]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_any_browser_that_the_tests_find_will_do(name: str, machine: Path) -> None:
     put_program(machine, name, instead=":")
-    assert installed(machine)[1:] == ["install -y -qq --no-install-recommends docker.io debootstrap"]
+    assert installed(machine)[1:] == ["install -y -qq --no-install-recommends docker.io debootstrap qemu-user"]
 
 
 def test_a_machine_that_has_all_stays_as_it_is(machine: Path) -> None:
     put_program(machine, "docker", instead=":")  # an engine answers
     put_program(machine, "google-chrome", instead=":")
+    put_program(machine, "qemu-x86_64", instead=":")
     assert installed(machine) == []
 
 

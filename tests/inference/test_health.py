@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 import similarity
+from integer_products import int8_on_every_cpu
 from lambdas import QUESTION, Image, PassTime, ask, days_ago, start_again, with_titles
 from models.export import export
 from similarity import service as service_module
@@ -287,3 +289,72 @@ def test_priming_and_warming_fail_where_a_text_could_not_be_answered(
     for event in ({}, {"warm": True}):
         with pytest.raises(ModelError):
             handler(event, None)
+
+
+@pytest.fixture
+def in_int8(deployed: Deployed, tiny_state: IncidentState, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployed]:
+    """The handlers serve int8, which agrees."""
+    with int8_on_every_cpu(monkeypatch):
+        export(deployed.model_dir, "int8", state=tiny_state)
+        path = deployed.model_dir / "encoder.int8.json"
+        values = json.loads(path.read_bytes())
+        values["agreement"].update(cosine=1.0, centered=1.0)
+        path.write_text(json.dumps(values))
+        monkeypatch.setenv("ENCODER_PRECISION", "int8")
+        start_again()
+        yield deployed
+
+
+@pytest.mark.parametrize("setting", ["int8", "auto"])
+def test_the_precision_is_known_before_the_model_is_loaded(
+    setting: str, in_int8: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENCODER_PRECISION", setting)
+    start_again()
+    assert healthy()["precision"] == "int8"
+    ask()
+    assert healthy()["precision"] == "int8"
+    # Another CPU, and a process that has just started there.
+    with monkeypatch.context() as patch:
+        patch.setattr("similarity.encoder.loading.lack_of", lambda _: "this CPU lacks it")
+        start_again()
+        assert healthy()["precision"] == "float32"
+        ask()
+        assert healthy()["precision"] == "float32"
+
+
+def test_only_loading_shows_damage_and_a_new_export_needs_no_restart(
+    in_int8: Deployed, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = in_int8.model_dir / "encoder.int8.bin"
+    weights.write_bytes(bytes(weights.stat().st_size))
+    assert healthy()["precision"] == "int8"
+    for _ in range(3):
+        ask()
+    assert healthy()["precision"] == "float32"
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == ["float32 serves"]
+    export(in_int8.model_dir, "int8")
+    ask()
+    assert healthy()["precision"] == "int8"
+
+
+def test_a_process_that_serves_int8_goes_on_without_its_files(in_int8: Deployed) -> None:
+    before = ask()
+    (in_int8.model_dir / "encoder.int8.bin").unlink()
+    assert ask() == before
+    assert healthy()["precision"] == "int8"
+    start_again()
+    assert health() == (503, {"warnings": [], "msg": MODEL_GONE, "code": "model_unavailable"})
+
+
+def test_auto_changes_with_the_agreement_without_a_restart(in_int8: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENCODER_PRECISION", "auto")
+    start_again()
+    ask()
+    assert healthy()["precision"] == "int8"
+    path = in_int8.model_dir / "encoder.int8.json"
+    values = json.loads(path.read_bytes())
+    values["agreement"]["centered"] = 0.99
+    path.write_text(json.dumps(values))
+    ask()
+    assert healthy()["precision"] == "float32"

@@ -308,7 +308,7 @@ def test_bad_arguments_exit_with_2(arguments: list[str]) -> None:
 def test_int8_on_a_cpu_without_it_is_refused_with_the_reason(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("benchmark.lack_of", lambda precision: f"this CPU lacks {precision}")
+    monkeypatch.setattr("benchmark.lack_of", {"int8": "this CPU lacks int8"}.get)
     assert main(["encoder", "--size", "small", "--backends", "onnx", "onnx int8"]) == 1
     assert capsys.readouterr() == ("", "benchmark: onnx int8 can't be measured: this CPU lacks int8\n")
 
@@ -317,7 +317,7 @@ def test_int8_on_a_cpu_without_it_is_refused_with_the_reason(
 def test_a_cpu_without_int8_measures_the_others(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("benchmark.lack_of", lambda precision: f"this CPU lacks {precision}")
+    monkeypatch.setattr("benchmark.lack_of", {"int8": "this CPU lacks int8"}.get)
     with random_model("small") as folder:
         [row] = run(capsys, "memory", "--model", str(folder), "--tokens", "5", "--backends", "onnx")
         assert row["onnx MiB"] > 0

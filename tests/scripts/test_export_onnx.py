@@ -299,7 +299,8 @@ def test_the_agreement_is_measured_with_the_state(
 
 def unit_rows(values: np.ndarray) -> np.ndarray:
     rows = values.astype(np.float64)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit
 
 
 def test_without_a_state_it_says_that_auto_needs_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

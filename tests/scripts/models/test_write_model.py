@@ -288,8 +288,8 @@ def killed(request: pytest.FixtureRequest, tiny_model_dir: Path, tmp_path_factor
             vector = load_encoder(folders[-1], precision="int8").encode("a text").vector
         return Killed(folders, vector, vector, "int8")
     new = tiny_model_dir if request.param == "export" else other
-    vectors = (load_encoder(folder).encode("a text").vector for folder in (tiny_model_dir, new))
-    return Killed(folders, *vectors, "float32")
+    old_vector, new_vector = (load_encoder(folder).encode("a text").vector for folder in (tiny_model_dir, new))
+    return Killed(folders, old_vector, new_vector, "float32")
 
 
 def found_in(folder: Path, killed: Killed) -> str:

@@ -6,14 +6,15 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from integer_products import int8_on_every_cpu
 from lambdas import Image, ask, make_old, start_again
 from models.export import export
-from similarity.encoder.model_folder import ModelFiles
+from similarity.encoder.model_folder import EXPORTED_FILENAMES, ModelFiles
 from similarity.shelf import models
 from similarity.shelf.models import model_version
 from tiny import cleared
@@ -127,3 +128,65 @@ def test_the_version_tells_folders_apart(image: Image) -> None:
     assert len(versions) == 4
     (image.model_dir / "incident_cls.pt").write_bytes(b"another state")
     assert model_version(ModelFiles(image.model_dir)) in versions
+
+
+@pytest.fixture
+def int8_image(image: Image, monkeypatch: pytest.MonkeyPatch) -> Iterator[Image]:
+    with int8_on_every_cpu(monkeypatch):
+        export(image.model_dir, "int8")
+        monkeypatch.setenv("ENCODER_PRECISION", "int8")
+        start_again()
+        yield image
+
+
+def test_int8_is_read_from_the_shelf(
+    int8_image: Image, loaded_from: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    int8_image.shelve()
+    names = {*EXPORTED_FILENAMES} - {"encoder.bfloat16.json"}
+    assert names <= {path.name for path in shelved(int8_image).iterdir()}
+    ask()
+    assert loaded_from == [shelved(int8_image)]
+    assert ask("health", {})["precision"] == "int8"
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.parametrize("name", ["encoder.int8.bin", "encoder.int8.json"])
+def test_int8_is_read_from_the_image_where_the_shelf_lacks_a_file(
+    name: str, int8_image: Image, loaded_from: list[Path]
+) -> None:
+    int8_image.shelve()
+    (shelved(int8_image) / name).unlink()
+    ask()
+    assert loaded_from == [int8_image.model_dir]
+    assert ask("health", {})["precision"] == "int8"
+
+
+def test_float32_of_the_shelf_serves_where_its_int8_is_damaged(
+    int8_image: Image, loaded_from: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    int8_image.shelve()
+    weights = shelved(int8_image) / "encoder.int8.bin"
+    weights.write_bytes(bytes(weights.stat().st_size))
+    ask()
+    assert loaded_from == [shelved(int8_image)]
+    assert ask("health", {})["precision"] == "float32"
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == ["float32 serves"]
+
+
+def test_a_damaged_model_of_the_shelf_is_not_used(
+    image: Image, loaded_from: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """No size differs. The self-test notices it."""
+    image.shelve()
+    report = shelved(image) / "encoder.json"
+    report.write_bytes(report.read_bytes().replace(b'"vector": [', b'"vector": [9').replace(b"[9-", b"[-9"))
+    assert report.stat().st_size == (image.model_dir / "encoder.json").stat().st_size + 1
+    content = report.read_bytes()
+    at = content.index(b",", content.index(b'"vector"'))
+    report.write_bytes(content[: at - 1] + content[at:])
+    ask()
+    assert loaded_from[-1] == image.model_dir
+    [record] = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert record.getMessage() == "model on the shelf not used"
+    assert "another vector than it gave to the export" in vars(record)["reason"]
