@@ -38,11 +38,12 @@ ENCODING_S: Mapping[str, Mapping[int, tuple[float, float]]] = {
     },
 }
 ANSWER_S = {"onnx": {40: 0.05, 4096: 1.67}}
-# In less precision, on a newer CPU that multiplies it natively: docs/speed.md#less-precision. On the older CPU float32
-# serves in place of int8, and bfloat16 takes as long as float32.
-LESS_PRECISE_S: Mapping[Precision, Mapping[int, float]] = {
-    "int8": {32: 0.0232, 128: 0.0719, 257: 0.137, 512: 0.245, 700: 0.335, 1024: 0.479, 2048: 0.814, 4096: 0.929},
-    "bfloat16": {32: 0.0232, 128: 0.0719, 257: 0.137, 512: 0.245, 700: 0.335, 1024: 0.479, 2048: 0.814, 4096: 0.929},
+# Tokens to the share of float32's seconds that less precision takes, on a newer CPU that multiplies it natively:
+# docs/speed.md#less-precision. On the older CPU float32 serves in place of int8, and bfloat16 takes as long as float32.
+SHARES: Mapping[Precision, Mapping[int, float]] = {
+    "float32": {32: 1.0, 4096: 1.0},
+    "int8": {32: 0.368, 128: 0.352, 257: 0.421, 512: 0.46, 700: 0.479, 1024: 0.464, 2048: 0.475, 4096: 0.483},
+    "bfloat16": {32: 0.579, 128: 0.562, 257: 0.622, 512: 0.599, 700: 0.577, 1024: 0.56, 2048: 0.598, 4096: 0.585},
 }
 LONGEST_TOKENS = 4096
 SHORT_TOKENS = 40
@@ -99,10 +100,9 @@ def answer_s(tokens: int, engine: str, precision: Precision = DEFAULT_PRECISION)
     """
     measured = ENCODING_S[engine]
     newer = {count: seconds for count, (seconds, _) in measured.items()} | ANSWER_S.get(engine, {})
-    newer = dict(LESS_PRECISE_S.get(precision, newer))
     older = {count: seconds for count, (_, seconds) in measured.items()}
     count = max(tokens, SHORT_TOKENS)
-    return Range(_on_the_line(newer, count), _on_the_line(older, count))
+    return Range(_on_the_line(newer, count) * _on_the_line(SHARES[precision], count), _on_the_line(older, count))
 
 
 def is_known(memory_mib: int) -> bool:

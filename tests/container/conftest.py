@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,6 +19,9 @@ from chain.cloud import BUCKET
 from container.engine import Image, base_image, use_base, why_not
 from container.instance import LAMBDAS_USER, MOUNT_PATH, Function
 from container.volume import Volume
+from models.export import export
+from similarity.encoder.cpu import lack_of
+from similarity.incidents.state import IncidentState
 from similarity.service import service
 from tiny import SAMPLE_DIR, copy_inference
 
@@ -46,6 +50,21 @@ def context(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def image(context: Path) -> Iterator[Image]:
     built = Image.build(f"similar-incidents-test:{uuid.uuid4().hex[:12]}", context)
+    yield built
+    built.remove()
+
+
+@pytest.fixture(scope="session")
+def image_of_int8(context: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
+    """With the export of int8, which agrees with float32."""
+    if reason := lack_of("int8"):
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("int8") / "inference"
+    shutil.copytree(context, folder)
+    report = export(folder / "model", "int8", state=IncidentState.load(folder / "model" / "incident_cls.pt"))
+    assert report.agreement
+    assert report.agreement.is_enough
+    built = Image.build(f"similar-incidents-test:{uuid.uuid4().hex[:12]}", folder)
     yield built
     built.remove()
 

@@ -12,9 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from container.engine import DockerError, docker
+from container.engine import DockerError, Image, docker
 from container.instance import LAMBDAS_USER, Function, Instance
 from container.runtime_api import RuntimeApiError
 from metric_lines import parsed
@@ -76,6 +77,28 @@ def test_health_is_what_it_is_in_process(functions: dict[str, Function], in_proc
     with Instance(functions["health"]) as instance:
         assert instance.ask(get) == in_process("health", {})
         assert not instance.api.refused
+
+
+def test_auto_serves_in_int8_if_it_was_exported_and_agrees(
+    image_of_int8: Image, functions: dict[str, Function], in_process: InProcess
+) -> None:
+    get = {"requestContext": {"http": {"method": "GET"}}, "rawPath": "/health"}
+    exact = np.array(in_process("text_to_embed", {"text": TEXT})["body"]["embedding"]["vector"])
+
+    def auto(name: str, image: str) -> Function:
+        environment = {**functions[name].environment, "ENCODER_PRECISION": "auto"}
+        return replace(functions[name], image=image, environment=environment)
+
+    for image, precision in ((image_of_int8.name, "int8"), (functions["health"].image, "float32")):
+        with Instance(auto("health", image)) as instance:
+            assert instance.ask(get)["body"]["precision"] == precision
+        with Instance(auto("text_to_embed", image)) as instance:
+            vector = np.array(instance.ask({"text": TEXT})["body"]["embedding"]["vector"])
+            assert not instance.api.refused
+        cosine = vector @ exact / np.linalg.norm(vector) / np.linalg.norm(exact)
+        assert cosine > 0.999
+        is_exact = bool(np.abs(vector - exact).max() < 1e-5)
+        assert is_exact == (precision == "float32")
 
 
 def test_the_document_is_what_it_is_in_process(functions: dict[str, Function], in_process: InProcess) -> None:

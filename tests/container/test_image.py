@@ -107,12 +107,21 @@ def with_a_new_handler(context: Path) -> None:
     (context / "hello.py").write_text("def handler(event, context):\n    return {}\n")
 
 
+def with_a_new_agreement(context: Path) -> None:
+    """As an export leaves it that measures the agreement anew."""
+    (context / "model" / "encoder.int8.json").write_text("{}")
+    provenance = json.loads((context / "model" / "provenance.json").read_text())
+    (context / "model" / "provenance.json").write_text(json.dumps({**provenance, "note": "changed"}))
+
+
 def with_changed_library_code(context: Path) -> None:
     with (context / "similarity" / "api" / "events.py").open("a") as file:
         file.write("# changed\n")
 
 
-@pytest.mark.parametrize("change", [with_a_new_state, with_a_new_handler, with_changed_library_code])
+@pytest.mark.parametrize(
+    "change", [with_a_new_state, with_a_new_agreement, with_a_new_handler, with_changed_library_code]
+)
 def test_a_change_uploads_megabytes_not_the_image(
     change: Callable[[Path], None], image: Image, context: Path, tmp_path: Path
 ) -> None:

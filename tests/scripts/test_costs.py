@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from costing.ranges import usd
 from costing.rows import Costs, at_rest
 from costing.tables import details, price_list, summary
 from infrastructure.config import Config
-from pages import DEPLOYING, DOCS, OPERATIONS, README, SHELF, table, text_of
+from pages import DEPLOYING, DOCS, OPERATIONS, README, SHELF, spans, table, text_of
 from tiny import copy_inference
 
 DEFAULT = Config(account="", region="")
@@ -69,6 +70,29 @@ def test_the_month_on_the_page_is_the_output(project: Path, capsys: pytest.Captu
     [(arguments, shown)] = re.findall(r"^\$ python scripts/costs.py (.*)\n…\n((?:\|.*\n)+)", section(DEPLOYING), re.M)
     _, found = printed(capsys, *arguments.split())
     assert found.splitlines()[-3:] == shown.splitlines()
+
+
+def test_the_lower_prices_on_the_page_follow(project: Path) -> None:
+    for settings, *shown in table(DEPLOYING, "| settings | 40 tokens | 700 tokens | 4,096 tokens |"):
+        config, _ = Config.with_problems(dict(setting.split("=") for setting in spans(settings)))
+        parts = Parts.of(config, project / "inference")
+        if config.encoder_precision == "auto":  # for a model that agrees
+            parts = replace(parts, precision="int8")
+        assert shown == [str(Costs(parts).requests(1000, tokens)) for tokens in (40, 700, 4096)], settings
+
+
+def test_the_arithmetic_of_the_lower_price_is_right() -> None:
+    """By hand, from the seconds of docs/speed.md and AWS's prices."""
+    [rows] = [table(DEPLOYING, "| 700 tokens on x86_64 | CPU seconds | Lambda | API, call, logs | all |")]
+    a_cpu_second = 1769 / 1024 * 0.0000166667
+    around = 1000 * (0.0000002 + 0.000001 + 1800e-9 * 0.50)
+    for (name, cpu_s, of_lambda, other, total), seconds in zip(
+        rows, (usage.answer_s(700, "onnx").low, usage.answer_s(700, "onnx", "int8").low), strict=True
+    ):
+        usd_of_lambda = 1000 * 2 * seconds * a_cpu_second
+        assert name in ("float32", "int8")
+        assert cpu_s == f"{2 * seconds:.2f}"
+        assert [of_lambda, other, total] == [f"${usd:.4f}" for usd in (usd_of_lambda, around, usd_of_lambda + around)]
 
 
 def test_the_phrases_in_readme_follow(project: Path) -> None:

@@ -169,6 +169,9 @@ def load_serving_encoder(
         except ModelError as error:
             reason, level = error.detail, logging.WARNING
     encoder = load_encoder(model_dir, model_filename, engine=engine)
-    if reason:
-        log.log(level, "float32 serves", extra={"asked_for": precision, "reason": reason})
+    extra = {"asked_for": precision, "reason": reason}
+    if reason and level == logging.INFO:
+        log.info("float32 serves", extra=extra)
+    elif reason:
+        log.warning("float32 serves", extra=extra)
     return encoder

@@ -156,7 +156,7 @@ def test_less_precision_costs_less_on_a_cpu_that_has_it(inference: Path) -> None
     def usd(seconds: float) -> float:
         return 1000 * (seconds * 3538 / 1024 * 0.0000166667 + 0.0000021)
 
-    of_700 = usage.LESS_PRECISE_S["int8"][700]
+    of_700 = 0.66770 * usage.SHARES["int8"][700]
     found = costs(inference, memory_mib=3538, encoder_precision="int8").requests(1000, 700)
     assert close(found, usd(of_700), usd(1.11045))
     float32 = costs(inference, memory_mib=3538).requests(1000, 700)

@@ -15,6 +15,7 @@ from costing.ranges import Range
 from infrastructure.inbox import Inbox
 from pages import DEPLOYING, DOCS, table, text_of
 from similarity.metrics import NAMESPACE_VARIABLE
+from similarity.settings import Precision
 from similarity.shelf.writer import KEPT_STATES
 from tiny import Deployed
 
@@ -61,6 +62,30 @@ def test_the_seconds_of_a_text_are_the_measured_ones() -> None:
     } == usage.ENCODING_S
 
 
+def test_the_shares_of_less_precision_are_the_measured_ones() -> None:
+    rows = table(
+        SPEED, "| tokens | onnx s | onnx int8 s | int8 / onnx | torch s | torch bfloat16 s | bfloat16 / torch |"
+    )
+    assert {precision: shares for precision, shares in usage.SHARES.items() if precision != "float32"} == {
+        "int8": {int(number(row[0])): number(row[3]) for row in rows},
+        "bfloat16": {int(number(row[0])): number(row[6]) for row in rows},
+    }
+    for row in rows:
+        assert number(row[3]) == pytest.approx(number(row[2]) / number(row[1]), rel=0.02)
+        assert number(row[6]) == pytest.approx(number(row[5]) / number(row[4]), rel=0.02)
+
+
+@pytest.mark.parametrize(("engine", "precision"), [("onnx", "int8"), ("torch", "bfloat16")])
+def test_less_precision_takes_its_share_on_a_newer_cpu_and_all_of_it_on_an_older_one(
+    engine: str, precision: Precision
+) -> None:
+    for tokens, share in usage.SHARES[precision].items():
+        less, full = usage.answer_s(tokens, engine, precision), usage.answer_s(tokens, engine)
+        if tokens > usage.SHORT_TOKENS:
+            assert less.low == pytest.approx(share * full.low)
+        assert less.high == full.high
+
+
 def test_the_answers_of_a_handler_are_the_measured_ones() -> None:
     [similar, light] = table(
         SPEED, "| handler | peak MiB | s at 8,096 MB | $ per 1,000 | smallest setting | s | $ per 1,000 |"
@@ -105,10 +130,13 @@ def test_a_length_between_two_lies_on_the_line(tokens: int, engine: str, seconds
     assert (found.low, found.high) == pytest.approx(seconds, rel=1e-4)
 
 
-@pytest.mark.parametrize("engine", usage.ENCODING_S)
-def test_a_longer_text_never_takes_less_time(engine: str) -> None:
+@pytest.mark.parametrize(
+    ("engine", "precision"),
+    [("onnx", "float32"), ("onnx", "int8"), ("torch", "float32"), ("torch", "bfloat16")],
+)
+def test_a_longer_text_never_takes_less_time(engine: str, precision: Precision) -> None:
     lengths = chain(range(1, 300), range(300, 4097, 61), [4096])
-    found = [usage.answer_s(tokens, engine) for tokens in lengths]
+    found = [usage.answer_s(tokens, engine, precision) for tokens in lengths]
     for values in ([each.low for each in found], [each.high for each in found]):
         assert values == sorted(values)
 
