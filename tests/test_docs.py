@@ -94,7 +94,7 @@ def _rule(words: list[str]) -> Rule:
             return "parsed"
         case ["npx" | "pip" | ".venv/bin/pip" | "sudo" | "source" | "scripts/test", *_] | ["python3", "-m", "venv", *_]:
             return "left out"
-        case ["mongosh" | "ray" | "aws" | "hf" | "git" | "gh" | "docker", *_]:
+        case ["mongosh" | "ray" | "aws" | "hf" | "git" | "gh" | "docker" | ".cache/peers/bin/pip", *_]:
             return "left out"
     raise AssertionError(f"no rule says what to do with: {' '.join(words)}")
 
@@ -231,7 +231,7 @@ def test_what_commands_that_are_left_out_name_is_there() -> None:
     # What `hf` and `docker` name is on their hubs, and what `gh` names is on GitHub.
     words = [words for c in left_out for words in c.words() if words[0] not in ("hf", "docker", "gh")]
     named_files = {word for each in words for word in each if re.search(r"\w/\w|\.txt$", word)}
-    made = {".venv/bin/activate", ".venv/bin/pip", ".venv/bin/python"}
+    made = {".venv/bin/activate", ".venv/bin/pip", ".venv/bin/python", ".cache/peers", ".cache/peers/bin/pip"}
     files = {name for name in named_files - made if not re.match(r"https?:|aws:", name)}
     assert files
     assert sorted(name for name in files if not (ROOT / name).exists()) == []
