@@ -8,7 +8,8 @@
     calls       milliseconds to ask for a text's vector and incidents by one call and by two, and seconds until fresh
                 processes have answered them
     coldstart   seconds from the start of a process to its first vector or first answer
-    ranking     milliseconds to find the three most similar incidents, and to read the vectors once
+    ranking     milliseconds to find the three most similar incidents, ours by each metric and numpy's, and to read the
+                vectors once
     state       seconds to save and load a state, also with torch.load, and to answer the first query with a metric;
                 peak memory of the process that loads, and of the one that answers
     memory      peak memory of a process, in MiB, after it has encoded a text of each length
@@ -53,15 +54,14 @@ import numpy as np
 
 from benchmarks.inputs import aiid_lengths, random_ids, random_model, random_state
 from benchmarks.limits import arithmetic, weight_bytes
+from benchmarks.searches import FIRST, searches
 from benchmarks.worker import PEERS, Peers, Worker
 from similarity.encoder.cpu import lack_of
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.model_folder import GRAPH_FILENAMES, ModelFiles
 
-Row = dict[str, float]
+Row = dict[str, Any]
 
-# How many incidents to find: the API's default.
-FIRST = 3
 # The median of so many rankings is taken, because the first one after a pause finds a cold cache.
 REPEAT = 5
 # "openvino whole" takes minutes to convert.
@@ -187,25 +187,45 @@ def benchmark_cold_start(model_dir: Path, rounds: int) -> list[Row]:
 
 
 def benchmark_ranking(incidents: int, rounds: int) -> list[Row]:
-    """Median milliseconds of each way to find the first three of `incidents` vectors (768,), and to read them once.
+    """For each metric: median milliseconds of each way to find the first three of `incidents` vectors (768,).
 
-    ours: the search alone. cosine, hybrid: with confidence, and for hybrid with the words of a text.
+    ours: `Ranking`, with the words of a text for hybrid. unsure: the same without confidences.
     """
-    ways = ["rank ours", "rank cosine", "rank hybrid", "rank numpy", "read once"]
-    if incidents <= ORIGINAL_LIMIT:
-        ways.append("rank original")
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
-    with ExitStack() as stack:
-        workers = {way: stack.enter_context(Worker(way, incidents)) for way in ways}
-        answers = {way: worker.ask(FIRST).answer for way, worker in workers.items()}
-        for _ in range(rounds):
-            for way, worker in workers.items():
-                seconds[way].append(worker.ask(FIRST, repeat=REPEAT).seconds)
-    if any(answers[way] != answers["rank ours"] for way in ways if way not in ("read once", "rank hybrid")):
-        raise AssertionError(f"the ways of ranking find different first incidents: {answers}")
-    medians = {way.removeprefix("rank "): statistics.median(found) for way, found in seconds.items()}
-    ratios = {f"{way} / ours": median / medians["ours"] for way, median in medians.items() if way != "ours"}
-    return [{"incidents": incidents, **{f"{way} ms": 1e3 * median for way, median in medians.items()}, **ratios}]
+    rows: list[Row] = []
+    for search in searches(incidents):
+        seconds: dict[str, list[float]] = {way: [] for way in ("ours", "unsure", "numpy", "read once")}
+        # One process at a time: a large state takes several GB.
+        with Worker("rank", search) as worker:
+            found, expected, by_numpy = (worker.ask(way).answer for way in ("ours", "reference", "numpy"))
+            require_alike(found, expected, by_numpy if search.metric != "hybrid" else None)
+            for _ in range(rounds):
+                for way, each in seconds.items():
+                    each.append(worker.ask(way, repeat=REPEAT).seconds)
+        median = {way: statistics.median(each) for way, each in seconds.items()}
+        row: Row = {"incidents": incidents, "metric": search.name}
+        row |= {f"{way} ms": 1e3 * each for way, each in median.items()}
+        row |= {
+            f"{way} / {peer}": median[way] / median[peer]
+            for peer in ("numpy", "read once")
+            for way in ("ours", "unsure")
+        }
+        rows.append(row)
+        if search.metric == "cosine" and incidents <= ORIGINAL_LIMIT:
+            with Worker("rank original", incidents) as worker:
+                require_alike(found, expected, worker.ask(None).answer)
+                original_s = statistics.median(worker.ask(None).seconds for _ in range(rounds))
+            rows[-1] |= {"original ms": 1e3 * original_s, "original / ours": original_s / median["ours"]}
+    return rows
+
+
+def require_alike(
+    found: list[tuple[int, float]], expected: list[tuple[int, float]], ids: list[int] | None = None
+) -> None:
+    """Raises AssertionError if pairs of incident and similarity differ, or the incidents aren't those of `ids`."""
+    same = [incident_id for incident_id, _ in found] == [incident_id for incident_id, _ in expected]
+    close = same and all(abs(one - other) < 1e-6 for (_, one), (_, other) in zip(found, expected, strict=True))
+    if not close or ids not in (None, [incident_id for incident_id, _ in expected]):
+        raise AssertionError(f"the ways of ranking find different incidents: {found}, {expected}, {ids}")
 
 
 def benchmark_state(incidents: int, rounds: int) -> list[Row]:
@@ -271,9 +291,11 @@ def print_rows(rows: list[Row]) -> None:
         print("| " + " | ".join(_cell(row.get(column)) for column in columns) + " |")
 
 
-def _cell(value: float | None) -> str:
+def _cell(value: float | str | None) -> str:
     if value is None:
         return "–"  # noqa: RUF001  (a dash, not a minus)
+    if isinstance(value, str):
+        return value
     return f"{int(value):,}" if value == int(value) or value >= 1000 else f"{value:.3g}"
 
 

@@ -10,25 +10,20 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.searches import random_state, rank_as_original, ways
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.model_folder import ModelFiles
 from similarity.encoder.text_encoder import TextEncoder
-from similarity.incidents.confidence import EVIDENCE, Confidence
-from similarity.incidents.fit import Fit
 from similarity.incidents.metrics import Metric
 from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState
-from similarity.incidents.vector_index import Index
-from similarity.incidents.words import WordIndex
 from similarity.settings import Engine, Precision
-from similarity.vectors import Vector
 
 Answer = Callable[[Any], Any]
 # Token ids of one text -> its CLS vector as a list of floats.
@@ -194,86 +189,9 @@ def memory(_: object) -> Answer:
     return best
 
 
-def _vectors(incidents: int) -> tuple[Vector, Vector]:
-    """Random means (incidents, 768) and a random vector (768,), the same in every worker."""
-    choose = np.random.default_rng(0)
-    return choose.standard_normal((incidents, 768), np.float32), choose.standard_normal(768, np.float32)
-
-
-def _documents(number: int) -> list[str]:
-    """Documents as long as AIID's titles and descriptions: 60 words, of which few are frequent and most are rare."""
-    words = np.random.default_rng(0).zipf(1.3, (number, 60)) % 50_000
-    return [" ".join(f"word{word}" for word in each) for each in words.tolist()]
-
-
-def _state(incidents: int) -> IncidentState:
-    """A state with random means (incidents, 768), titles as long as AIID's, and dates."""
-    ids = np.arange(1, incidents + 1)
-    titles = [f"Incident {incident_id}: a machine did what nobody had asked it to do" for incident_id in ids]
-    dates = [f"20{day % 26:02}-{day % 12 + 1:02}-{day % 28 + 1:02}" for day in range(incidents)]
-    return IncidentState(ids, np.ones_like(ids), _vectors(incidents)[0], titles, dates=dates)
-
-
-def _fit(metric: Metric, incidents: int) -> Fit:
-    """A calibration for the metric, and a word index if it needs one."""
-    weights = (1.0,) * (2 * len(EVIDENCE[metric]) + 1)
-    words = WordIndex.of(_documents(incidents)) if metric == "hybrid" else None
-    return Fit(words=words, calibration={metric: Confidence(weights, weights, 0.1)})
-
-
-def rank_by(metric: Metric, incidents: int) -> Answer:
-    """num -> the ids of the first `num` incidents by `Ranking`, with their confidence, for a text of 60 words."""
-    ranking = Ranking(replace(_state(incidents), fit=_fit(metric, incidents)))
-    vector, [text] = _vectors(incidents)[1], _documents(1)
-    return lambda num: [match.incident_id for match in ranking.most_similar(vector, num, metric, text)]
-
-
-def rank_ours(incidents: int) -> Answer:
-    """num -> the ids of the first `num` incidents, by `similarity.incidents.vector_index`."""
-    means, vector = _vectors(incidents)
-    index = Index(means)
-    return lambda num: [int(row) + 1 for row in index.top(vector, num, "cosine")[0]]
-
-
-def rank_as_original(incidents: int) -> Answer:
-    """The same by the original service's loop over cosines."""
-    import torch
-
-    means, vector = (torch.from_numpy(each) for each in _vectors(incidents))
-
-    def rank(num: int) -> list[int]:
-        cosine = torch.nn.functional.cosine_similarity
-        pairs = [(cosine(vector, means[row], dim=-1).item(), row + 1) for row in range(incidents)]
-        return [number for _, number in sorted(pairs, reverse=True)[:num]]
-
-    return rank
-
-
-def rank_by_numpy(incidents: int) -> Answer:
-    """The same by numpy's matrix product and argpartition."""
-    means, vector = _vectors(incidents)
-    means /= np.linalg.norm(means, axis=1, keepdims=True)
-    query = vector / np.linalg.norm(vector)
-
-    def rank(num: int) -> list[int]:
-        similarities = means @ query
-        best = np.argpartition(-similarities, num)[:num]
-        return [int(row) + 1 for row in best[np.argsort(-similarities[best])]]
-
-    return rank
-
-
-def read_once(incidents: int) -> Answer:
-    """The sum of all vectors, which takes as long as reading them from memory."""
-    import torch
-
-    means = torch.from_numpy(_vectors(incidents)[0])
-    return lambda _: means.sum().item()
-
-
 def save_state(incidents: int) -> Answer:
     """path -> nothing: saves a state."""
-    return _state(incidents).save
+    return random_state(incidents).save
 
 
 def load_state(path: Path) -> Answer:
@@ -312,12 +230,8 @@ BACKENDS: dict[str, Callable[[Any], Answer]] = {
     "build transformers": build_by_transformers,
     "gemm": gemm,
     "memory": memory,
-    "rank ours": rank_ours,
-    "rank cosine": partial(rank_by, "cosine"),
-    "rank hybrid": partial(rank_by, "hybrid"),
+    "rank": ways,
     "rank original": rank_as_original,
-    "rank numpy": rank_by_numpy,
-    "read once": read_once,
     "save state": save_state,
     "load state": load_state,
     "load state torch": load_state_by_torch,

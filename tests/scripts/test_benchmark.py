@@ -9,10 +9,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmark import main, plot
+from benchmark import main, plot, require_alike
 from benchmarks.inputs import aiid_lengths, random_model
 from benchmarks.limits import arithmetic, weight_bytes
 from benchmarks.worker import Worker
@@ -58,9 +59,9 @@ def test_short_texts_have_no_more_positions_than_tokens() -> None:
     assert arithmetic(2, config((4,)), 5) == 2 * products
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, float]]:
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:
     assert main([*arguments, "--rounds", "1", "--json"]) == 0
-    rows: list[dict[str, float]] = json.loads(capsys.readouterr().out)
+    rows: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
     return rows
 
 
@@ -260,11 +261,32 @@ def test_a_worker_has_no_engine_in_memory_but_its_own() -> None:
 
 
 @pytest.mark.slow
-def test_ranking_compares_with_the_original_and_with_numpy(capsys: pytest.CaptureFixture[str]) -> None:
-    small, large = run(capsys, "ranking", "--incidents", "20", "10001")
-    assert small["original / ours"] == pytest.approx(small["original ms"] / small["ours ms"])
-    assert "original ms" not in large
-    assert large["numpy / ours"] == pytest.approx(large["numpy ms"] / large["ours ms"])
+def test_ranking_compares_each_metric_with_the_original_and_with_numpy(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = run(capsys, "ranking", "--incidents", "20", "10001")
+    metrics = ["cosine", "centered", "whitened", "hybrid, 34 words", "hybrid, 190 words"]
+    assert [(row["incidents"], row["metric"]) for row in rows] == [
+        *((20, metric) for metric in metrics),
+        *((10_001, metric) for metric in metrics),
+    ]
+    for row in rows:
+        assert row["ours / numpy"] == pytest.approx(row["ours ms"] / row["numpy ms"])
+        assert row["ours / read once"] == pytest.approx(row["ours ms"] / row["read once ms"])
+        assert row["unsure / numpy"] == pytest.approx(row["unsure ms"] / row["numpy ms"])
+    assert [row["incidents"] for row in rows if "original ms" in row] == [20]
+    assert rows[0]["original / ours"] == pytest.approx(rows[0]["original ms"] / rows[0]["ours ms"])
+
+
+def test_rankings_that_differ_are_not_compared() -> None:
+    found = [(3, 0.9), (1, 0.5)]
+    require_alike(found, [(3, 0.9 + 1e-8), (1, 0.5)], [3, 1])
+    for other, ids in (
+        ([(3, 0.9001), (1, 0.5)], None),
+        ([(1, 0.9), (3, 0.5)], None),
+        ([(3, 0.9)], None),
+        (found, [1, 3]),
+    ):
+        with pytest.raises(AssertionError, match="different incidents"):
+            require_alike(found, other, ids)
 
 
 @pytest.mark.slow
@@ -287,7 +309,7 @@ def test_the_table_has_every_column(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert len({line.count("|") for line in lines}) == 1
     assert "original ms" in lines[0]
-    assert lines[2].count("–") == 2  # noqa: RUF001
+    assert [line.count("–") for line in lines[2:]] == [2] * 5 + [0] + [2] * 4  # noqa: RUF001
 
 
 def test_a_plot_is_a_png_with_every_backend(tmp_path: Path) -> None:

@@ -37,11 +37,11 @@ _LARGEST = 1e30
 
 def features(scores: Mapping[str, NDArray[np.float64]], metric: Metric) -> NDArray[np.float64]:
     """Scores (matches,), best match first -> (matches, 2 * scores): each score and its distance, as above."""
-    columns = np.stack([scores[name] for name in EVIDENCE[metric]], axis=1)  # (matches, scores)
-    rivals = np.repeat(columns[:1], len(columns), axis=0)
+    columns = np.array([scores[name] for name in EVIDENCE[metric]]).T  # (scores, matches) -> (matches, scores)
+    distances = columns - columns[:1]
     if len(columns) > 1:
-        rivals[0] = columns[1]
-    return np.concatenate([columns, columns - rivals], axis=1)
+        distances[0] = columns[0] - columns[1]
+    return np.concatenate([columns, distances], axis=1)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ component, so their plain cosines all lie between 0.99 and 1. `whitened` also ap
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from similarity.incidents.confidence import Verdict, features
+from similarity.incidents.fit import Fit
 from similarity.incidents.metrics import METRICS, VECTOR_METRICS, Metric, VectorMetric
 from similarity.incidents.state import MAX_ID, IncidentState
 from similarity.incidents.vector_index import Index, largest
@@ -33,7 +35,7 @@ SIMILARITY_WEIGHT, WORDS_WEIGHT = 0.6, 0.4
 _LEAST_SPREAD = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Match:
     """An incident and its similarity to the query: -1 to 1, but `hybrid` has no bounds.
 
@@ -101,25 +103,16 @@ class Scores:
 class Ranking:
     """A state with its facts and its index. Safe to use from several threads.
 
-    version: from `state_version`, "" if the state isn't from a file.
+    version: from `state_version`, "" if the state isn't from a file. metrics: those that the state can be searched by.
+    index: of its vectors.
     """
 
     def __init__(self, state: IncidentState, version: str = "") -> None:
         self.state = state
         self.version = version
         self.facts = state.facts(version)
-        self._index = Index(state.means, state.fit.whitening)
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        """The metrics that the state can be searched by."""
-        fit = self.state.fit
-        lacks: set[Metric] = set()
-        if fit.whitening is None:
-            lacks.add("whitened")
-        if fit.words is None:
-            lacks.add("hybrid")
-        return tuple(metric for metric in METRICS if metric not in lacks)
+        self.metrics = _metrics(state.fit)
+        self.index = Index(state.means, state.fit.whitening)
 
     def most_similar(
         self,
@@ -140,11 +133,12 @@ class Ranking:
         state = self.state
         self._require(vector, metric)
         words, terms = None, 0
+        similarities: NDArray[np.floating[Any]]
         if metric == "hybrid":
             words, terms = self._words(text)
-            similarities = fused(self._index.similarities(vector, "centered").astype(np.float64), words)
+            similarities = fused(self.index.similarities(vector, "centered"), words)
         else:
-            similarities = self._index.similarities(vector, metric).astype(np.float64)
+            similarities = self.index.similarities(vector, metric)
         left = self._exclude(similarities, exclude)
         count = left if num < 0 else min(num, left)
         # The confidence of the first match depends on the second one.
@@ -152,10 +146,13 @@ class Ranking:
         confidences: Sequence[float | None] = [None] * len(best)
         if len(best) and metric in state.fit.calibration:
             parts: dict[str, NDArray[np.float64]] = {
-                each: self._index.between(vector, state.means[best], each) for each in _PLAIN if each != metric
+                each: self.index.between(vector, state.means[best], each) for each in _PLAIN if each != metric
             }
             found = evidence(
-                metric, {**parts, metric: similarities[best]}, None if words is None else words[best], terms
+                metric,
+                {**parts, metric: similarities[best].astype(np.float64)},
+                None if words is None else words[best],
+                terms,
             )
             confidences = state.fit.calibration[metric].of(found).tolist()
         return self._matches(best[:count], similarities, confidences[:count])
@@ -175,12 +172,12 @@ class Ranking:
         if metric == "hybrid":
             raise ValueError("hybrid compares words too, and the mean of an incident has none")
         self._require(state.means[row], metric)
-        similarities = self._index.similarities(state.means[row], metric).astype(np.float64)
+        similarities = self.index.similarities(state.means[row], metric)
         left = self._exclude(similarities, {incident_id, *exclude})
         best = largest(similarities, left if num < 0 else min(num, left))
         return self._matches(best, similarities, [None] * len(best))
 
-    def _exclude(self, similarities: NDArray[np.float64], exclude: Collection[int]) -> int:
+    def _exclude(self, similarities: NDArray[np.floating[Any]], exclude: Collection[int]) -> int:
         """Makes the similarities (incidents,) of excluded incidents minus infinity. Returns how many are left."""
         if not exclude:
             return len(similarities)
@@ -193,7 +190,7 @@ class Ranking:
         return len(similarities) - int(out.sum())
 
     def _matches(
-        self, rows: NDArray[np.intp], similarities: NDArray[np.float64], confidences: Sequence[float | None]
+        self, rows: NDArray[np.intp], similarities: NDArray[np.floating[Any]], confidences: Sequence[float | None]
     ) -> list[Match]:
         """The matches in `rows` (matches,). similarities: of all incidents. confidences: of the matches."""
         state = self.state
@@ -245,9 +242,9 @@ class Ranking:
         found: dict[str, NDArray[np.float64]] = {}
         for metric in VECTOR_METRICS:
             if metric in self.metrics:
-                each = self._index.similarities(vector, metric).astype(np.float64)
+                each = self.index.similarities(vector, metric).astype(np.float64)
                 if own is not None:
-                    each[row] = self._index.between(vector, own.mean[None], metric)[0]
+                    each[row] = self.index.between(vector, own.mean[None], metric)[0]
                 found[metric] = each
         words, terms = None, 0
         if state.fit.words is not None:
@@ -274,6 +271,15 @@ class Ranking:
 _PLAIN: tuple[VectorMetric, ...] = ("cosine", "centered")
 
 
+def _metrics(fit: Fit) -> tuple[Metric, ...]:
+    lacks: set[Metric] = set()
+    if fit.whitening is None:
+        lacks.add("whitened")
+    if fit.words is None:
+        lacks.add("hybrid")
+    return tuple(metric for metric in METRICS if metric not in lacks)
+
+
 def evidence(
     metric: Metric, similarities: Mapping[str, NDArray[np.float64]], words: NDArray[np.float64] | None, terms: int
 ) -> NDArray[np.float64]:
@@ -286,13 +292,21 @@ def evidence(
     return features({**similarities, **by_words}, metric)
 
 
-def fused(similarities: NDArray[np.float64], words: NDArray[np.float64]) -> NDArray[np.float64]:
+def fused(similarities: NDArray[np.floating[Any]], words: NDArray[np.float64]) -> NDArray[np.float64]:
     """Two scores of all incidents as one, each (incidents,): the weighted sum of their z-scores."""
     # Rounding gives equal similarities a tiny deviation.
-    return SIMILARITY_WEIGHT * _z_scores(similarities, 1e-9) + WORDS_WEIGHT * _z_scores(words, _LEAST_SPREAD)
+    found = _weighted(similarities, SIMILARITY_WEIGHT, 1e-9)
+    found += _weighted(words, WORDS_WEIGHT, _LEAST_SPREAD)
+    return found
 
 
-def _z_scores(values: NDArray[np.float64], least: float) -> NDArray[np.float64]:
-    """How many standard deviations above the mean each value is. A smaller deviation than `least` counts as `least`."""
-    deviations: NDArray[np.float64] = values - values.mean()
-    return deviations / max(float(np.sqrt(np.mean(deviations * deviations))), least)
+def _weighted(values: NDArray[np.floating[Any]], weight: float, least: float) -> NDArray[np.float64]:
+    """The weight times how many standard deviations above the mean each value is: (n,) -> (n,).
+
+    A smaller deviation than `least` counts as `least`.
+    """
+    deviations: NDArray[np.float64] = np.subtract(values, values.mean(dtype=np.float64), dtype=np.float64)
+    # BLAS would make threads for a dot product so long, and wait for them.
+    spread = math.sqrt(np.einsum("i,i", deviations, deviations) / len(deviations))
+    deviations *= weight / max(spread, least)
+    return deviations

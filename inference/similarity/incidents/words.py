@@ -29,6 +29,10 @@ K1, B = 0.9, 0.4
 # The words of a text are those in its beginning. The vector depends on a beginning too.
 MOST_CHARS = 65_536
 
+# Words with so many entries are added one by one. Choosing the entries of others at once takes less time a word, but
+# more an entry.
+_FREQUENT = 1000
+
 _WORD = re.compile(r"\b\w\w+\b")
 # Lucene's stop words, which bm25s calls STOPWORDS_EN.
 _STOP_WORDS = """
@@ -53,7 +57,8 @@ def placed_words_of(text: str) -> list[tuple[str, int, int]]:
 
 
 def _stems(words: Sequence[str]) -> dict[str, str]:
-    stemmer = Stemmer.Stemmer("english")  # Threads mustn't share one.
+    # Threads mustn't share a stemmer. Its cache takes longer than stemming, because no word comes twice.
+    stemmer = Stemmer.Stemmer("english", maxCacheSize=0)
     unique = list(dict.fromkeys(words))
     return dict(zip(unique, stemmer.stemWords(unique), strict=True))
 
@@ -122,18 +127,32 @@ class WordIndex:
 
     def scores(self, words: Sequence[str]) -> NDArray[np.float64]:
         """(incidents,): the sum of the weights of `words`, each of which counts once."""
-        _, rows, weights = self.entries(list(dict.fromkeys(words)))
-        # One sum for all words takes half the time of a sum for each.
-        return np.bincount(rows, weights, minlength=self.incidents).astype(np.float64)
+        numbers = self._numbers(list(dict.fromkeys(words)))[1]
+        is_frequent = self.starts[numbers + 1] - self.starts[numbers] >= _FREQUENT
+        entries, _ = self._entries(numbers[~is_frequent])
+        scores = np.bincount(self.rows[entries], self.weights[entries], minlength=self.incidents).astype(np.float64)
+        for number in numbers[is_frequent].tolist():
+            entry = slice(self.starts[number], self.starts[number + 1])
+            # numpy adds many times faster to rows and from weights that it needn't convert.
+            np.add.at(scores, self.rows[entry].astype(np.intp), self.weights[entry].astype(np.float64))
+        return scores
 
     def entries(self, words: Sequence[str]) -> tuple[NDArray[np.intp], NDArray[np.int32], NDArray[np.float32]]:
         """The entries of `words`, word by word, each (entries,): place in `words`, row of the incident, weight."""
-        numbers = [(place, self._number_of[word]) for place, word in enumerate(words) if word in self._number_of]
-        slices = [slice(self.starts[number], self.starts[number + 1]) for _, number in numbers]
-        rows = np.concatenate([self.rows[:0], *(self.rows[each] for each in slices)])
-        weights = np.concatenate([self.weights[:0], *(self.weights[each] for each in slices)])
-        places = np.array([place for place, _ in numbers], dtype=np.intp)
-        return np.repeat(places, [each.stop - each.start for each in slices]), rows, weights
+        places, numbers = self._numbers(words)
+        entries, counts = self._entries(numbers)
+        return np.repeat(places, counts), self.rows[entries], self.weights[entries]
+
+    def _numbers(self, words: Sequence[str]) -> NDArray[np.intp]:
+        """The known ones of `words`: (2, known), their places in `words` and their numbers in the index."""
+        found = [(place, self._number_of[word]) for place, word in enumerate(words) if word in self._number_of]
+        return np.array(found, dtype=np.intp).reshape(-1, 2).T
+
+    def _entries(self, numbers: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """The places of the entries of some words: (words,) -> (entries,), word by word; how many each word has."""
+        counts = self.starts[numbers + 1] - self.starts[numbers]
+        ends = counts.cumsum()  # of the entries of each word in the answer
+        return np.repeat(self.starts[numbers + 1] - ends, counts) + np.arange(counts.sum()), counts
 
     def score_of(self, document: str, words: Sequence[str]) -> float:
         """The score of another prepared document, as if it were an incident's. `scores` explains the words."""

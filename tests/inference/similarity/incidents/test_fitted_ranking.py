@@ -115,7 +115,7 @@ def test_some_means_are_compared_as_all_are(metric: Any) -> None:
     means = some_means(600)
     index, rows = Index(means, whitening(means, 0.25)), [599, 3, 300]
     np.testing.assert_allclose(
-        index.between(query(), means[rows], metric), index.similarities(query(), metric)[rows], rtol=0, atol=1e-7
+        index.between(query(), means[rows], metric), index.similarities(query(), metric)[rows], rtol=0, atol=1e-6
     )
 
 
@@ -310,7 +310,8 @@ def test_the_evidence_of_scores_is_that_of_matches(metric: Metric, incidents: in
     scores = ranking.scores(query(), TEXT)
     rows = np.array([state.incident_ids.tolist().index(match.incident_id) for match in matches])
     expected = state.fit.calibration[metric].of(scores.evidence(metric, rows))
-    assert [match.confidence for match in matches] == pytest.approx(expected.tolist(), abs=1e-9)
+    # One takes cosines of float32, the other of float64.
+    assert [match.confidence for match in matches] == pytest.approx(expected.tolist(), abs=1e-5)
 
 
 def test_the_evidence_of_hybrid_is_that_computed_by_hand() -> None:

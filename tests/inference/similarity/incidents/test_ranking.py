@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 from hypothesis.extra.numpy import arrays
 
+from similarity.incidents import vector_index
 from similarity.incidents.metrics import VectorMetric
 from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState
-from similarity.incidents.vector_index import Index
+from similarity.incidents.vector_index import Index, largest
 
 # Those that need no more than the means.
 UNFITTED: tuple[VectorMetric, ...] = ("cosine", "centered")
@@ -145,6 +147,48 @@ def test_incidents_that_are_alike_are_in_order_wherever_they_stand(incidents: in
         state = state_of(np.vstack([means, np.zeros((2, hidden))]))
         alike = [m.incident_id for m in Ranking(state).most_similar(vector, -1, metric) if m.incident_id <= incidents]
         assert alike == list(range(1, incidents + 1))
+
+
+@pytest.mark.parametrize("cores", [1, 2, 5])
+@pytest.mark.parametrize("metric", UNFITTED)
+def test_threads_multiply_parts_as_one_thread_multiplies_all(
+    cores: int, metric: VectorMetric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    means = np.random.default_rng(0).standard_normal((500, 64), np.float32)
+    whole = Index(means).similarities(means[3], metric)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    for part in (7, 250, 499, 500):
+        monkeypatch.setattr(vector_index, "_PART", part)
+        found = Index(means).similarities(means[3], metric)
+        assert found.tolist() == whole.tolist()
+    assert whole == pytest.approx(plain_similarities(means[3], means, metric), abs=1e-5)
+
+
+@pytest.mark.parametrize("cached", [0, 1 << 30])
+@pytest.mark.parametrize("hidden", [1, 7, 64, 768])
+def test_similarities_do_not_depend_on_places_in_memory(
+    cached: int, hidden: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vector_index, "_CACHED", cached)
+    means = np.random.default_rng(0).standard_normal((30, hidden), np.float32)
+    index = Index(means)
+    assert index.similarities(means[3], "cosine") == pytest.approx(
+        plain_similarities(means[3], means, "cosine"), abs=1e-5
+    )
+    assert index.directions("cosine").ctypes.data % 64 == 0
+
+
+VALUES = hypothesis.strategies.lists(hypothesis.strategies.sampled_from([-1.0, -0.5, 0.0, 0.25, 1.0]), max_size=60)
+
+
+@hypothesis.given(VALUES, hypothesis.strategies.integers(0, 60), hypothesis.strategies.sampled_from(["f4", "f8"]))
+def test_the_largest_values_are_those_of_a_stable_sort(numbers: list[float], k: int, kind: str) -> None:
+    values = np.array(numbers, dtype=kind)
+    before = values.tolist()
+    k = min(k, len(values))
+    expected = sorted(range(len(numbers)), key=lambda place: (-numbers[place], place))[:k]
+    assert largest(values, k).tolist() == expected
+    assert values.tolist() == before
 
 
 def test_a_metric_is_prepared_when_it_is_first_asked_for() -> None:

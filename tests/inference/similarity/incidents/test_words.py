@@ -83,6 +83,15 @@ def test_scores_of_long_texts_are_those_of_bm25s() -> None:
         np.testing.assert_allclose(index.scores(words_of(query)), by_bm25s(documents, query), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("frequent", [0, 1, 2, 5, 1000])
+def test_frequent_words_score_as_rare_ones(frequent: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("similarity.incidents.words._FREQUENT", frequent)
+    documents = sample_texts()
+    index = index_of(documents)
+    for query in (documents[0], documents[5], "robot", "zebra"):
+        np.testing.assert_allclose(index.scores(words_of(query)), by_bm25s(documents, query), rtol=1e-5, atol=1e-5)
+
+
 def test_a_score_is_the_one_computed_by_hand() -> None:
     # robot is in 2 of 3 documents, with 2 of 3 words and 1 of 1; on average a document has (3 + 1 + 2) / 3 words.
     index = index_of(["robot robot arm", "robot", "plane crash"])
