@@ -235,17 +235,19 @@ def logged() -> dict[tuple[str, str], set[str] | None]:
     for path in (ROOT / "inference").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             match node:
+                case ast.Call(func=ast.Attribute(value=ast.Name(id="log"), attr="log"), args=[_, ast.Constant() as m]):
+                    level = "INFO or WARNING"
                 case ast.Call(func=ast.Attribute(value=ast.Name(id="log"), attr=level), args=[ast.Constant() as m, *_]):
-                    level = {"exception": "error"}.get(level, level)
+                    level = {"exception": "error"}.get(level, level).upper()
                 case ast.Call(func=ast.Name(id="_log"), args=[ast.Constant() | ast.IfExp() as m, *_]):
                     values = [*node.args, *(keyword.value for keyword in node.keywords)]
                     named_levels = [each.attr for each in values if isinstance(each, ast.Attribute)]
-                    level = named_levels[0] if named_levels else "info"
+                    level = named_levels[0].upper() if named_levels else "INFO"
                 case _:
                     continue
             fields = [keyword.value for keyword in node.keywords if keyword.arg == "extra"] or node.args[1:2]
             for message in (each.value for each in ast.walk(m) if isinstance(each, ast.Constant)):
-                found[level.upper(), str(message)] = literal_keys(fields[0]) if fields else set()
+                found[level, str(message)] = literal_keys(fields[0]) if fields else set()
     return found
 
 

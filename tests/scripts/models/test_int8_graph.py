@@ -352,7 +352,7 @@ def test_texts_of_the_calibration_fit_the_model(tiny_model_dir: Path) -> None:
     assert all(text.dtype == np.int64 for text in texts)
 
 
-def test_the_export_notes_int8s_own_distance(tmp_path: Path) -> None:
+def test_int8_may_differ_by_a_quarter_of_its_distance_from_float32(tmp_path: Path) -> None:
     model, _ = save_longformer(tmp_path, num_hidden_layers=3)
     report = export(tmp_path, "int8")
     written = json.loads((tmp_path / "encoder.int8.json").read_bytes())
@@ -361,7 +361,7 @@ def test_the_export_notes_int8s_own_distance(tmp_path: Path) -> None:
     expected = reference(model, ids).double()
     found = torch.tensor(written["self_test"]["vector"]).double()
     distance = float((found - expected).norm() / expected.norm())
-    assert report.tolerance == pytest.approx(distance, rel=1e-3)
+    assert report.tolerance == pytest.approx(distance / 4, rel=1e-3)
     assert written["self_test"]["tolerance"] == report.tolerance
     assert written["agreement"] is None
     assert ModelFiles(tmp_path).has_graph("int8")
