@@ -33,7 +33,7 @@ MAY_USE = {
     # The local server makes the model and the state of the quick start.
     "asking": {"local", "shared", "similarity"},
     # Vectors are kept where a build keeps them.
-    "evaluation": {"shared", "similarity", "states"},
+    "evaluation": {"models", "shared", "similarity", "states"},
     "benchmarks": {"models", "shared", "similarity"},
     "costing": {"infrastructure", "similarity"},
     # Of the stack it needs the settings only. The smoke test is a command at the top.
@@ -41,7 +41,7 @@ MAY_USE = {
     "publishing": {"aws", "similarity", "smoke"},
     "smoke": {"aws", "similarity"},
     "aws": {"similarity"},
-    "models": {"similarity"},
+    "models": {"shared", "similarity"},
     "states": {"similarity"},
     "shared": set(),
 }
