@@ -137,7 +137,7 @@ def test_each_time_is_that_of_its_own_work(
     monkeypatch.setattr(TextTokenizer, "__call__", lasting(1, TextTokenizer.__call__))
     monkeypatch.setattr(tiny_encoder, "vectors", lasting(20, tiny_encoder.vectors))
     monkeypatch.setattr(Ranking, "most_similar", lasting(300, Ranking.most_similar))
-    monkeypatch.setattr(service_module, "load_encoder", lambda *_, **__: tiny_encoder)
+    monkeypatch.setattr(service_module, "load_serving_encoder", lambda *_, **__: tiny_encoder)
     handler("similar")({"text": "robots"}, None)
     line = log.line()
     assert {name: line[name] for name in TIMES} == {
@@ -306,7 +306,7 @@ def without_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object, **__: object) -> Any:
         raise ModelError("gone")
 
-    monkeypatch.setattr(service_module, "load_encoder", fails)
+    monkeypatch.setattr(service_module, "load_serving_encoder", fails)
     service.cache_clear()
 
 
