@@ -323,6 +323,21 @@ def test_the_precision_is_known_before_the_model_is_loaded(
         assert healthy()["precision"] == "float32"
 
 
+@pytest.mark.parametrize("setting", ["int8", "auto"])
+@pytest.mark.parametrize("name", ["encoder.onnx", "encoder.int8.onnx"])
+def test_one_graph_is_enough(name: str, setting: str, in_int8: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENCODER_PRECISION", setting)
+    (in_int8.model_dir / name).write_bytes(b"damaged")
+    start_again()
+    assert health()[0] == 200
+    ask()
+    assert healthy()["precision"] == ("int8" if name == "encoder.onnx" else "float32")
+    (in_int8.model_dir / "encoder.onnx").write_bytes(b"damaged")
+    (in_int8.model_dir / "encoder.int8.onnx").write_bytes(b"damaged")
+    start_again()
+    assert health()[0] == 503
+
+
 def test_only_loading_shows_damage_and_a_new_export_needs_no_restart(
     in_int8: Deployed, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -18,9 +18,11 @@ from safetensors.torch import load_file, save_file
 
 from export_onnx import main
 from integer_products import int8_on_every_cpu
+from longformers import save_longformer
 from models import export as models_export
 from models.export import export
 from models.onnx_graph import encoder_graph
+from reference import reference
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.model_folder import ModelFiles
 from similarity.encoder.torch_encoder import TorchEncoder
@@ -57,6 +59,16 @@ def as_in_a_hub_cache(folder: Path) -> Path:
         path.rename(blobs / str(number))
         path.symlink_to(f"../blobs/{number}")
     return blobs
+
+
+@pytest.mark.parametrize("tokens", [3, 4, 5, 6])
+def test_a_model_that_takes_few_tokens_has_a_self_test_that_fits(tokens: int, tmp_path: Path) -> None:
+    model, _ = save_longformer(tmp_path, max_position_embeddings=tokens + 2)
+    test = json.loads((tmp_path / "encoder.json").read_bytes())["self_test"]
+    assert len(test["ids"]) == min(tokens, 5)
+    expected = reference(model, torch.tensor(test["ids"]))
+    assert torch.allclose(torch.tensor(test["vector"]), expected, rtol=0, atol=1e-5)
+    assert load_encoder(tmp_path).max_tokens == tokens
 
 
 @pytest.mark.parametrize("same_disk", [True, False])

@@ -63,15 +63,11 @@ class Report:
     agreement: Agreement | None = None
 
     def distance(self, vector: Vector) -> float:
-        """By how much of its length a vector (hidden,) differs from the expected one."""
+        """By how much of its length a vector (hidden,) differs from the expected one. NaN for a vector with NaN."""
         expected = self.vector.astype(np.float64)
         if vector.shape != expected.shape:
             return float("inf")
         return float(np.linalg.norm(vector - expected) / np.linalg.norm(expected))
-
-    def is_met_by(self, vector: Vector) -> bool:
-        """Whether a vector (hidden,) is the expected one. NaN isn't."""
-        return self.distance(vector) <= self.tolerance
 
     def to_json(self) -> dict[str, Any]:
         return {

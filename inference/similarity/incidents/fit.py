@@ -17,6 +17,9 @@ from similarity.incidents.metrics import METRICS
 from similarity.incidents.words import WordIndex
 from similarity.vectors import Vector
 
+# The factors of `similarity.incidents.whitening` are at most 1000. Sums of far larger numbers are infinite in float32.
+_LARGEST_FACTOR = 1e6
+
 
 @dataclass(frozen=True, eq=False)
 class Fit:
@@ -32,8 +35,12 @@ class Fit:
         if self.whitening is not None:
             if not isinstance(self.whitening, np.ndarray) or self.whitening.dtype != np.float32:
                 raise ValueError("whitening must be a tensor of float32")
-            if self.whitening.shape != (hidden, hidden) or not np.isfinite(self.whitening).all():
-                raise ValueError(f"whitening must have finite numbers and the shape ({hidden}, {hidden})")
+            # NaN is neither more nor less.
+            if self.whitening.shape != (hidden, hidden) or not (np.abs(self.whitening) <= _LARGEST_FACTOR).all():
+                raise ValueError(
+                    f"whitening must have the shape ({hidden}, {hidden}) and numbers from -{_LARGEST_FACTOR:.0f} to "
+                    f"{_LARGEST_FACTOR:.0f}"
+                )
         if type(self.power) is not float or not 0 <= self.power <= 1:
             raise ValueError("whitening_power must be a number from 0 to 1")
         if self.words is not None and self.words.incidents != incidents:

@@ -33,7 +33,7 @@ Two forms can be read, without torch (`similarity.incidents.pt_file`) or with `t
        points            float32 (incidents, 2), from -1 to 1: places on the map of all incidents, see
                          `similarity.incidents.points`; (0, 2) without a map
    and what was fitted to the incidents, each part absent where there is none:
-       whitening         float32 (hidden, hidden), finite: the map of `similarity.incidents.whitening`
+       whitening         float32 (hidden, hidden), from -1e6 to 1e6: the map of `similarity.incidents.whitening`
        whitening_power   float, its power, from 0 to 1
        words             str, the stems of the word index (`similarity.incidents.words`), a line each
        word_starts       int64 (words + 1,), word_rows int32 (entries,), word_weights float32 (entries,): its tensors

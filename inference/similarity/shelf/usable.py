@@ -11,7 +11,7 @@ from threading import Lock
 from similarity.encoder.loading import choose
 from similarity.encoder.model_folder import ModelFiles
 from similarity.encoder.text_encoder import open_folder
-from similarity.errors import StateError
+from similarity.errors import ModelError, StateError
 from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState
 from similarity.settings import DEFAULT_PRECISION, Engine, PrecisionSetting, Settings
@@ -74,10 +74,16 @@ class FolderModel:
         """
         files, _, _ = open_folder(self.files.folder, self.files.weights_filename)
         files.name()
-        if engine == "onnx":
+        found = choose(files, engine, precision).precision
+        if engine != "onnx":
+            return
+        try:
+            files.require_graph_fits(files.graph(found).name)
+        except ModelError:
+            if found == DEFAULT_PRECISION:
+                raise
             # float32 serves where another precision can't.
             files.require_graph_fits(files.graph(DEFAULT_PRECISION).name)
-        choose(files, engine, precision)
 
     def require_made(self, state: IncidentState) -> None:
         """Raises StateError if another model made the state, ModelError without a usable model."""

@@ -161,7 +161,8 @@ assert WORDS.starts.tolist() == list(range(7))
 WRONG: dict[str, list[object]] = {
     "whitening": [
         torch.eye(4, dtype=torch.float64), torch.eye(3), torch.ones(4), torch.full((4, 4), torch.nan),
-        torch.full((4, 4), torch.inf), torch.eye(4).half(), [[1.0] * 4] * 4, "map",
+        torch.full((4, 4), torch.inf), torch.full((4, 4), 1.1e6), torch.eye(4) * -3e38,
+        torch.eye(4).half(), [[1.0] * 4] * 4, "map",
     ],
     "whitening_power": ["0.5", math.nan, -0.1, 1.5, True, None, torch.tensor(0.5)],
     "words": [["robot"], 7, None, torch.ones(3), "robot", "", "a\nb"],
