@@ -62,8 +62,6 @@ from similarity.encoder.model_folder import GRAPH_FILENAMES, ModelFiles
 
 Row = dict[str, Any]
 
-# The median of so many rankings is taken, because the first one after a pause finds a cold cache.
-REPEAT = 5
 # "openvino whole" takes minutes to convert.
 INT8 = "onnx int8"
 BACKENDS = ("torch", "onnx", "openvino", "transformers", "torch bfloat16", INT8, "openvino whole")
@@ -189,21 +187,19 @@ def benchmark_cold_start(model_dir: Path, rounds: int) -> list[Row]:
 def benchmark_ranking(incidents: int, rounds: int) -> list[Row]:
     """For each metric: median milliseconds of each way to find the first three of `incidents` vectors (768,).
 
-    ours: `Ranking`, with the words of a text for hybrid. unsure: the same without confidences.
+    `benchmarks.searches` explains the ways. ours: with confidences. unsure: the same without them.
     """
     rows: list[Row] = []
+    # Short times vary most.
+    turns = rounds * max(1, 100_000 // incidents)
     for search in searches(incidents):
-        seconds: dict[str, list[float]] = {way: [] for way in ("ours", "unsure", "numpy", "read once")}
         # One process at a time: a large state takes several GB.
         with Worker("rank", search) as worker:
             found, expected, by_numpy = (worker.ask(way).answer for way in ("ours", "reference", "numpy"))
             require_alike(found, expected, by_numpy if search.metric != "hybrid" else None)
-            for _ in range(rounds):
-                for way, each in seconds.items():
-                    each.append(worker.ask(way, repeat=REPEAT).seconds)
-        median = {way: statistics.median(each) for way, each in seconds.items()}
+            median: dict[str, float] = worker.ask(turns).answer
         row: Row = {"incidents": incidents, "metric": search.name}
-        row |= {f"{way} ms": 1e3 * each for way, each in median.items()}
+        row |= {f"{way} ms": 1e3 * seconds for way, seconds in median.items()}
         row |= {
             f"{way} / {peer}": median[way] / median[peer]
             for peer in ("numpy", "read once")

@@ -5,6 +5,8 @@ torch is imported only by the ways that use it, because other workers import thi
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -32,6 +34,10 @@ SHORT, LONG = 34, 190
 _VOCABULARY = 20_000
 # An index of more documents is made of copies. Making one of a million would take minutes and 5 GiB.
 _MOST_DOCUMENTS = 10_000
+
+TIMED = ("ours", "unsure", "numpy", "read once")
+# With so many incidents, all ways have several threads. After the pause, those of the last way have stopped spinning.
+MANY, PAUSE_S = 10_000, 0.1
 
 # Rows that the reference converts at a time.
 _CHUNK = 10_000
@@ -108,9 +114,10 @@ def state_of(search: Search) -> IncidentState:
     return replace(state, fit=fit)
 
 
-def ways(search: Search) -> Callable[[str], Any]:
-    """The name of a way -> its answer for the first incidents. All ways of a process read the same matrix.
+def ways(search: Search) -> Callable[[str | int], Any]:
+    """The name of a way -> its answer for the first incidents; a number of turns -> each way's median seconds.
 
+    All ways read the same matrix, and take turns one by one. So other load on the machine affects all of them alike.
     ours: `Ranking`, with confidence. Pairs of id and similarity.
     unsure: the same without confidence.
     reference: the same pairs in float64, without the matrix.
@@ -148,7 +155,20 @@ def ways(search: Search) -> Callable[[str], Any]:
         "read once": lambda: values.sum().item(),
         "reference": lambda: reference(ranking.state, vector, search.metric, text),
     }
-    return lambda way: answers[way]()
+
+    def answer(asked: str | int) -> Any:
+        if isinstance(asked, str):
+            return answers[asked]()
+        seconds: dict[str, list[float]] = {way: [] for way in TIMED}
+        for _ in range(asked):
+            for way, found in seconds.items():
+                time.sleep(PAUSE_S if search.incidents > MANY else 0)
+                start = time.perf_counter()
+                answers[way]()
+                found.append(time.perf_counter() - start)
+        return {way: statistics.median(found) for way, found in seconds.items()}
+
+    return answer
 
 
 def reference(state: IncidentState, vector: Vector, metric: Metric, text: str) -> list[tuple[int, float]]:

@@ -73,8 +73,10 @@ def test_all_ways_find_the_same(search: Search) -> None:
         assert [similarity for _, similarity in answer(way)] == pytest.approx([each for _, each in expected], abs=1e-5)
     if search.metric != "hybrid":
         assert answer("numpy") == ids
-    directions = answer("read once")
-    assert math.isfinite(directions)
+    assert math.isfinite(answer("read once"))
+    seconds = answer(3)
+    assert list(seconds) == ["ours", "unsure", "numpy", "read once"]
+    assert min(seconds.values()) > 0
 
 
 def test_a_state_has_what_its_search_needs() -> None:
