@@ -28,6 +28,8 @@ EVIDENCE: dict[Metric, tuple[str, ...]] = {
 
 Verdict = Literal["likely", "possible", "none"]
 LIKELY = 0.5
+# By how much a confidence may differ between two orders of the same sums. It must not decide about a match.
+_ROUNDING = 1e-6
 # Of the texts that were fitted to and had their incident, this share is below `none_below`.
 MISSED = 0.02
 
@@ -64,7 +66,7 @@ class Confidence:
 
     def verdict(self, confidence: float) -> Verdict:
         """What the first match's confidence means."""
-        if confidence < self.none_below:
+        if confidence < self.none_below - _ROUNDING:
             return "none"
         return "likely" if confidence >= LIKELY else "possible"
 
