@@ -15,7 +15,7 @@ get_model() {
     python scripts/${MODEL_COMMAND:-fetch_model.py}
 }
 
-# Exports the precision of the settings. After the state, whose titles show whether its vectors agree with float32's.
+# Exports the precision of the settings. This needs the state: its titles show whether the vectors agree with float32's.
 export_precision() {
     local precision fastest=int8
     precision=$(setting ENCODER_PRECISION)

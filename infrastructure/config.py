@@ -202,7 +202,9 @@ class _Variables:
         for known in allowed:
             if value == known:
                 return known
-        return self._or(default, f'{name} must be {" or ".join(allowed)}, not "{value}".')
+        *most, last = allowed
+        meaning = f"{', '.join(most)} or {last}"
+        return self._or(default, f'{name} must be {meaning}, not "{value}".')
 
     def flag(self, name: str, default: bool) -> bool:
         return self.one_of(name, ("true", "false"), "true" if default else "false") == "true"

@@ -44,6 +44,8 @@ class Worker:
 
     # After this time the threads of the last worker have stopped spinning.
     SETTLE_S = 0.25
+    # A worker that is busy for longer is killed.
+    END_S = 5.0
 
     def __init__(self, name: str, subject: object) -> None:
         context = multiprocessing.get_context("spawn")
@@ -64,7 +66,8 @@ class Worker:
         return found
 
     def __exit__(self, *error: object) -> None:
-        self._connection.close()
+        self._connection.close()  # the worker ends by itself; a killed one would leak its semaphores
+        self._process.join(self.END_S)
         self._process.terminate()
         self._process.join()
 

@@ -85,7 +85,7 @@ def test_longformer_as_it_is_on_the_hub_is_fetched_at_the_pinned_revision_and_on
     assert TorchEncoder.load(out).name == LONGFORMER
     provenance = json.loads((out / "provenance.json").read_text())
     assert (provenance["revision"], provenance["commit"]) == (LONGFORMER_REVISION, LONGFORMER_REVISION)
-    made = {"config.json", "tokenizer.json", "model.safetensors", "provenance.json", "encoder.onnx"}
+    made = {"config.json", "tokenizer.json", "model.safetensors", "provenance.json", "encoder.onnx", "encoder.json"}
     assert {path.name for path in out.iterdir()} == made, "no leftovers"
     assert load_longformer(out).config.hidden_size == 32
 

@@ -17,8 +17,8 @@ _FEATURES: dict[Precision, tuple[str, ...]] = {
     "bfloat16": ("AVX512BF16",),
 }
 _NAMES: dict[Precision, str] = {
-    "int8": "it has no AVX-512 VNNI (Intel from Cascade Lake on, AMD from Zen 4 on), so sums of 8-bit products would "
-    "be cut off",
+    "int8": "it has neither AVX-512 VNNI (Intel from Cascade Lake on, AMD from Zen 4 on) nor Arm's dot products "
+    "(Graviton2 and newer), so sums of 8-bit products would be cut off",
     "bfloat16": "it has no AVX512-BF16 (Intel from Cooper Lake and Sapphire Rapids on, AMD from Zen 4 on), so bfloat16 "
     "isn't faster",
 }

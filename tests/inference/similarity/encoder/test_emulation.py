@@ -43,7 +43,7 @@ pytestmark = [
 
 CPUS = ("Haswell", "Nehalem")
 TEXT = "A robot in a warehouse hurt workers."
-NO_INT8 = "this CPU doesn't multiply int8 natively: it has no AVX-512 VNNI"
+NO_INT8 = "this CPU doesn't multiply int8 natively: it has neither AVX-512 VNNI"
 
 
 def emulated(cpu: str, script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
