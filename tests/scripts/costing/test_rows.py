@@ -38,7 +38,7 @@ def close(found: Range | None, low: float, high: float) -> bool:
 @pytest.mark.parametrize(
     ("tokens", "low", "high"),
     # 1,000 * (seconds * 0.00013177 + 0.0000002 + 0.000001 + 0.0000009)
-    [(40, 0.00869, 0.01373), (700, 0.09008, 0.14842), (4096, 0.22216, 0.39082)],
+    [(40, 0.00869, 0.01373), (700, 0.08775, 0.14842), (4096, 0.22216, 0.39082)],
 )
 def test_a_thousand_requests(tokens: int, low: float, high: float, inference: Path) -> None:
     assert close(costs(inference).requests(1000, tokens), low, high)
@@ -101,7 +101,7 @@ def test_metrics_are_billed_by_the_hour_in_which_requests_come(inference: Path) 
 def test_a_month(inference: Path) -> None:
     """At rest, alarms and dashboard, requests, metrics, and cold starts."""
     found = costs(inference)
-    low = 30 * 0.0061022 + 1.4 + 0.9008
+    low = 30 * 0.0061022 + 1.4 + 0.8775
     high = 30 * 0.0243054 + 2.4 + 3.0 + 1.4842 + 6.60 + 720 * 0.0005455
     assert close(found.month(10_000, 700), low, high)
     # Few requests bring few hours with metrics, and few cold starts.
@@ -156,11 +156,11 @@ def test_less_precision_costs_less_on_a_cpu_that_has_it(inference: Path) -> None
     def usd(seconds: float) -> float:
         return 1000 * (seconds * 3538 / 1024 * 0.0000166667 + 0.0000021)
 
-    of_700 = 0.66770 * usage.SHARES["int8"][700]
+    of_700 = 0.64999 * usage.SHARES["int8"][700]
     found = costs(inference, memory_mib=3538, encoder_precision="int8").requests(1000, 700)
     assert close(found, usd(of_700), usd(1.11045))
     float32 = costs(inference, memory_mib=3538).requests(1000, 700)
-    assert close(float32, usd(0.66770), usd(1.11045))
+    assert close(float32, usd(0.64999), usd(1.11045))
 
 
 def test_int8_makes_the_image_larger(inference: Path) -> None:
