@@ -45,7 +45,8 @@ def encode_by_openvino(model_dir: Path) -> Encode:
     """Our graph, with operators of the ONNX standard only, run by OpenVINO."""
     import openvino
 
-    from models.onnx_graph import GraphBuilder, WeightsFile, encoder_graph
+    from models.graph_builder import GraphBuilder, WeightsFile
+    from models.onnx_graph import encoder_graph
 
     files = ModelFiles(model_dir)
     graph = encoder_graph(GraphBuilder(WeightsFile(files.weights_path), fused=False), files.config(), {})

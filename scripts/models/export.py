@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from models.agreement import agreement_on_titles
+from models.graph_builder import GraphBuilder, WeightsFile
 from models.install_files import STAGING_PREFIX, install, write_provenance, writing_to
 from models.int8_calibration import calibrate, texts_of
 from models.int8_graph import Int8Builder
-from models.onnx_graph import GraphBuilder, WeightsFile, encoder_graph
+from models.onnx_graph import encoder_graph
 from similarity.encoder.cpu import lack_of
 from similarity.encoder.model_folder import (
     GRAPH_FILENAMES,

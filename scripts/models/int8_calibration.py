@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from models.graph_builder import GraphBuilder, WeightsFile
 from models.install_files import STAGING_PREFIX
 from models.int8_graph import LARGEST, InputScale, mixed
-from models.onnx_graph import GraphBuilder, WeightsFile, encoder_graph
+from models.onnx_graph import encoder_graph
 from similarity.encoder.config import LongformerConfig
 from similarity.encoder.onnx_encoder import start_session
 from similarity.encoder.tokens import TextTokenizer

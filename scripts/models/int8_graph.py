@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-from models.onnx_graph import GraphBuilder, WeightsFile
+from models.graph_builder import GraphBuilder, WeightsFile
 from similarity.encoder.config import LongformerConfig
 from similarity.vectors import Vector
 

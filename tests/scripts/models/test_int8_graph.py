@@ -27,9 +27,10 @@ from integer_products import (
 )
 from longformers import add_pooling, random_ids, save_longformer
 from models.export import export
+from models.graph_builder import WeightsFile
 from models.int8_calibration import calibrate, texts_of
 from models.int8_graph import BLOCK, InputScale, Int8Builder, block_of, hadamard, input_of, mixed, rounded_rows
-from models.onnx_graph import IR_VERSION, OPSET, WeightsFile, encoder_graph
+from models.onnx_graph import IR_VERSION, OPSET, encoder_graph
 from reference import TOLERANCE, load_longformer, reference
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.model_folder import ModelFiles
