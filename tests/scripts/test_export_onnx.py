@@ -320,6 +320,16 @@ def test_without_a_state_it_says_that_auto_needs_one(folder: Path, capsys: pytes
     assert "agreement not measured: there is no state" in capsys.readouterr().out
 
 
+def test_a_state_without_titles_leaves_the_agreement_unmeasured(
+    folder: Path, tiny_state: IncidentState, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """AIID's state.csv gives such a state. The precision can serve all the same, if it is asked for by name."""
+    dataclasses.replace(tiny_state, titles=[""] * len(tiny_state)).save(folder / "incident_cls.pt")
+    assert main([str(folder), "--precision", "bfloat16"]) == 0
+    assert "agreement not measured: there is no state with titles" in capsys.readouterr().out
+    assert json.loads((folder / "encoder.bfloat16.json").read_bytes())["agreement"] is None
+
+
 def test_a_state_of_another_model_is_refused(
     folder: Path, tiny_state: IncidentState, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -151,7 +151,7 @@ AUTO: dict[str, tuple[Engine, Precision | None, Edit, Precision, str]] = {
     "no weights": ("onnx", None, lambda d: (d / "encoder.int8.bin").unlink(), "float32", "int8 wasn't exported"),
     "not measured": (
         "onnx", None, not_measured("int8"), "float32",
-        "the agreement of int8 with float32 wasn't measured, because the export had no state",
+        "the agreement of int8 with float32 wasn't measured, because the export had no state with titles",
     ),
     "not measured, torch": ("torch", None, not_measured("bfloat16"), "float32", "of bfloat16 with .* no state"),
     "cosine differs": (

@@ -285,7 +285,7 @@ def test_a_precision_that_agrees_serves_if_lambda_s_cpu_has_it(model_dir: Path) 
 @pytest.mark.parametrize(
     ("agreement", "reason", "remedy"),
     [
-        (None, "the agreement of int8 with float32 wasn't measured, because the export had no state", "export"),
+        (None, "the agreement of int8 with float32 wasn't measured, because the export had no state with titles", "export"),
         (
             replace(AGREES, centered=0.99),
             f"int8 doesn't agree enough with float32 ({replace(AGREES, centered=0.99)}; needed: 0.995)",
