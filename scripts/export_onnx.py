@@ -80,8 +80,8 @@ def _agreement(report: Report) -> str:
     found = report.agreement
     if found is None:
         return (
-            "agreement not measured: there is no state with titles; build one, or name it by --state, then export again "
-            "(ENCODER_PRECISION=auto needs it)"
+            "agreement not measured: there is no state with titles; build one, or name it by --state, then export "
+            "again (ENCODER_PRECISION=auto needs it)"
         )
     return f"{found}\nENCODER_PRECISION=auto {'takes' if found.is_enough else 'does not take'} it (needed: {ENOUGH})"
 

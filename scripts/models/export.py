@@ -54,8 +54,8 @@ def export(
     """Writes the graph and the report of a precision for the model in `folder`, and their hashes into provenance.json.
 
     bfloat16 is computed by torch, so it has no graph. state: made by this model in float32. The agreement is measured
-    with its titles, unless the precision is float32. The files are tried first. If anything fails, the folder stays as it was.
-    Raises ModelError, StateError or OSError.
+    with its titles, unless the precision is float32. The files are tried first. If anything fails, the folder stays
+    as it was. Raises ModelError, StateError or OSError.
     """
     if precision == "int8" and (lack := lack_of(precision)):
         raise ModelError(f"{lack}; export on another machine")
