@@ -304,7 +304,7 @@ def test_the_agreement_is_measured_with_the_state(
     assert written["smallest_cosine"] == pytest.approx(smallest, abs=1e-6)
     firsts = [[int(np.argmax(unit_rows(tiny_state.means) @ vector)) for vector in pair] for pair in pairs]
     assert written["cosine"] == sum(a == b for a, b in firsts) / 5
-    assert printed.startswith(f"first as in float32: {written['cosine']:.3f} by cosine")
+    assert printed.startswith(f"first as in float32: {written['cosine']:.4f} by cosine")
     enough = min(written["cosine"], written["centered"]) >= 0.995
     assert taken == f"ENCODER_PRECISION=auto {'takes' if enough else 'does not take'} it (needed: 0.995)"
 

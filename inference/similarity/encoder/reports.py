@@ -48,7 +48,7 @@ class Agreement:
 
     def __str__(self) -> str:
         return (
-            f"first as in float32: {self.cosine:.3f} by cosine, {self.centered:.3f} by centered; smallest cosine: "
+            f"first as in float32: {self.cosine:.4f} by cosine, {self.centered:.4f} by centered; smallest cosine: "
             f"{self.smallest_cosine:.4f}; {self.texts} texts"
         )
 
