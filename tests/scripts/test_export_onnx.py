@@ -28,7 +28,7 @@ from similarity.encoder.model_folder import ModelFiles
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.errors import ModelError
 from similarity.incidents.state import IncidentState
-from similarity.settings import Precision
+from similarity.settings import DEFAULT_MODEL_URI, Precision
 from tiny import contents
 
 TEXT = "A robot in a warehouse hurt workers"
@@ -339,6 +339,15 @@ def test_a_state_of_another_model_is_refused(
     assert main([str(folder), "--precision", "int8", "--state", str(tmp_path / "nowhere.pt")]) == 1
     assert len(capsys.readouterr().err.splitlines()) == 2
     assert contents(folder) == before
+
+
+def test_a_model_without_a_name_is_the_default_one(folder: Path, tiny_state: IncidentState) -> None:
+    """As for those who serve it. A state of AIID's own vectors names its model, and has no fingerprint."""
+    (folder / "provenance.json").unlink()
+    state = dataclasses.replace(tiny_state, model=DEFAULT_MODEL_URI, model_fingerprint="")
+    state.save(folder / "incident_cls.pt")
+    assert main([str(folder), "--precision", "bfloat16"]) == 0
+    assert json.loads((folder / "encoder.bfloat16.json").read_bytes())["agreement"]["texts"] == len(state)
 
 
 def test_a_state_has_no_use_for_float32(folder: Path) -> None:
