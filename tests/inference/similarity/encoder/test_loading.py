@@ -107,7 +107,8 @@ def test_the_cpu_is_asked_for_its_instructions(monkeypatch: pytest.MonkeyPatch) 
         precisions: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
         found = {precision: lack_of(precision) for precision in precisions}
         assert [precision for precision in precisions if found[precision]] == lacks, has
-        assert all(str(found[precision]).startswith(LACKS.format(precision) + ": it has no AVX") for precision in lacks)
+        for precision in lacks:
+            assert re.match(LACKS.format(precision) + ": it has (no|neither) AVX.*512", str(found[precision])), has
 
 
 def test_the_cpus_instructions_are_those_that_the_kernel_knows() -> None:
