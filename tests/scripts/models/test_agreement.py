@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from models.agreement import agreement, agreement_on_titles
+from similarity.encoder.text_encoder import Encoding
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState
@@ -64,6 +65,24 @@ def test_titles_are_the_texts(tiny_state: IncidentState, tiny_encoder: TorchEnco
 
 def test_without_titles_there_is_nothing_to_measure_with(tiny_state: IncidentState, tiny_encoder: TorchEncoder) -> None:
     assert agreement_on_titles(replace(tiny_state, titles=[""] * 5), tiny_encoder, tiny_encoder) is None
+
+
+@pytest.mark.parametrize(("most", "titles"), [(5, "01234"), (4, "024"), (2, "03"), (1, "0")])
+def test_of_many_titles_an_even_share_is_taken(
+    most: int, titles: str, tiny_state: IncidentState, tiny_encoder: TorchEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.agreement._MOST_TITLES", most)
+    encoded: list[str] = []
+
+    class Noting(TorchEncoder):
+        def encode(self, text: str) -> Encoding:
+            encoded.append(text)
+            return super().encode(text)
+
+    noting = object.__new__(Noting)
+    vars(noting).update(vars(tiny_encoder))
+    agreement_on_titles(replace(tiny_state, titles=list("01234")), noting, tiny_encoder)
+    assert "".join(encoded) == titles
 
 
 def test_titles_are_cut_where_the_state_cuts_texts(tiny_state: IncidentState, tiny_encoder: TorchEncoder) -> None:
