@@ -137,7 +137,7 @@ def test_the_self_test_alone_tells_wrong_products(cpu: str, served: dict[str, An
         [(level, _, reason)] = found["log"]
         assert level == "WARNING"
         assert "in int8 the model in" in reason
-        assert "another vector than it gave to the export" in reason
+        assert "its vector differs from the exported one" in reason
         assert found["vector"] == served["float32"]["vector"]
     else:
         assert (found["precision"], found["log"]) == ("int8", [])
