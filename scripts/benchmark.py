@@ -191,7 +191,7 @@ def benchmark_ranking(incidents: int, rounds: int) -> list[Row]:
     """
     rows: list[Row] = []
     # Short times vary most.
-    turns = rounds * max(1, 100_000 // incidents)
+    turns = rounds * min(100, max(1, 100_000 // incidents))
     for search in searches(incidents):
         # One process at a time: a large state takes several GB.
         with Worker("rank", search) as worker:

@@ -32,8 +32,8 @@ the fifth, five times. Only texts of your own are asked of a state as it is.
 
 --surround N puts each query and each unrelated text into N words of unrelated news. So it measures long texts.
 
-For another precision than float32, this also prints how often the first incident by cosine is the same as with float32,
-and the smallest cosine between the vectors of both precisions.
+For another precision than float32, this also prints how often the first incident is the same as with float32, by cosine
+and by centered, and the smallest cosine between the vectors of both precisions.
 
 Vectors are kept in --cache, so that a stopped evaluation resumes.
 

@@ -80,8 +80,8 @@ def _agreement(report: Report) -> str:
     found = report.agreement
     if found is None:
         return (
-            "agreement not measured, because there is no state; build one or name one with --state, then export again "
-            "(ENCODER_PRECISION=auto needs the agreement)"
+            "agreement not measured, because there is no state with titles; build one or name one with --state, then "
+            "export again (ENCODER_PRECISION=auto needs the agreement)"
         )
     uses = "uses" if found.is_enough else "doesn't use"
     return f"{found}\nENCODER_PRECISION=auto {uses} it (needed: {ENOUGH})"

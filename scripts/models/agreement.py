@@ -8,18 +8,17 @@ from collections.abc import Sequence
 
 from similarity.encoder.reports import Agreement
 from similarity.encoder.text_encoder import TextEncoder
-from similarity.errors import ModelError
 from similarity.incidents.metrics import Metric
 from similarity.incidents.ranking import Ranking
 from similarity.incidents.state import IncidentState
 from similarity.vectors import Vector, unit
 
 
-def agreement_on_titles(state: IncidentState, encoder: TextEncoder, reference: TextEncoder) -> Agreement:
-    """How the vectors of a state's titles agree. reference: float32. Raises ModelError if there are no titles."""
+def agreement_on_titles(state: IncidentState, encoder: TextEncoder, reference: TextEncoder) -> Agreement | None:
+    """How the vectors of a state's titles agree; None if it has no titles. reference: float32. Raises ModelError."""
     titles = [title for title in state.titles if title]
     if not titles:
-        raise ModelError("the state has no titles to measure the agreement with")
+        return None
     encoder, reference = (each.cut_at(state.max_tokens) for each in (encoder, reference))
     vectors: list[tuple[Vector, Vector]] = []
     with progress_bar(len(titles), "titles") as progress:

@@ -31,7 +31,7 @@ from similarity.encoder.text_encoder import TextEncoder
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.errors import ModelError
 from similarity.incidents.state import IncidentState
-from similarity.settings import DEFAULT_MODEL_FILENAME, DEFAULT_PRECISION, Precision
+from similarity.settings import DEFAULT_MODEL_FILENAME, DEFAULT_MODEL_URI, DEFAULT_PRECISION, Precision
 from similarity.vectors import Vector
 
 # An encoder is tried with this text. So many of its tokens are the text of the self-test.
@@ -54,8 +54,8 @@ def export(
     """Writes the graph and the report of a precision for the model in `folder`, and their hashes into provenance.json.
 
     bfloat16 is computed by torch, so it has no graph. state: made by this model in float32. The agreement is measured
-    with it, unless the precision is float32. The files are tried first. If anything fails, the folder stays as it was.
-    Raises ModelError, StateError or OSError.
+    with its titles, unless the precision is float32. The files are tried first. If anything fails, the folder stays
+    as it was. Raises ModelError, StateError or OSError.
     """
     if precision == "int8" and (lack := lack_of(precision)):
         raise ModelError(f"{lack}; export on another machine")
@@ -65,7 +65,7 @@ def export(
         weights = WeightsFile(folder / model_filename)
         weights.require_finite()
         if state is not None:
-            state.require_made_by(reference, reference.name or "")
+            state.require_made_by(reference, reference.name or DEFAULT_MODEL_URI)
         replace_link(folder / model_filename)
         files: dict[str, bytes | bytearray] = {}
         if precision in GRAPH_FILENAMES:

@@ -28,7 +28,7 @@ from similarity.encoder.model_folder import ModelFiles
 from similarity.encoder.torch_encoder import TorchEncoder
 from similarity.errors import ModelError
 from similarity.incidents.state import IncidentState
-from similarity.settings import Precision
+from similarity.settings import DEFAULT_MODEL_URI, Precision
 from tiny import contents
 
 TEXT = "A robot in a warehouse hurt workers"
@@ -304,7 +304,7 @@ def test_the_agreement_is_measured_with_the_state(
     assert written["smallest_cosine"] == pytest.approx(smallest, abs=1e-6)
     firsts = [[int(np.argmax(unit_rows(tiny_state.means) @ vector)) for vector in pair] for pair in pairs]
     assert written["cosine"] == sum(a == b for a, b in firsts) / 5
-    assert printed.startswith(f"same first incident as float32: {written['cosine']:.3f} by cosine")
+    assert printed.startswith(f"same first incident as float32: {written['cosine']:.4f} by cosine")
     uses = "uses" if min(written["cosine"], written["centered"]) >= 0.995 else "doesn't use"
     assert taken == f"ENCODER_PRECISION=auto {uses} it (needed: 0.995)"
 
@@ -320,6 +320,16 @@ def test_without_a_state_it_says_that_auto_needs_one(folder: Path, capsys: pytes
     assert "agreement not measured, because there is no state" in capsys.readouterr().out
 
 
+def test_a_state_without_titles_leaves_the_agreement_unmeasured(
+    folder: Path, tiny_state: IncidentState, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """AIID's state.csv gives such a state. The precision can serve all the same, if it is asked for by name."""
+    dataclasses.replace(tiny_state, titles=[""] * len(tiny_state)).save(folder / "incident_cls.pt")
+    assert main([str(folder), "--precision", "bfloat16"]) == 0
+    assert "agreement not measured, because there is no state with titles" in capsys.readouterr().out
+    assert json.loads((folder / "encoder.bfloat16.json").read_bytes())["agreement"] is None
+
+
 def test_a_state_of_another_model_is_refused(
     folder: Path, tiny_state: IncidentState, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -329,6 +339,15 @@ def test_a_state_of_another_model_is_refused(
     assert main([str(folder), "--precision", "int8", "--state", str(tmp_path / "nowhere.pt")]) == 1
     assert len(capsys.readouterr().err.splitlines()) == 2
     assert contents(folder) == before
+
+
+def test_a_model_without_a_name_is_the_default_one(folder: Path, tiny_state: IncidentState) -> None:
+    """As for those who serve it. A state of AIID's own vectors names its model, and has no fingerprint."""
+    (folder / "provenance.json").unlink()
+    state = dataclasses.replace(tiny_state, model=DEFAULT_MODEL_URI, model_fingerprint="")
+    state.save(folder / "incident_cls.pt")
+    assert main([str(folder), "--precision", "bfloat16"]) == 0
+    assert json.loads((folder / "encoder.bfloat16.json").read_bytes())["agreement"]["texts"] == len(state)
 
 
 def test_a_state_has_no_use_for_float32(folder: Path) -> None:

@@ -144,7 +144,7 @@ def _objections(files: ModelFiles, engine: Engine, precision: Precision, any_cpu
     if report is None or (engine == "onnx" and not files.has_graph(precision)):
         yield f"{precision} wasn't exported"
     elif report.agreement is None:
-        yield f"the agreement of {precision} with float32 wasn't measured, because the export had no state"
+        yield f"the agreement of {precision} with float32 wasn't measured, because the export had no state with titles"
     elif not report.agreement.is_enough:
         yield f"{precision} doesn't agree enough with float32 ({report.agreement}; needed: {ENOUGH})"
 

@@ -48,7 +48,7 @@ class Agreement:
 
     def __str__(self) -> str:
         return (
-            f"same first incident as float32: {self.cosine:.3f} by cosine, {self.centered:.3f} by centered; "
+            f"same first incident as float32: {self.cosine:.4f} by cosine, {self.centered:.4f} by centered; "
             f"smallest cosine: {self.smallest_cosine:.4f}; {self.texts} texts"
         )
 

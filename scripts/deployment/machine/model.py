@@ -103,7 +103,9 @@ def graph_finding(given: Given, model: FolderModel, usable: bool) -> Finding:
             return problem(name, detail, _export_command(precision))
     if engine != "onnx":
         return ok(name, f"ENCODER_ENGINE={engine} needs none")
-    graphs = [path.name for path in wanted if path.name in GRAPH_FILENAMES.values() and path.exists()]
+    # With auto, a graph may lack its weights. Then it wasn't checked.
+    usable_graphs = {graph for each, graph in GRAPH_FILENAMES.items() if model.files.has_graph(each)}
+    graphs = [path.name for path in wanted if path.name in usable_graphs]
     return ok(name, f"{' and '.join(graphs)} {'fit' if graphs[1:] else 'fits'} the model")
 
 
@@ -130,12 +132,14 @@ def precision_findings(given: Given, files: ModelFiles) -> Iterator[Finding]:
     reason = choose(files, engine, "auto", any_cpu=True).reason
     report = read_report(files.folder, precision)
     if reason is None and report:
-        yield ok(name, f"{precision} if Lambda's CPU multiplies it natively, else float32; {report.agreement}")
+        # On any CPU, torch computes in bfloat16 if it was asked to.
+        condition = "" if setting == "bfloat16" else " if Lambda's CPU multiplies it natively, else float32"
+        yield ok(name, f"{precision}{condition}; {report.agreement}")
         return
     remedy = "ENCODER_PRECISION=float32" if setting == "auto" else "ENCODER_PRECISION=auto"
-    if report is None or report.agreement is None:
+    if report is None or report.agreement is None or (engine == "onnx" and not files.has_graph(precision)):
         remedy = _export_command(precision)
-        if lack_of(precision):
+        if precision == "int8" and lack_of(precision):
             remedy += f"\non another machine: this CPU doesn't multiply {precision} natively"
     serves = "float32 will serve" if setting == "auto" else f"{precision} will serve"
     yield note(name, f"{serves}{':' if setting == 'auto' else ', although'} {reason}", remedy)

@@ -261,6 +261,7 @@ def test_a_graph_of_int8_without_its_weights_is_a_problem_if_int8_must_serve(mod
     assert found == problem("Graph", "there are no weights for inference/model/encoder.int8.onnx", EXPORT_INT8)
     # float32 serves.
     assert {found.outcome for found in findings(model_dir, ENCODER_PRECISION="auto")} == {Outcome.OK, Outcome.NOTE}
+    assert by_name(model_dir, ENCODER_PRECISION="auto")["Graph"] == ok("Graph", "encoder.onnx fits the model")
 
 
 # The precision
@@ -282,10 +283,25 @@ def test_a_precision_that_agrees_serves_if_lambda_s_cpu_has_it(model_dir: Path) 
     assert "Precision" not in by_name(model_dir)
 
 
+def test_bfloat16_serves_on_every_cpu_if_it_was_asked_for(model_dir: Path) -> None:
+    report = Report(np.array([0, 2]), np.ones(8, np.float32), 0.1, AGREES)
+    (model_dir / "encoder.bfloat16.json").write_text(json.dumps(report.to_json()))
+    for setting, condition in (("bfloat16", ""), ("auto", " if Lambda's CPU multiplies it natively, else float32")):
+        assert precision_note(model_dir, ENCODER_ENGINE="torch", ENCODER_PRECISION=setting) == (
+            Outcome.OK,
+            f"bfloat16{condition}; {AGREES}",
+            "",
+        )
+
+
 @pytest.mark.parametrize(
     ("agreement", "reason", "remedy"),
     [
-        (None, "the agreement of int8 with float32 wasn't measured, because the export had no state", "export"),
+        (
+            None,
+            "the agreement of int8 with float32 wasn't measured, because the export had no state with titles",
+            "export",
+        ),
         (
             replace(AGREES, centered=0.99),
             f"int8 doesn't agree enough with float32 ({replace(AGREES, centered=0.99)}; needed: 0.995)",
@@ -316,11 +332,13 @@ def test_auto_without_an_export_is_a_note_that_says_where_to_make_one(
     lacks.append("a reason")
     elsewhere = f"{EXPORT_INT8}\non another machine: this CPU doesn't multiply int8 natively"
     assert precision_note(model_dir, ENCODER_PRECISION="auto") == (Outcome.NOTE, detail, elsewhere)
+    # Graph without weights.
+    put_int8(model_dir, AGREES)
+    (model_dir / "encoder.int8.bin").unlink()
+    assert precision_note(model_dir, ENCODER_PRECISION="auto") == (Outcome.NOTE, detail, elsewhere)
+    # Every CPU can export bfloat16.
     found = precision_note(model_dir, ENCODER_ENGINE="torch", ENCODER_PRECISION="auto")
-    assert found[1:] == (
-        "float32 will serve: bfloat16 wasn't exported",
-        f"{EXPORT} --precision bfloat16\non another machine: this CPU doesn't multiply bfloat16 natively",
-    )
+    assert found[1:] == ("float32 will serve: bfloat16 wasn't exported", f"{EXPORT} --precision bfloat16")
 
 
 def test_a_graph_of_another_model_is_a_problem(model_dir: Path, tmp_path: Path) -> None:
