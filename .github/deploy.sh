@@ -15,7 +15,7 @@ get_model() {
     python scripts/${MODEL_COMMAND:-fetch_model.py}
 }
 
-# Exports the precision of the settings. This needs the state: its titles show whether the vectors agree with float32's.
+# Exports the precision of the settings. This needs the state, whose titles show the agreement with float32.
 export_precision() {
     local precision fastest=int8
     precision=$(setting ENCODER_PRECISION)
@@ -24,7 +24,7 @@ export_precision() {
         float32) ;;
         auto)
             python scripts/export_onnx.py inference/model --precision "$fastest" ||
-                echo "::warning::float32 will serve, because $fastest could not be exported, see above."
+                echo "::warning::$fastest could not be exported (see above), so float32 will serve."
             ;;
         *) python scripts/export_onnx.py inference/model --precision "$precision" ;;
     esac

@@ -38,7 +38,7 @@ def require_no_link_around(handlers_dir: Path) -> None:
 
 
 def exported_files(config: Config) -> list[str]:
-    """Names of the export's files that the image gets if they are there: those of each precision that may serve."""
+    """Names of the exported files that the image gets if they are there: those of each precision that may serve."""
     allowed = PRECISIONS[config.encoder_engine]
     # float32 also serves where another precision can't.
     serving = [each for each in allowed if config.encoder_precision in ("auto", each) or each == DEFAULT_PRECISION]
@@ -46,6 +46,6 @@ def exported_files(config: Config) -> list[str]:
 
 
 def left_out(config: Config) -> list[str]:
-    """Patterns, as in .dockerignore, of the export's other files: those of int8 would make the image larger."""
+    """Patterns, as in .dockerignore, of the other exported files, which would make the image larger."""
     kept = exported_files(config)
     return [f"{DEFAULT_MODEL_DIR}/{name}" for name in EXPORTED_FILENAMES if name not in kept]

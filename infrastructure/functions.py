@@ -191,12 +191,12 @@ def image_functions(
 def warn_of_missing_files(scope: Construct, *, handlers_dir: Path, config: Config) -> None:
     """A warning for each file without which the deployment would fail, with the script that makes it.
 
-    With ENCODER_PRECISION=auto, also if float32 will serve.
+    With ENCODER_PRECISION=auto, also one if float32 will serve.
     """
     folder = handlers_dir / DEFAULT_MODEL_DIR
     made_by = {DEFAULT_MODEL_FILENAME: "fetch_model.py", DEFAULT_INCIDENTS_FILENAME: "build_state.py"}
     if config.encoder_engine == "onnx":
-        # Also serves where another precision can't.
+        # float32 also serves where another precision can't.
         made_by[GRAPH_FILENAMES[DEFAULT_PRECISION]] = "export_onnx.py"
         if config.encoder_precision == "int8":
             made_by |= dict.fromkeys(

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Measure speed beside peers in the same run. Compare the ratios: on a busy machine the seconds mean little.
 
-    encoder     seconds for one text, by length and backend; the largest difference from transformers; the cosine of the
-                vectors of the first backend and of sentence-transformers; and the ratio of the first backend's time to
-                the machine's limit: its fastest float32 product, or one reading of the weights
+    encoder     seconds for one text, by length and backend; the largest difference from transformers; the cosine
+                between the vectors of the first backend and of sentence-transformers; and the ratio of the first
+                backend's time to the machine's limit: its fastest float32 product, or one reading of the weights
     build       tokens a second while a state is built, ours and transformers', for batches of texts as long as AIID's
     calls       milliseconds to ask for a text's vector and incidents by one call and by two, and seconds until fresh
                 processes have answered them
@@ -19,7 +19,7 @@ LongformerModel. `openvino whole` runs the model of transformers, converted for 
 
 `sentence-transformers` runs the Longformer, or with --encoder the sentence encoder that it was converted from.
 `sentence-transformers onnx` runs that encoder in ONNX Runtime. It needs an older transformers than the rest, so it has
-an environment of its own, made of scripts/benchmarks/requirements-peers.txt. --peer-python is the Python there.
+an environment of its own, made from scripts/benchmarks/requirements-peers.txt. --peer-python is the Python there.
 
 OpenVINO and sentence-transformers need scripts/benchmarks/requirements.txt. Everything else needs requirements-dev.txt.
 
@@ -62,8 +62,8 @@ from similarity.encoder.model_folder import GRAPH_FILENAMES, ModelFiles
 
 Row = dict[str, Any]
 
-# "openvino whole" takes minutes to convert.
 INT8 = "onnx int8"
+# "openvino whole" takes minutes to convert.
 BACKENDS = ("torch", "onnx", "openvino", "transformers", "torch bfloat16", INT8, "openvino whole")
 EXACT = ("torch", "onnx", "openvino", "openvino whole")
 LENGTHS = (32, 128, 257, 512, 1024, 2048, 4096)
@@ -84,7 +84,7 @@ COLD_STARTS = {
     "transformers": """
 import sys, torch
 from transformers import LongformerModel, PreTrainedTokenizerFast, logging
-logging.set_verbosity_error()  # else it reports each tensor that this project's scripts leave out
+logging.set_verbosity_error()  # otherwise it reports each tensor that this project's scripts leave out
 tokenizer = PreTrainedTokenizerFast(tokenizer_file=sys.argv[1] + "/tokenizer.json")
 model = LongformerModel.from_pretrained(sys.argv[1]).eval()
 with torch.no_grad():
@@ -318,13 +318,13 @@ def main(argv: list[str] | None = None) -> int:
         "--encoder",
         type=Path,
         metavar="FOLDER",
-        help="what --model was made from; sentence-transformers runs it (default: the Longformer itself)",
+        help="the encoder that --model was made from, for sentence-transformers (default: the Longformer itself)",
     )
     parser.add_argument(
         "--peer-python",
         metavar="PYTHON",
         default=sys.executable,
-        help="runs sentence-transformers onnx (default: this Python)",
+        help="the Python for sentence-transformers onnx (default: this one)",
     )
     parser.add_argument("--texts", type=int, default=32, help="number of texts for build (default 32)")
     parser.add_argument(
@@ -364,10 +364,10 @@ def _check_peers(parser: ArgumentParser, args: Any, peers: Peers) -> None:
     """Exits with 2 if sentence-transformers can't run as the arguments say."""
     for name in [name for name in args.backends if name in PEERS]:
         if not peers.has(name):
-            parser.error(f"{name} isn't installed where --peer-python says; scripts/benchmarks has its requirements")
+            parser.error(f"{name} isn't installed for {peers.python_of(name)}; scripts/benchmarks has its requirements")
     if not args.encoder:
         if "sentence-transformers onnx" in args.backends:
-            parser.error("sentence-transformers onnx can't run a Longformer: name another model by --encoder")
+            parser.error("sentence-transformers onnx can't run a Longformer: name another encoder with --encoder")
         return
     if not args.model:
         parser.error("--encoder needs --model, the Longformer that was made from it")

@@ -275,8 +275,8 @@ def _parser() -> argparse.ArgumentParser:
         "--precision",
         choices=("float32", "bfloat16"),
         default=DEFAULT_PRECISION,
-        help="bfloat16 is faster on CPUs that can multiply it; it can't go with AIID's vectors, and the engine onnx "
-        "can't refresh the state (default float32)",
+        help="bfloat16 is faster on CPUs that can multiply it; it can't be combined with AIID's vectors, and the "
+        "engine onnx can't refresh such a state (default float32)",
     )
     parser.add_argument(
         "--engine",

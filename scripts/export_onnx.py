@@ -5,8 +5,8 @@
 encoder.onnx refers to the weights in model.safetensors. So it is small, and a change of the weights makes it invalid.
 
 With --precision int8 this writes encoder.int8.onnx and its integer weights, encoder.int8.bin. bfloat16 needs no graph.
-For both, this measures how far their vectors agree with those of float32, on the titles of the folder's state.
-ENCODER_PRECISION=auto takes a precision only if it agrees.
+For both, this measures how well the vectors agree with those of float32, on the titles of the folder's state.
+ENCODER_PRECISION=auto uses a precision only if they agree.
 
 Examples:
     python scripts/export_onnx.py inference/model
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     if not args.model.is_dir():
         parser.error(f"there is no folder {args.model}")
     if args.state and args.precision == DEFAULT_PRECISION:
-        parser.error("--state is for other precisions than float32, whose agreement is measured")
+        parser.error("--state needs another --precision than float32: it shows how well that one agrees with float32")
     try:
         report = export(args.model, args.precision, state=_state(args))
     except (ModelError, StateError) as error:
@@ -80,10 +80,11 @@ def _agreement(report: Report) -> str:
     found = report.agreement
     if found is None:
         return (
-            "agreement not measured: there is no state with titles; build one, or name it by --state, then export "
-            "again (ENCODER_PRECISION=auto needs it)"
+            "agreement not measured, because there is no state with titles; build one or name one with --state, then "
+            "export again (ENCODER_PRECISION=auto needs the agreement)"
         )
-    return f"{found}\nENCODER_PRECISION=auto {'takes' if found.is_enough else 'does not take'} it (needed: {ENOUGH})"
+    uses = "uses" if found.is_enough else "doesn't use"
+    return f"{found}\nENCODER_PRECISION=auto {uses} it (needed: {ENOUGH})"
 
 
 if __name__ == "__main__":

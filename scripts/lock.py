@@ -37,7 +37,7 @@ LOCKS = {
     "inference/requirements-torch.txt": "inference/locks/requirements-torch.txt",
     "inference/requirements.txt": "inference/locks/requirements.txt",
 }
-# The same for environments of their own, whose packages may have other versions.
+# The same for separate environments, whose packages may have other versions.
 APART = {"scripts/benchmarks/requirements-peers.txt": "scripts/locks/requirements-peers.txt"}
 UV_LOCK = SCRIPTS_DIR / "locks" / "requirements-uv.txt"
 # torch's ordinary build for Linux needs these packages of several GB. Its CPU build doesn't.

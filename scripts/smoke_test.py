@@ -142,7 +142,7 @@ def served(api: Api) -> int | None:
 
 
 def precision_of(api: Api) -> str | None:
-    """The precision that serves, by the CPU of the Lambda that answers; None if the API doesn't tell."""
+    """The precision of the Lambda that answers, which depends on its CPU; None if the API doesn't say."""
     try:
         found = api.get(HEALTH, {}).body().get("precision")
     except (UnexpectedError, NoReplyError):
@@ -154,7 +154,7 @@ def closing(outcomes: Sequence[Outcome], incidents: int | None, precision: str |
     """The lines at the end. page: its URL, "" without one."""
     lines = [table([found.latency for found in outcomes if found.latency]), ""]
     if incidents is not None:
-        lines.append(f"{incidents} incidents are served{f', in {precision}' if precision else ''}.")
+        lines.append(f"{incidents} incidents are served.{f' Texts are encoded in {precision}.' if precision else ''}")
     if page:
         lines.append(f"A page to look at: {page}")
     failed = sum(outcome.problem is not None for outcome in outcomes)

@@ -366,7 +366,7 @@ def test_without_its_export_auto_is_deployed_and_int8_is_not(project: Project) -
     fails = {"scripts/export_onnx.py": 1}
     run = project.deploy(fails, DOT_ENV="ENCODER_PRECISION=auto")
     assert not run.failed
-    assert "::warning::float32 will serve, because int8 could not be exported, see above." in run.printed
+    assert "::warning::int8 could not be exported (see above), so float32 will serve." in run.printed
     assert project.calls[-1] == parts("new")[-1]
     run = project.deploy(fails, DOT_ENV="ENCODER_PRECISION=int8")
     assert run.failed

@@ -137,7 +137,7 @@ class Service:
         )
 
     def _precision(self) -> Precision:
-        """The precision of this process's encoder. Before it is loaded: the one that it will have, as far as known."""
+        """The precision of this process's encoder; before it is loaded, the one that `choose` expects."""
         encoder = self._uncut.last
         if encoder is not None:
             return encoder.precision

@@ -97,7 +97,7 @@ def _transformers(model_dir: Path) -> Any:
     import torch
     from transformers import LongformerModel, logging
 
-    # Else it reports each tensor that this project's scripts leave out.
+    # Otherwise it reports each tensor that this project's scripts leave out.
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     return LongformerModel.from_pretrained(model_dir, dtype=torch.float32).eval()  # type: ignore[no-untyped-call]
 

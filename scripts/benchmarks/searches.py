@@ -28,15 +28,17 @@ from similarity.vectors import Vector
 # How many incidents to find: the API's default.
 FIRST = 3
 
-# A document has as many words as the titles and descriptions of AIID's incidents without stop words, and a text of as
-# many finds 1.1 entries an incident in the word index, as there. A report of 700 tokens finds 4.2.
+# Words of a text that is searched for. A document has SHORT words too, as many as the title and description of an AIID
+# incident without stop words. A text of SHORT words finds 1.1 entries of the word index for each incident, and one of
+# LONG words finds 4.2. With AIID's data, these are the numbers for titles with descriptions, and for reports of 700
+# tokens.
 SHORT, LONG = 34, 190
 _VOCABULARY = 20_000
 # An index of more documents is made of copies. Making one of a million would take minutes and 5 GiB.
 _MOST_DOCUMENTS = 10_000
 
 TIMED = ("ours", "unsure", "numpy", "read once")
-# With so many incidents, all ways have several threads. After the pause, those of the last way have stopped spinning.
+# With more incidents, all ways use several threads. After the pause, those of the last way have stopped spinning.
 MANY, PAUSE_S = 10_000, 0.1
 
 # Rows that the reference converts at a time.
@@ -78,7 +80,7 @@ def random_state(incidents: int) -> IncidentState:
 
 
 def documents(number: int, words: int, seed: int = 0) -> list[str]:
-    """Texts of random words, of which few are frequent and most are rare, by the law of Zipf and Mandelbrot."""
+    """Texts of random words by the law of Zipf and Mandelbrot: few words are frequent, and most are rare."""
     shares = 1 / (np.arange(_VOCABULARY) + 21)
     drawn = np.random.default_rng(seed).choice(_VOCABULARY, (number, words), p=shares / shares.sum())
     return [" ".join(f"word{word}" for word in each) for each in drawn.tolist()]
@@ -106,7 +108,7 @@ def state_of(search: Search) -> IncidentState:
     state = random_state(search.incidents)
     weights = (1.0,) * (2 * len(EVIDENCE[search.metric]) + 1)
     fit = Fit(
-        # The map of so many random vectors is like that of more.
+        # More random vectors would give a similar map.
         whitening=whitening(state.means[:2000], DEFAULT_POWER) if search.metric == "whitened" else None,
         words=word_index(search.incidents) if search.metric == "hybrid" else None,
         calibration={search.metric: Confidence(weights, weights, 0.1)},
@@ -115,13 +117,13 @@ def state_of(search: Search) -> IncidentState:
 
 
 def ways(search: Search) -> Callable[[str | int], Any]:
-    """The name of a way -> its answer for the first incidents; a number of turns -> each way's median seconds.
+    """The name of a way -> its first incidents; a number of turns -> each way's median seconds.
 
-    All ways read the same matrix, and take turns one by one. So other load on the machine affects all of them alike.
+    All ways read the same matrix, and take turns. So other load on the machine affects all of them alike.
     ours: `Ranking`, with confidence. Pairs of id and similarity.
     unsure: the same without confidence.
     reference: the same pairs in float64, without the matrix.
-    numpy: a product of the matrix with the vector, and argpartition. Ids. Of hybrid, it has the product alone.
+    numpy: a product of the matrix and the vector, and argpartition. Ids. For hybrid it doesn't score words.
     read once: the sum of the matrix, which takes as long as reading it from memory.
     """
     import torch

@@ -121,16 +121,17 @@ class Peers:
         """The process of a backend, which may be one of ours."""
         if name not in PEERS:
             return Worker(name, model_dir)
-        return PeerWorker(self._python(name), PEERS[name][0], self.encoder or model_dir)
+        return PeerWorker(self.python_of(name), PEERS[name][0], self.encoder or model_dir)
 
     def has(self, name: str) -> bool:
         """Whether the Python of a backend of PEERS is there and has its package."""
         find = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"
         try:
-            done = subprocess.run([self._python(name), "-c", find, PEERS[name][1]], capture_output=True, check=False)
+            done = subprocess.run([self.python_of(name), "-c", find, PEERS[name][1]], capture_output=True, check=False)
         except OSError:
             return False
         return done.returncode == 0
 
-    def _python(self, name: str) -> str:
+    def python_of(self, name: str) -> str:
+        """The Python that runs a backend of PEERS."""
         return self.python if name == "sentence-transformers onnx" else sys.executable

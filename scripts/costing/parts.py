@@ -34,10 +34,10 @@ _LAYERS, _HIDDEN = 12, 768
 class Parts:
     """encoding: the memory in MiB of each handler that runs the model: one whose file states no MEMORY_MIB.
 
-    precision: serves on a CPU that multiplies it natively. why_not: with ENCODER_PRECISION=auto, why that is float32.
     light: that of the other handlers. pages: that of handlers that answer with a page; they are counted above, too.
     jobs: by name. shape: layers and width of the model in the folder, if they aren't those of Longformer-base. Sizes
-    are those of the files in the folder, else those of Longformer-base.
+    are those of the files in the folder, else those of Longformer-base. precision: the one that serves on a CPU that
+    multiplies it natively. why_not: why ENCODER_PRECISION=auto means float32.
     """
 
     config: Config

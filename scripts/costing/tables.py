@@ -95,7 +95,7 @@ def notes(costs: Costs) -> list[str]:
     elif costs.parts.precision != DEFAULT_PRECISION:
         found.append(
             f"The first seconds are those of a CPU that multiplies {costs.parts.precision} natively, the second those "
-            "of float32. AWS doesn't say which one Lambda gives."
+            "of float32. AWS doesn't say which CPU a Lambda gets."
         )
     if costs.parts.shape:
         layers, hidden = costs.parts.shape

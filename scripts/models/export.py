@@ -1,4 +1,4 @@
-"""Writes what the engine onnx needs for a precision into a model's folder, after trying it."""
+"""Writes the files of a precision into a model's folder, after trying them."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from similarity.vectors import Vector
 # An encoder is tried with this text. So many of its tokens are the text of the self-test.
 _TEXT = "A self-driving car hit a woman who pushed a bicycle."
 _TEST_TOKENS = 5
-# By how much of its length a vector may differ from the reference's. Rounding errors are far smaller.
+# The largest allowed distance from the reference's vector, as a share of its length. Rounding errors are far smaller.
 _TOLERANCE: dict[Precision, float] = {"float32": 1e-4, "bfloat16": 0.3, "int8": 0.3}
-# By how much the vector of another CPU may differ, as a share of the distance between this vector and float32's.
-# bfloat16: CPUs round sums at different places, so their vectors lie as far apart as from float32. int8: sums of
-# integers are exact everywhere. A quarter is reached if every sixteenth input is rounded to the other side.
+# The distance that is allowed to the vector of another CPU, as a share of the distance from this vector to float32's.
+# bfloat16: CPUs round sums at different places, so their vectors are as far from each other as from float32. int8: sums
+# of integers are exact on every CPU. The distance is a quarter if every sixteenth input is rounded the other way.
 _LEEWAY: dict[Precision, float] = {"bfloat16": 2, "int8": 0.25}
 
 
@@ -134,7 +134,7 @@ def _report(encoder: TextEncoder, reference: TorchEncoder, state: IncidentState 
 
 
 def _distance(found: Vector, expected: Vector) -> float:
-    """By how much of its length a vector (hidden,) differs from the expected one."""
+    """The distance of a vector (hidden,) from the expected one, as a share of its length."""
     difference = found.astype(np.float64) - expected
     return float(np.linalg.norm(difference) / np.linalg.norm(expected))
 

@@ -1,6 +1,6 @@
 """Parts of an ONNX graph: nodes, and initialisers that name the place of a tensor in a safetensors file.
 
-`models.onnx_graph` makes the encoder of them.
+`models.onnx_graph` builds the encoder from them.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class WeightsFile:
     def initializer(self, name: str, *, column: str | None = None) -> TensorProto:
         """The tensor as an initialiser: float32 by its place, other types converted and inside the graph.
 
-        column: makes an initialiser of this name and of shape (length, 1) of a vector.
+        column: the name of an initialiser of shape (length, 1), for a tensor that is a vector.
         """
         place = self._places[self._prefix + name]
         shape = (*place.shape, 1) if column else place.shape
@@ -81,10 +81,10 @@ class GraphBuilder:
     def __init__(self, weights: WeightsFile, *, fused: bool = True) -> None:
         self.weights = weights
         self.fused = fused
-        # Whether short texts have a way of their own.
+        # Whether short texts take a branch of their own.
         self.has_short_way = fused
         self.swaps = False
-        # The input of each linear layer by the layer's name.
+        # By the name of a linear layer: the name of its input.
         self.inputs: dict[str, str] = {}
         self._names = itertools.count()
         self.nodes: list[onnx.NodeProto] = []

@@ -82,7 +82,7 @@ def _finish(folder: Path) -> None:
     if not installing.is_dir():
         return
     if (installing / DEFAULT_MODEL_FILENAME).exists():
-        # The weights move first, so while they wait here, every graph in the folder is an old one.
+        # The weights move first, so while they wait here, every exported file in the folder is an old one.
         for name in EXPORTED_FILENAMES:
             if not (installing / name).exists():
                 (folder / name).unlink(missing_ok=True)

@@ -23,9 +23,9 @@ from similarity.encoder.tokens import TextTokenizer
 
 # SmoothQuant's exponent: how much of the spread between channels goes from the inputs into the weights.
 _ALPHA = 0.7
-# The scale fits this share of tokens. A token's larger values are cut off.
+# The scale fits the largest value of this share of tokens. Larger values are clipped.
 _SHARE = 0.99
-# Every so many reports are texts, and one text of all reports, cut at so many tokens.
+# One report in so many is a text. Another text is all reports together, cut at so many tokens.
 _EVERY, _LONG = 4, 1024
 # Tokens of a text that are kept for the scale.
 _KEPT = 24

@@ -28,7 +28,7 @@ from models.graph_builder import GraphBuilder, WeightsFile
 from similarity.encoder.config import LongformerConfig
 from similarity.vectors import Vector
 
-# Channels that a Hadamard transform mixes, at most. More are hardly more exact, and take longer.
+# The most channels that a Hadamard transform mixes. With more, vectors are hardly more exact, and take longer.
 BLOCK = 32
 # ONNX Runtime maps a file into memory in whole pages.
 _PAGE = 4096
@@ -78,7 +78,7 @@ class Int8Builder(GraphBuilder):
         given = self._scales[source]
         weight, bias = self.weights.read(f"{name}.weight"), self.weights.read(f"{name}.bias")
         if name.endswith(".value") and self._is_folded(name):
-            # (out, in) -> (heads, head, in): the outputs of a head are mixed, so that the next product's inputs are.
+            # The outputs of each head are mixed here, so the inputs of the next product needn't be.
             weight = mixed(weight.T, self._head).T
             bias = mixed(bias, self._head)
         integers = self._smoothed(x, source, given)

@@ -5,8 +5,8 @@ needs. `Slice` ends earlier if the text does. Attention takes queries in blocks 
 dimension. Each block sees a window of keys around it. A mask hides the keys of the window that are out of reach. If one
 window holds all keys, all queries are one block.
 
-A text of up to SHORT tokens has a way of its own through the graph: each token sees all others, and products have their
-factors swapped.
+A text of up to SHORT tokens takes a branch of its own: each token sees all others, and products have their factors
+swapped.
 
 Weights are initialisers that name their place in the safetensors file. `models.int8_graph` makes the same graph with
 products of 8-bit integers. `models.export` writes the graphs.
@@ -26,7 +26,7 @@ from similarity.encoder.text_encoder import GELU_APPROXIMATIONS
 
 # ONNX Runtime 1.32 and OpenVINO 2026.4 both read these versions.
 OPSET, IR_VERSION = 20, 10
-# The first that have the operator Attention; only ONNX Runtime reads them.
+# The first versions with the operator Attention; only ONNX Runtime reads them.
 FUSED_OPSET, FUSED_IR_VERSION = 23, 11
 # Queries in a block. With the usual window of 512, a layer often computes 1 + 256 k positions. 2 k blocks hold them.
 BLOCK = 129

@@ -1,7 +1,7 @@
 """Takes the tensors that no text touches out of a weights file. For Longformer-base that is a seventh of the file.
 
-The original service uses the Longformer without global attention. So no vector needs the projections for it. Nor does
-one need the pooler or a head. `similarity.encoder.weights_identity` describes the note that keeps the fingerprint.
+The original service uses the Longformer without global attention. So no vector needs the projections for global
+attention, the pooler or a head. `similarity.encoder.weights_identity` describes the note that keeps the fingerprint.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def is_touched(name: str, config: LongformerConfig) -> bool:
 
 
 def keep_touched(path: Path, config: LongformerConfig, note: str = "") -> None:
-    """Rewrites a safetensors file without the tensors that no text touches, and with a note about the file before.
+    """Rewrites a safetensors file without the tensors that no text touches, and with a note about the whole file.
 
-    note: the note of the file that the tensors come from, if that one lacks them already. Raises ModelError or OSError.
+    note: that of the file that the tensors come from, if it lacks them already. Raises ModelError or OSError.
     """
     places = read_header(path)
     left_out = {name for name in places if not is_touched(name, config)}

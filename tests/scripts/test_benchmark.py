@@ -187,11 +187,11 @@ def test_a_backend_that_ends_is_said(
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["sentence-transformers onnx"], "name another model by --encoder"),
+        (["sentence-transformers onnx"], "name another encoder with --encoder"),
         (["sentence-transformers", "--encoder", "MODEL"], "--encoder needs --model"),
         (["sentence-transformers", "--model", "MODEL", "--encoder", "nowhere"], "isn't a folder with the config.json"),
         (["sentence-transformers", "--model", "MODEL", "--encoder", "MODEL", "--tokens", "999"], "takes at most 130 "),
-        (["sentence-transformers onnx", "--peer-python", "nowhere"], "isn't installed where --peer-python says"),
+        (["sentence-transformers onnx", "--peer-python", "nowhere"], "isn't installed for nowhere"),
     ],
 )
 def test_bad_arguments_for_sentence_transformers_exit_with_2(

@@ -285,7 +285,8 @@ def test_a_reduced_precision_is_compared_with_float32(
     assert main([*arguments, "--engine", "torch", "--precision", "bfloat16"]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     found = re.fullmatch(
-        r"first as in float32: (\d\.\d{4}) by cosine, (\d\.\d{4}) by centered; smallest cosine: (\d\.\d{4}); 5 texts",
+        r"same first incident as float32: (\d\.\d{4}) by cosine, (\d\.\d{4}) by centered; "
+        r"smallest cosine: (\d\.\d{4}); 5 texts",
         last,
     )
     assert found

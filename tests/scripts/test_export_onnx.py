@@ -304,9 +304,9 @@ def test_the_agreement_is_measured_with_the_state(
     assert written["smallest_cosine"] == pytest.approx(smallest, abs=1e-6)
     firsts = [[int(np.argmax(unit_rows(tiny_state.means) @ vector)) for vector in pair] for pair in pairs]
     assert written["cosine"] == sum(a == b for a, b in firsts) / 5
-    assert printed.startswith(f"first as in float32: {written['cosine']:.4f} by cosine")
-    enough = min(written["cosine"], written["centered"]) >= 0.995
-    assert taken == f"ENCODER_PRECISION=auto {'takes' if enough else 'does not take'} it (needed: 0.995)"
+    assert printed.startswith(f"same first incident as float32: {written['cosine']:.4f} by cosine")
+    uses = "uses" if min(written["cosine"], written["centered"]) >= 0.995 else "doesn't use"
+    assert taken == f"ENCODER_PRECISION=auto {uses} it (needed: 0.995)"
 
 
 def unit_rows(values: np.ndarray) -> np.ndarray:
@@ -317,7 +317,7 @@ def unit_rows(values: np.ndarray) -> np.ndarray:
 
 def test_without_a_state_it_says_that_auto_needs_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(folder), "--precision", "bfloat16"]) == 0
-    assert "agreement not measured: there is no state" in capsys.readouterr().out
+    assert "agreement not measured, because there is no state" in capsys.readouterr().out
 
 
 def test_a_state_without_titles_leaves_the_agreement_unmeasured(
@@ -326,7 +326,7 @@ def test_a_state_without_titles_leaves_the_agreement_unmeasured(
     """AIID's state.csv gives such a state. The precision can serve all the same, if it is asked for by name."""
     dataclasses.replace(tiny_state, titles=[""] * len(tiny_state)).save(folder / "incident_cls.pt")
     assert main([str(folder), "--precision", "bfloat16"]) == 0
-    assert "agreement not measured: there is no state with titles" in capsys.readouterr().out
+    assert "agreement not measured, because there is no state with titles" in capsys.readouterr().out
     assert json.loads((folder / "encoder.bfloat16.json").read_bytes())["agreement"] is None
 
 

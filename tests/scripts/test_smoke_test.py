@@ -107,7 +107,7 @@ def test_everything_passes_on_the_local_server(real_url: str, capsys: pytest.Cap
     assert len(checked) == 35
     assert lines[0] == f"smoke test of version {similarity.__version__}: {real_url}"
     page = f"A page to look at: {real_url}/explore"
-    assert lines[-3:] == ["5 incidents are served, in float32.", page, "35 checks passed, 0 failed."]
+    assert lines[-3:] == ["5 incidents are served. Texts are encoded in float32.", page, "35 checks passed, 0 failed."]
     for route in ROUTES:
         assert any(route in line for line in checked)
         (row,) = (line.split() for line in lines if line.startswith(f"{route} "))

@@ -9,8 +9,8 @@ from numpy._core._multiarray_umath import __cpu_features__  # type: ignore[impor
 
 from similarity.settings import Precision
 
-# int8: the products of unsigned and signed bytes are summed in 32 bits. Older instructions sum two of them in 16 bits,
-# with saturation, so the vectors are wrong (a cosine of 0.998 with the right ones).
+# int8: products of unsigned and signed bytes are summed in 32 bits. Older instructions sum two of them in 16 bits and
+# saturate, so the vectors are wrong (their cosine with the right ones is 0.998).
 # bfloat16: without these instructions, numbers are rounded to bfloat16 and multiplied as float32.
 _FEATURES: dict[Precision, tuple[str, ...]] = {
     "int8": ("AVX512VNNI", "ASIMDDP"),
@@ -18,8 +18,8 @@ _FEATURES: dict[Precision, tuple[str, ...]] = {
 }
 _NAMES: dict[Precision, str] = {
     "int8": "it has neither AVX-512 VNNI (Intel from Cascade Lake on, AMD from Zen 4 on) nor Arm's dot products "
-    "(Graviton2 and newer), so sums of 8-bit products would be cut off",
-    "bfloat16": "it has no AVX512-BF16 (Intel from Cooper Lake and Sapphire Rapids on, AMD from Zen 4 on), so bfloat16 "
+    "(Graviton2 and newer), so sums of 8-bit products would saturate",
+    "bfloat16": "it lacks AVX512-BF16 (Intel Cooper Lake, Sapphire Rapids and newer, AMD from Zen 4 on), so bfloat16 "
     "isn't faster",
 }
 

@@ -68,9 +68,9 @@ def _loaded(model_dir: str | Path, model_filename: str, engine: Engine, precisio
 
 
 def _require_expected_vector(encoder: TextEncoder) -> None:
-    """The self-test. It reads the weights of all layers, and the rows of the text's tokens. Raises ModelError.
+    """The self-test. It reads the weights of all layers, and the embeddings of the text's tokens. Raises ModelError.
 
-    It shows damage and wrong arithmetic that changes vectors. A number's low bits hardly change any.
+    It notices damage and wrong arithmetic if they change the vector. The low bits of a number hardly change it.
     """
     report = read_report(encoder.files.folder, encoder.precision)
     if report is None:
@@ -79,15 +79,15 @@ def _require_expected_vector(encoder: TextEncoder) -> None:
         (vector,) = encoder.vectors([report.ids.tolist()])
     except Exception as error:  # the engines' exceptions have no common base class
         raise ModelError(
-            f"in {encoder.precision} the model in {encoder.files.folder} can't compute the text of its self-test; "
-            f"export it again with scripts/export_onnx.py: {error}"
+            f"the model in {encoder.files.folder} fails its self-test in {encoder.precision}: it can't compute the "
+            f"vector; export it again with scripts/export_onnx.py: {error}"
         ) from error
     distance = report.distance(vector)
     if not distance <= report.tolerance:
         raise ModelError(
-            f"in {encoder.precision} the model in {encoder.files.folder} gives another vector than it gave to the "
-            f"export, by {distance:.1e} of its length (allowed: {report.tolerance:.1e}): a file is damaged, or this "
-            "CPU computes wrongly; install the model again, or export it again with scripts/export_onnx.py"
+            f"the model in {encoder.files.folder} fails its self-test in {encoder.precision}: its vector differs from "
+            f"the exported one by {distance:.1e} of the length (allowed: {report.tolerance:.1e}), so a file is damaged "
+            "or this CPU computes wrongly; install the model again, or export it again with scripts/export_onnx.py"
         )
 
 
@@ -102,7 +102,7 @@ def _require_offered(engine: Engine, setting: PrecisionSetting) -> None:
 class Choice:
     """The precision that serves.
 
-    reason: why it isn't another one; None if it is the one that was asked for. level: of the log line with the reason.
+    reason: why it is float32 instead of another one; None if no other one was wanted. level: of the reason's log line.
     """
 
     precision: Precision
@@ -137,7 +137,7 @@ def choose(files: ModelFiles, engine: Engine, setting: PrecisionSetting, *, any_
 
 
 def _objections(files: ModelFiles, engine: Engine, precision: Precision, any_cpu: bool) -> Iterator[str]:
-    """Reasons against a precision, the first first. Raises ModelError if its report can't be read."""
+    """Reasons against a precision, in the order of the checks. Raises ModelError if its report can't be read."""
     if not any_cpu and (lack := lack_of(precision)):
         yield lack
     report = read_report(files.folder, precision)

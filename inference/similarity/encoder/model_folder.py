@@ -32,7 +32,7 @@ PROVENANCE_FILENAME = "provenance.json"
 GRAPH_FILENAMES: dict[Precision, str] = {"float32": "encoder.onnx", "int8": "encoder.int8.onnx"}
 # The integer weights that the graph of int8 names.
 INT8_WEIGHTS_FILENAME = "encoder.int8.bin"
-# What the export found out about each precision, see `similarity.encoder.reports`.
+# The export's report on each precision, see `similarity.encoder.reports`.
 REPORT_FILENAMES: dict[Precision, str] = {
     "float32": "encoder.json",
     "bfloat16": "encoder.bfloat16.json",
@@ -43,7 +43,7 @@ EXPORTED_FILENAMES = (INT8_WEIGHTS_FILENAME, *GRAPH_FILENAMES.values(), *REPORT_
 
 
 def exported_filenames(precision: Precision) -> frozenset[str]:
-    """Those that scripts/export_onnx.py makes for a precision. There may be no graph."""
+    """The files that scripts/export_onnx.py makes for a precision. bfloat16 has no graph."""
     names = {REPORT_FILENAMES[precision], GRAPH_FILENAMES.get(precision, REPORT_FILENAMES[precision])}
     return frozenset(names | ({INT8_WEIGHTS_FILENAME} if precision == "int8" else set()))
 
@@ -89,7 +89,7 @@ class ModelFiles:
 
     @property
     def exported_paths(self) -> tuple[Path, ...]:
-        """All files of the export, which may be missing. The engine onnx needs one graph, for its precision."""
+        """All files of the export. Some may be missing: the engine onnx needs only the graph of its precision."""
         return tuple(self.folder / name for name in EXPORTED_FILENAMES)
 
     def config(self) -> LongformerConfig:
@@ -175,11 +175,10 @@ class ModelFiles:
         if not self.has_graph(precision):
             path = self.folder / GRAPH_FILENAMES[precision]
             option = "" if precision == DEFAULT_PRECISION else f" --precision {precision}"
-            missing = f"weights for {path}" if path.exists() else f"graph {path}"
-            raise ModelError(
-                f"there {'are' if path.exists() else 'is'} no {missing}; make it with scripts/export_onnx.py "
-                f"{self.folder}{option}"
-            )
+            remedy = f"with scripts/export_onnx.py {self.folder}{option}"
+            if path.exists():
+                raise ModelError(f"there are no weights for {path}; make them {remedy}")
+            raise ModelError(f"there is no graph {path}; make it {remedy}")
 
     def graph(self, precision: Precision) -> Path:
         """The graph that the engine onnx runs with this precision. Raises ModelError if it can't be the exported one.
@@ -238,9 +237,9 @@ class ModelFiles:
         return digest.hexdigest()
 
     def graph_key(self, fingerprint: str) -> str:
-        """The entry of a graph that says which weights it fits. fingerprint: as `fingerprint()` gives it.
+        """A graph's entry that says which weights it fits. fingerprint: from `fingerprint()`.
 
-        A graph names places in the weights' file. Smaller weights have other places than the whole ones, though the
+        A graph names places in the file of weights. Smaller weights have other places than the whole ones, though the
         fingerprint is the same. Raises ModelError.
         """
         try:

@@ -1,11 +1,11 @@
-"""What the export found out about a precision: the file `encoder.json`, or `encoder.PRECISION.json`, beside the graph.
+"""The export's report on a precision: the file `encoder.json` or `encoder.PRECISION.json`, beside the graph.
 
 A JSON object:
 
     self_test   object. ids: list of int, the tokens of a short text; vector: list of float (hidden,), its CLS vector on
-                the machine that exported; tolerance: float, by how much of its length the vector of another machine may
-                differ
-    agreement   object or null, see `Agreement`; null where it wasn't measured
+                the machine that exported; tolerance: float, the largest allowed distance from it, as a share of its
+                length
+    agreement   object or null, see `Agreement`; null if it wasn't measured
 
 `scripts/models/export.py` writes it. Folders from earlier versions have none.
 """
@@ -25,15 +25,15 @@ from similarity.settings import Precision
 from similarity.vectors import Vector
 
 _NOT_OURS = "it isn't a report of scripts/export_onnx.py"
-# The share of texts that must keep their first incident, so that ENCODER_PRECISION=auto takes a precision.
+# ENCODER_PRECISION=auto uses a precision only if this share of texts keeps its first incident.
 ENOUGH = 0.995
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How vectors of a precision agree with those of float32, on the texts of a state.
+    """How well vectors of a precision agree with those of float32, on the texts of a state.
 
-    cosine, centered: share of texts with the same first incident by that metric. smallest_cosine: of a text's two
+    cosine, centered: share of texts with the same first incident by that metric. smallest_cosine: between a text's two
     vectors. texts: their number.
     """
 
@@ -48,8 +48,8 @@ class Agreement:
 
     def __str__(self) -> str:
         return (
-            f"first as in float32: {self.cosine:.4f} by cosine, {self.centered:.4f} by centered; smallest cosine: "
-            f"{self.smallest_cosine:.4f}; {self.texts} texts"
+            f"same first incident as float32: {self.cosine:.4f} by cosine, {self.centered:.4f} by centered; "
+            f"smallest cosine: {self.smallest_cosine:.4f}; {self.texts} texts"
         )
 
 
@@ -63,7 +63,7 @@ class Report:
     agreement: Agreement | None = None
 
     def distance(self, vector: Vector) -> float:
-        """By how much of its length a vector (hidden,) differs from the expected one. NaN for a vector with NaN."""
+        """The distance of a vector (hidden,) from the expected one, as a share of its length. NaN for one with NaN."""
         expected = self.vector.astype(np.float64)
         if vector.shape != expected.shape:
             return float("inf")

@@ -1,12 +1,12 @@
-"""Reads the part of a weights file that the model's fingerprint is made of: the size, the header, and samples.
+"""Reads the parts of a weights file that the model's fingerprint is made of: the size, the header, and samples.
 
 The scripts of this project leave out tensors that no text touches (`scripts/models/touched_weights.py`). The smaller
-file is of the same model as the whole one, so both give the same fingerprint. To this end the metadata of the smaller
+file holds the same model as the whole one, so both give the same fingerprint. For this, the metadata of the smaller
 file has a *note* about the whole one. It is a JSON object, as text under the key NOTE_KEY:
 
     header      str, the header
-    left_out    for each tensor that was left out, its first byte in the file, and the byte behind its last one
-    samples     str, base64: the samples that have a part of such a tensor, one after another
+    left_out    for each tensor that was left out, its first byte in the file, and the byte after its last one
+    samples     str, base64: the samples that overlap such a tensor, one after another
 
 All other samples are read from the file itself. So they show a change, as they do in the whole file.
 """
@@ -24,7 +24,7 @@ from similarity.encoder.safetensors_header import MAX_HEADER_BYTES, damaged, rea
 
 NOTE_KEY = "similarity.whole_file"
 _SAMPLES, _SAMPLE_BYTES = 64, 4096
-# A longer header counts with its first bytes.
+# Of a longer header, only so many bytes count.
 _COUNTED_BYTES = 1 << 20
 
 
@@ -42,7 +42,7 @@ class _Outline:
         return cls(length + file.read(min(int.from_bytes(length, "little"), MAX_HEADER_BYTES)), size)
 
     def samples(self) -> Iterator[tuple[int, int]]:
-        """Of each sample the first byte, and the byte behind its last one."""
+        """The first byte of each sample, and the byte after its last one."""
         data = len(self.header)
         for sample in range(_SAMPLES):
             start = data + (self.size - data) * sample // _SAMPLES

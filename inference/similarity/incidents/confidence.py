@@ -28,7 +28,7 @@ EVIDENCE: dict[Metric, tuple[str, ...]] = {
 
 Verdict = Literal["likely", "possible", "none"]
 LIKELY = 0.5
-# By how much a confidence may differ between two orders of the same sums. It must not decide about a match.
+# Summing in another order may change a confidence by so much. That mustn't change a verdict.
 _ROUNDING = 1e-6
 # Of the texts that were fitted to and had their incident, this share is below `none_below`.
 MISSED = 0.02

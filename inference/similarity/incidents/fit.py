@@ -35,7 +35,7 @@ class Fit:
         if self.whitening is not None:
             if not isinstance(self.whitening, np.ndarray) or self.whitening.dtype != np.float32:
                 raise ValueError("whitening must be a tensor of float32")
-            # NaN is neither more nor less.
+            # A comparison with NaN is false.
             if self.whitening.shape != (hidden, hidden) or not (np.abs(self.whitening) <= _LARGEST_FACTOR).all():
                 raise ValueError(
                     f"whitening must have the shape ({hidden}, {hidden}) and numbers from -{_LARGEST_FACTOR:.0f} to "

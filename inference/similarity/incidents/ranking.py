@@ -301,12 +301,9 @@ def fused(similarities: NDArray[np.floating[Any]], words: NDArray[np.float64]) -
 
 
 def _weighted(values: NDArray[np.floating[Any]], weight: float, least: float) -> NDArray[np.float64]:
-    """The weight times how many standard deviations above the mean each value is: (n,) -> (n,).
-
-    A smaller deviation than `least` counts as `least`.
-    """
+    """The weight times the z-score of each value: (n,) -> (n,). least: a smaller standard deviation counts as this."""
     deviations: NDArray[np.float64] = np.subtract(values, values.mean(dtype=np.float64), dtype=np.float64)
-    # BLAS would make threads for a dot product so long, and wait for them.
+    # For so long a dot product, BLAS would start threads and wait for them.
     spread = math.sqrt(np.einsum("i,i", deviations, deviations) / len(deviations))
     deviations *= weight / max(spread, least)
     return deviations

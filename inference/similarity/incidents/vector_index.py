@@ -25,16 +25,16 @@ _CHUNK = 256
 # Squares between this and its inverse have all the digits of float64.
 _LEAST_SQUARE = 1e-200
 
-# Bytes of a cache line. If matrix and vector begin with a line, the products of a matrix that stays in the cache take a
-# third less time. Those of a larger one take a quarter more. These are fastest if the matrix alone does. docs/speed.md
-# has the figures.
+# Bytes of a cache line, and the offset that leaves a vector unaligned. With matrix and vector aligned to cache lines,
+# the products of a matrix that stays in the cache take a third less time. Those of a larger one take a quarter more,
+# and the least if the matrix alone is aligned. docs/speed.md has the figures.
 _LINE, _OFFSET = 64, 16
 _CACHED = 16 << 20
 
-# Rows that a thread multiplies at a time. Fewer have no threads: starting them takes 0.1 ms.
+# Rows that a thread multiplies at a time. For fewer, no threads are started: that takes 0.1 ms.
 _PART = 8192
 
-# So many largest values are found sooner one by one.
+# Up to so many largest values are found faster one by one.
 _FEW = 16
 
 
@@ -92,7 +92,7 @@ class Index:
         direction = _direction(vector.astype(np.float64) - self._origin(metric))
         if metric != "whitened":
             return direction
-        # In float64 the map would be twice as much to read.
+        # In float64, the map would have twice as many bytes to read.
         return _direction(np.vecdot(self._map(), direction.astype(np.float32)).astype(np.float64))
 
     def _map(self) -> Vector:
@@ -114,7 +114,7 @@ class Index:
 
 
 def _direction(difference: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A vector (hidden,) of length 1; one of zeros stays as it is."""
+    """(hidden,) -> (hidden,): the vector with length 1; zeros stay zeros."""
     square = float(difference @ difference)
     if not _LEAST_SQUARE < square < 1 / _LEAST_SQUARE:
         # float64 can't hold the squares of its numbers.
@@ -136,7 +136,7 @@ def _products(directions: Vector, direction: Vector) -> Vector:
 
 
 def _placed(shape: tuple[int, ...], offset: int) -> Vector:
-    """An array of float32 that begins `offset` bytes behind the beginning of a cache line. Its numbers aren't set."""
+    """An uninitialised array of float32 that begins `offset` bytes after the start of a cache line."""
     size = 4 * math.prod(shape)
     memory = np.empty(size + 2 * _LINE, dtype=np.uint8)
     start = -memory.__array_interface__["data"][0] % _LINE + offset

@@ -29,8 +29,8 @@ K1, B = 0.9, 0.4
 # The words of a text are those in its beginning. The vector depends on a beginning too.
 MOST_CHARS = 65_536
 
-# Words with so many entries are added one by one. Choosing the entries of others at once takes less time a word, but
-# more an entry.
+# Words with so many entries or more are added one by one. Collecting the entries of all other words at once takes less
+# time for each word, but more for each entry.
 _FREQUENT = 1000
 
 _WORD = re.compile(r"\b\w\w+\b")
@@ -133,7 +133,7 @@ class WordIndex:
         scores = np.bincount(self.rows[entries], self.weights[entries], minlength=self.incidents).astype(np.float64)
         for number in numbers[is_frequent].tolist():
             entry = slice(self.starts[number], self.starts[number + 1])
-            # numpy adds many times faster to rows and from weights that it needn't convert.
+            # numpy adds many times faster if it needn't convert rows and weights.
             np.add.at(scores, self.rows[entry].astype(np.intp), self.weights[entry].astype(np.float64))
         return scores
 

@@ -124,7 +124,7 @@ def _require_exported(given: Given, model: FolderModel, precision: Precision, pa
 
 
 def precision_findings(given: Given, files: ModelFiles) -> Iterator[Finding]:
-    """Of another precision than float32: whether it agrees with float32. Nothing is known of Lambda's CPU."""
+    """Of another precision than float32: whether it agrees with float32. Lambda's CPU isn't known."""
     name, engine, setting = "Precision", given.config.encoder_engine, given.config.encoder_precision
     if setting == DEFAULT_PRECISION:
         return

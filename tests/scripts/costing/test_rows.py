@@ -147,7 +147,7 @@ def test_doubts_are_said(inference: Path) -> None:
         "3,008 MB buy 1.7 CPUs. The seconds follow from those on two CPUs.",
         "The seconds are those of x86_64. Nobody has measured arm64.",
         "The first seconds are those of a CPU that multiplies int8 natively, the second those of float32. AWS "
-        "doesn't say which one Lambda gives.",
+        "doesn't say which CPU a Lambda gets.",
     ]
     assert notes(costs(inference, memory_mib=512)) == ["Nobody has measured an answer with less than 768 MB."]
 

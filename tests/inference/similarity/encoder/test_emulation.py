@@ -136,8 +136,8 @@ def test_the_self_test_alone_tells_wrong_products(cpu: str, served: dict[str, An
         assert found["precision"] == "float32"
         [(level, _, reason)] = found["log"]
         assert level == "WARNING"
-        assert "in int8 the model in" in reason
-        assert "another vector than it gave to the export" in reason
+        assert "fails its self-test in int8" in reason
+        assert "its vector differs from the exported one" in reason
         assert found["vector"] == served["float32"]["vector"]
     else:
         assert (found["precision"], found["log"]) == ("int8", [])

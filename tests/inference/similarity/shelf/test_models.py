@@ -189,4 +189,4 @@ def test_a_damaged_model_of_the_shelf_is_not_used(
     assert loaded_from[-1] == image.model_dir
     [record] = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert record.getMessage() == "model on the shelf not used"
-    assert "another vector than it gave to the export" in vars(record)["reason"]
+    assert "its vector differs from the exported one" in vars(record)["reason"]
