@@ -37,7 +37,7 @@ ENCODING_S: Mapping[str, Mapping[int, tuple[float, float]]] = {
         4096: (1.47, 2.55),
     },
 }
-ANSWER_S = {"onnx": {40: 0.05, 4096: 1.67}}
+ANSWER_S = {"onnx": {40: 0.05, 4096: 1.64}}
 # Tokens to the share of float32's seconds that less precision takes, on a newer CPU that multiplies it natively:
 # docs/speed.md#less-precision. On the older CPU float32 serves in place of int8, and bfloat16 takes as long as float32.
 SHARES: Mapping[Precision, Mapping[int, float]] = {
@@ -51,8 +51,8 @@ SHORT_TOKENS = 40
 # 1,769 MB are one CPU: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 TWO_CPUS_MIB = 2 * 1769
 # The smallest memory that was measured, with the share of a CPU that Lambda gives for it, and its seconds for the
-# longest text. Two CPUs that are shared out evenly would take 1.67 * 3538 / 768 = 7.7 s.
-SMALLEST_MIB, SMALLEST_S = 768, 9.9
+# longest text. Two CPUs that are shared out evenly would take 1.64 * 3538 / 384 = 15.1 s.
+SMALLEST_MIB, SMALLEST_S = 384, 16.2
 # So an answer with less than two CPUs takes as long as its share says, or longer by this factor.
 SLOWER_WITH_LITTLE = SMALLEST_S / (ANSWER_S["onnx"][LONGEST_TOKENS] * TWO_CPUS_MIB / SMALLEST_MIB)
 
@@ -66,8 +66,8 @@ WARM_S = 0.05
 
 # From the start of a Lambda to its first answer, without the answer: measured in a container, with files from disk;
 # the second number is an estimate for Lambda, which fetches the image over the network. `torch` takes longer to import.
-START_S = {"onnx": Range(0.57, 3.0), "torch": Range(2.1, 4.5)}
-LIGHT_START_S = Range(0.3, 3.0)
+START_S = {"onnx": Range(0.64, 3.0), "torch": Range(2.2, 4.5)}
+LIGHT_START_S = Range(0.26, 3.0)
 
 # Estimates for the jobs; the limits of a run with a newer snapshot are docs/refresh.md's.
 SHELVING_S = REFRESH_LOOK_S = 5.0
