@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tell
 
 CALLERS, IDLE = 8, 200
 WARM_UP_S = 20.0
-MEASURED_S = float(os.environ.get("LOAD_S") or 90)
+MEASURED_S = float(os.environ.get("LOAD_S") or 60)
 # What the server may take in addition after the warm-up.
 MOST_GROWTH_KB = 20_000
 # The job keeps three states that are old.
