@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import similarity
+from exported_reports import set_agreement
 from integer_products import int8_on_every_cpu
 from lambdas import QUESTION, Image, PassTime, ask, days_ago, start_again, with_titles
 from models.export import export
@@ -296,10 +297,7 @@ def in_int8(deployed: Deployed, tiny_state: IncidentState, monkeypatch: pytest.M
     """The handlers serve int8, which agrees."""
     with int8_on_every_cpu(monkeypatch):
         export(deployed.model_dir, "int8", state=tiny_state)
-        path = deployed.model_dir / "encoder.int8.json"
-        values = json.loads(path.read_bytes())
-        values["agreement"].update(cosine=1.0, centered=1.0)
-        path.write_text(json.dumps(values))
+        set_agreement(deployed.model_dir, "int8", cosine=1.0, centered=1.0)
         monkeypatch.setenv("ENCODER_PRECISION", "int8")
         start_again()
         yield deployed
@@ -367,9 +365,6 @@ def test_auto_changes_with_the_agreement_without_a_restart(in_int8: Deployed, mo
     start_again()
     ask()
     assert healthy()["precision"] == "int8"
-    path = in_int8.model_dir / "encoder.int8.json"
-    values = json.loads(path.read_bytes())
-    values["agreement"]["centered"] = 0.99
-    path.write_text(json.dumps(values))
+    set_agreement(in_int8.model_dir, "int8", centered=0.99)
     ask()
     assert healthy()["precision"] == "float32"

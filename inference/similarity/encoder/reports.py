@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from similarity.encoder.model_folder import REPORT_FILENAMES, read_object
+from similarity.encoder.model_folder import REPORT_FILENAMES, ModelFiles, read_object
 from similarity.errors import ModelError
 from similarity.settings import Precision
 from similarity.vectors import Vector
@@ -102,11 +102,14 @@ def _agreement(values: Mapping[str, Any]) -> Agreement:
 
 
 def read_report(folder: Path, precision: Precision) -> Report | None:
-    """The report on a precision, None if there is none. Raises ModelError if it can't be read."""
+    """The report on a precision, None if there is none. Raises ModelError if it can't be read, or was changed."""
     path = folder / REPORT_FILENAMES[precision]
     if not path.exists():
         return None
     try:
-        return Report.from_json(read_object(path))
+        report = Report.from_json(read_object(path))
     except ValueError as error:
         raise ModelError(f"{path}: {error}; export the precision again with scripts/export_onnx.py") from error
+    # One other digit could let a precision serve that doesn't agree, or the self-test pass any vector.
+    ModelFiles(folder).require_graph_unchanged(path.name)
+    return report

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 
+from exported_reports import set_agreement
 from integer_products import int8_on_every_cpu
 from longformers import save_longformer
 from models.export import export
@@ -84,10 +85,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
         assert report.agreement is not None
         int8 = load_encoder(folder, precision="int8").encode(TEXT).vector
     # So that auto would take it.
-    path = folder / "encoder.int8.json"
-    values = json.loads(path.read_bytes())
-    values["agreement"].update(cosine=1.0, centered=1.0)
-    path.write_text(json.dumps(values))
+    set_agreement(folder, "int8", cosine=1.0, centered=1.0)
     expected = reference_of_text(load_longformer(folder, pooler=True), folder, TEXT)
     return Model(folder, expected.numpy(), int8)
 

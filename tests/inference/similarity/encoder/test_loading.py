@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 
+from exported_reports import edit_report, set_agreement
 from integer_products import int8_on_every_cpu
 from models.export import export
 from models.touched_weights import is_touched
@@ -56,17 +57,6 @@ def exported(tiny_state: IncidentState, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture
 def folder(exported: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(exported, tmp_path / "model"))
-
-
-def edit_report(folder: Path, precision: Precision, edit: Callable[[dict[str, Any]], object]) -> None:
-    path = ModelFiles(folder).folder / ("encoder.json" if precision == "float32" else f"encoder.{precision}.json")
-    values = json.loads(path.read_bytes())
-    edit(values)
-    path.write_text(json.dumps(values))
-
-
-def set_agreement(folder: Path, precision: Precision, **values: float) -> None:
-    edit_report(folder, precision, lambda report: report["agreement"].update(values))
 
 
 def note_hashes(folder: Path) -> None:
@@ -531,6 +521,28 @@ def test_a_flipped_bit_in_json_is_refused_or_harmless(name: str, folder: Path, t
         assert np.abs(vector - expected).max() <= limit
     if name == "encoder.int8.json":
         assert served == len(places)
+
+
+def test_one_digit_of_a_report_makes_no_other_precision_serve(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    lacking(monkeypatch)
+    set_agreement(folder, "int8", cosine=0.991)
+    path = folder / "encoder.int8.json"
+    path.write_bytes(path.read_bytes().replace(b"0.991", b"0.995"))
+    assert load_serving_encoder(folder, precision="auto").precision == "float32"
+    [(level, _, _, reason)] = logged(caplog)
+    assert level == logging.WARNING
+    assert "encoder.int8.json isn't the file that was exported" in reason
+
+
+@pytest.mark.parametrize("engine", ["torch", "onnx"])
+def test_one_digit_of_a_report_does_not_let_damaged_weights_pass(engine: Engine, folder: Path) -> None:
+    path = folder / "encoder.json"
+    content = path.read_bytes()
+    assert b'"tolerance": 0.0001' in content
+    path.write_bytes(content.replace(b'"tolerance": 0.0001', b'"tolerance": 0.9001'))
+    assert "encoder.json isn't the file that was exported" in str(refusal(folder, engine))
 
 
 @pytest.mark.parametrize("engine", ["torch", "onnx"])
