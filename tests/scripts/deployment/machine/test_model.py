@@ -305,7 +305,7 @@ def test_bfloat16_serves_on_every_cpu_if_it_was_asked_for(model_dir: Path) -> No
     [
         (
             None,
-            "the agreement of int8 with float32 wasn't measured, because the export had no state with titles",
+            "int8's agreement with float32 wasn't measured (the export had no state with titles)",
             "export",
         ),
         (
