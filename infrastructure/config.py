@@ -134,7 +134,12 @@ class Config:
             allowed_origins=given.origins("ALLOWED_ORIGINS", cls.allowed_origins),
             hf_model_uri=given.matching("HF_MODEL_URI", r"[\w.-]+(/[\w.-]+)?", "a model's name", cls.hf_model_uri),
             encoder_engine=engine,
-            encoder_precision=given.one_of("ENCODER_PRECISION", (*PRECISIONS[engine], "auto"), cls.encoder_precision),
+            encoder_precision=given.one_of(
+                "ENCODER_PRECISION",
+                (*PRECISIONS[engine], "auto"),
+                cls.encoder_precision,
+                f" with ENCODER_ENGINE={engine}",
+            ),
             keep_warm_minutes=given.integer("KEEP_WARM_MINUTES", KEEP_WARM_MINUTES_RANGE, cls.keep_warm_minutes),
             model_on_efs=given.flag("MODEL_ON_EFS", cls.model_on_efs),
             refresh_hours=given.integer("REFRESH_HOURS", REFRESH_HOURS_RANGE, cls.refresh_hours),
@@ -197,13 +202,14 @@ class _Variables:
         """ "" if it isn't set."""
         return self.matching(name, pattern, meaning) if self._get(name) else ""
 
-    def one_of(self, name: str, allowed: Sequence[T], default: T) -> T:
+    def one_of(self, name: str, allowed: Sequence[T], default: T, condition: str = "") -> T:
+        """condition: the setting that allows these values, for the message."""
         value = self._get(name) or default
         for known in allowed:
             if value == known:
                 return known
         *most, last = allowed
-        meaning = f"{', '.join(most)} or {last}"
+        meaning = f"{', '.join(most)} or {last}{condition}"
         return self._or(default, f'{name} must be {meaning}, not "{value}".')
 
     def flag(self, name: str, default: bool) -> bool:

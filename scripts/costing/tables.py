@@ -84,10 +84,9 @@ def notes(costs: Costs) -> list[str]:
     if not usage.is_known(costs.largest):
         found.append(f"Nobody has measured an answer with less than {usage.SMALLEST_MIB} MB.")
     elif costs.largest < usage.TWO_CPUS_MIB:
-        found.append(
-            f"{costs.largest:,} MB buy {2 * costs.largest / usage.TWO_CPUS_MIB:.2g} CPUs. The seconds follow from "
-            "those on two CPUs."
-        )
+        cpus = f"{2 * costs.largest / usage.TWO_CPUS_MIB:.2g}"
+        bought = f"{cpus} CPU" if cpus == "1" else f"{cpus} CPUs"
+        found.append(f"{costs.largest:,} MB buy {bought}. The seconds follow from those on two CPUs.")
     if config.architecture != "x86_64":
         found.append(f"The seconds are those of x86_64. Nobody has measured {config.architecture}.")
     if costs.parts.why_not:

@@ -293,6 +293,11 @@ def test_a_bad_value_is_named_with_its_variable_in_one_line(name: str, value: st
             },
             "eu-central-1, the API's region, not us-east-1",
         ),
+        ({"ENCODER_PRECISION": "bfloat16"}, 'float32, int8 or auto with ENCODER_ENGINE=onnx, not "bfloat16"'),
+        (
+            {"ENCODER_ENGINE": "torch", "ENCODER_PRECISION": "int8"},
+            'float32, bfloat16 or auto with ENCODER_ENGINE=torch, not "int8"',
+        ),
         ({"TAGS": "a=1,b=2,a=3"}, 'names "a" twice'),
         ({"TAGS": "Stage=1,b=2,stage=3"}, 'names "stage" twice'),
         ({"TAGS": ",".join(f"name{number}=a" for number in range(48))}, "47 tags at most, not 48"),

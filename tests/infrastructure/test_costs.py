@@ -104,7 +104,7 @@ def test_the_cost_at_rest_follows_from_the_template(default: Synthesised) -> Non
     bucket = 13 * 0.027 * 0.023 / 30 + 10 * 0.005 / 1000
     # Calls, and 5 MB from EFS for each.
     around = 7 * (0.0000002 + 0.005 * 0.03)
-    starts = [sum(large) * low + sum(small) * other + around for low, other in ((0.57, 0.3), (3.0, 3.0))]
+    starts = [sum(large) * low + sum(small) * other + around for low, other in ((0.64, 0.26), (3.0, 3.0))]
     shelving = 5 * second(functions[SHELVING]) + 0.0000002 + 0.015 * 0.03
     refresh = [
         5 * second(functions[REFRESH]) + 0.0000002 + seconds * second(functions[REFRESH]) / 7 for seconds in (60, 900)

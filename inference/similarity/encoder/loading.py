@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from similarity.encoder.cpu import lack_of
-from similarity.encoder.model_folder import ModelFiles
+from similarity.encoder.model_folder import ModelFiles, export_script
 from similarity.encoder.reports import ENOUGH, read_report
 from similarity.encoder.text_encoder import TextEncoder
 from similarity.errors import ModelError
@@ -75,19 +75,20 @@ def _require_expected_vector(encoder: TextEncoder) -> None:
     report = read_report(encoder.files.folder, encoder.precision)
     if report is None:
         return
+    advice = f"export it again with {export_script(encoder.precision)}"
     try:
         (vector,) = encoder.vectors([report.ids.tolist()])
     except Exception as error:  # the engines' exceptions have no common base class
         raise ModelError(
             f"the model in {encoder.files.folder} fails its self-test in {encoder.precision}: it can't compute the "
-            f"vector; export it again with scripts/export_onnx.py: {error}"
+            f"vector; {advice}: {error}"
         ) from error
     distance = report.distance(vector)
     if not distance <= report.tolerance:
         raise ModelError(
             f"the model in {encoder.files.folder} fails its self-test in {encoder.precision}: its vector differs from "
             f"the exported one by {distance:.1e} of the length (allowed: {report.tolerance:.1e}), so a file is damaged "
-            "or this CPU computes wrongly; install the model again, or export it again with scripts/export_onnx.py"
+            f"or this CPU computes wrongly; install the model again, or {advice}"
         )
 
 
@@ -144,7 +145,7 @@ def _objections(files: ModelFiles, engine: Engine, precision: Precision, any_cpu
     if report is None or (engine == "onnx" and not files.has_graph(precision)):
         yield f"{precision} wasn't exported"
     elif report.agreement is None:
-        yield f"the agreement of {precision} with float32 wasn't measured, because the export had no state with titles"
+        yield f"{precision}'s agreement with float32 wasn't measured (the export had no state with titles)"
     elif not report.agreement.is_enough:
         yield f"{precision} doesn't agree enough with float32 ({report.agreement}; needed: {ENOUGH})"
 

@@ -48,6 +48,17 @@ def exported_filenames(precision: Precision) -> frozenset[str]:
     return frozenset(names | ({INT8_WEIGHTS_FILENAME} if precision == "int8" else set()))
 
 
+def export_script(precision: Precision) -> str:
+    """The script that makes the files of a precision, with its option, for a message."""
+    return "scripts/export_onnx.py" + ("" if precision == DEFAULT_PRECISION else f" --precision {precision}")
+
+
+def _export_script_of(name: str) -> str:
+    """As `export_script`, for the precision that a file of the export belongs to."""
+    found = (precision for precision in REPORT_FILENAMES if name in exported_filenames(precision))
+    return export_script(next(found, DEFAULT_PRECISION))
+
+
 # The files of a new model wait in this folder while they are moved one by one (scripts/models/install_files.py).
 INSTALLING_DIRNAME = ".installing"
 HOW_TO_GET_ONE = (
@@ -149,7 +160,7 @@ class ModelFiles:
         if expected is not None and sha256_of(self.folder / name) != expected:
             raise ModelError(
                 f"{self.folder / name} isn't the file that was exported (its SHA-256 isn't the one in "
-                f"{PROVENANCE_FILENAME}); export it again with scripts/export_onnx.py"
+                f"{PROVENANCE_FILENAME}); export it again with {_export_script_of(name)}"
             )
 
     def require_graph_at_start(self, name: str) -> None:
@@ -201,7 +212,7 @@ class ModelFiles:
             raise ModelError(f"{path} can't be read: {error.strerror or error}") from error
         if not fits:
             raise ModelError(
-                f"{path} was made from other files than those beside it; export it again with scripts/export_onnx.py"
+                f"{path} was made from other files than those beside it; export it again with {_export_script_of(name)}"
             )
 
     def require_unchanged(self) -> None:

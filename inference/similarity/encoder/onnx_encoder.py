@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from similarity.encoder.config import LongformerConfig
-from similarity.encoder.model_folder import ModelFiles
+from similarity.encoder.model_folder import ModelFiles, export_script
 from similarity.encoder.text_encoder import TextEncoder, open_folder, require_vocabulary
 from similarity.encoder.tokens import TextTokenizer
 from similarity.errors import ModelError
@@ -30,7 +30,6 @@ import onnxruntime
 _MIB_PER_CPU = 1769
 # The export writes these into the graph. They are compared with the model's folder.
 FINGERPRINT_KEY, WORDS_KEY = "model_fingerprint", "vocabulary_size"
-_ADVICE = "export it again with scripts/export_onnx.py"
 
 
 class OnnxEncoder(TextEncoder):
@@ -64,20 +63,19 @@ class OnnxEncoder(TextEncoder):
         cls, path: Path, config: LongformerConfig, tokenizer: TextTokenizer, files: ModelFiles, precision: Precision
     ) -> OnnxEncoder:
         """Loads the graph `path`, which must be beside the weights. Raises ModelError."""
+        advice = f"export it again with {export_script(precision)}"
         try:
             session = start_session(path, precision)
         except Exception as error:  # ONNX Runtime's exceptions have no common base class
-            raise ModelError(
-                f"{path}, or the weights that it refers to, can't be loaded; {_ADVICE}: {error}"
-            ) from error
+            raise ModelError(f"{path}, or the weights that it refers to, can't be loaded; {advice}: {error}") from error
         noted = session.get_modelmeta().custom_metadata_map
         encoder = cls(config, session, tokenizer, files)
         expected = files.graph_key(encoder.fingerprint)
         if noted.get(FINGERPRINT_KEY, expected) != expected:
-            raise ModelError(f"{path} was made from other files than those beside it; {_ADVICE}")
+            raise ModelError(f"{path} was made from other files than those beside it; {advice}")
         is_ours = FINGERPRINT_KEY in noted and noted.get(WORDS_KEY, "").isdecimal() and _gives_vectors(session, config)
         if not is_ours:
-            raise ModelError(f"{path} isn't a graph that this project exported; {_ADVICE}")
+            raise ModelError(f"{path} isn't a graph that this project exported; {advice}")
         require_vocabulary(tokenizer, int(noted[WORDS_KEY]))
         encoder.precision = precision
         return encoder

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from similarity.encoder.model_folder import REPORT_FILENAMES, ModelFiles, read_object
+from similarity.encoder.model_folder import REPORT_FILENAMES, ModelFiles, export_script, read_object
 from similarity.errors import ModelError
 from similarity.settings import Precision
 from similarity.vectors import Vector
@@ -109,7 +109,7 @@ def read_report(folder: Path, precision: Precision) -> Report | None:
     try:
         report = Report.from_json(read_object(path))
     except ValueError as error:
-        raise ModelError(f"{path}: {error}; export the precision again with scripts/export_onnx.py") from error
+        raise ModelError(f"{path}: {error}; export it again with {export_script(precision)}") from error
     # One other digit could let a precision serve that doesn't agree, or the self-test pass any vector.
     ModelFiles(folder).require_graph_unchanged(path.name)
     return report

@@ -1,4 +1,4 @@
-"""The checks of model, graph, precision and state: all are there, are unchanged, and fit each other.
+"""The checks of model, graph, state and precision: all are there, are unchanged, and fit each other.
 
 Without these checks, the build of the image and the first calls would find problems after minutes.
 """
@@ -35,7 +35,7 @@ BUILD_SAMPLE = "python scripts/build_state.py scripts/sample"
 
 
 def model_findings(given: Given) -> Iterator[Finding]:
-    """Of the model, of its graph, of the precision, and of the state."""
+    """Of the model, of its graph, of the state, and of the precision. The export of a precision needs the state."""
     config = given.config
     settings = Settings.from_environment(
         {
@@ -51,9 +51,9 @@ def model_findings(given: Given) -> Iterator[Finding]:
     usable = not found.is_problem
     graph = graph_finding(given, model, usable)
     yield graph
+    yield from state_findings(given, model, settings.state_path, usable)
     if usable and not graph.is_problem:
         yield from precision_findings(given, model.files)
-    yield from state_findings(given, model, settings.state_path, usable)
 
 
 def model_finding(given: Given, model: FolderModel) -> Finding:

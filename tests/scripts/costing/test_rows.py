@@ -149,6 +149,9 @@ def test_doubts_are_said(inference: Path) -> None:
         "The first seconds are those of a CPU that multiplies int8 natively, the second those of float32. AWS "
         "doesn't say which CPU a Lambda gets.",
     ]
+    assert notes(costs(inference, memory_mib=1769)) == [
+        "1,769 MB buy 1 CPU. The seconds follow from those on two CPUs.",
+    ]
     assert notes(costs(inference, memory_mib=256)) == ["Nobody has measured an answer with less than 384 MB."]
 
 

@@ -140,9 +140,9 @@ AUTO: dict[str, tuple[Engine, Precision | None, Edit, Precision, str]] = {
     "no weights": ("onnx", None, lambda d: (d / "encoder.int8.bin").unlink(), "float32", "int8 wasn't exported"),
     "not measured": (
         "onnx", None, not_measured("int8"), "float32",
-        "the agreement of int8 with float32 wasn't measured, because the export had no state with titles",
+        "int8's agreement with float32 wasn't measured .the export had no state with titles.",
     ),
-    "not measured, torch": ("torch", None, not_measured("bfloat16"), "float32", "of bfloat16 with .* no state"),
+    "not measured, torch": ("torch", None, not_measured("bfloat16"), "float32", "bfloat16's agreement .* no state"),
     "cosine differs": (
         "onnx", None, agrees("int8", cosine=0.9949), "float32",
         "int8 doesn't agree enough with float32 .same first incident as float32: 0.9949 by cosine, 0.9950 by centered; "
@@ -393,6 +393,7 @@ def test_float32_serves_where_int8_is_damaged_and_says_why_in_one_line(
         [(level, message, asked_for, found)] = logged(caplog)
         assert (level, message, asked_for) == (logging.WARNING, "float32 serves", setting)
         assert re.search(reason, found), found
+        assert "export it again with scripts/export_onnx.py --precision int8" in found
         assert found.isprintable()
 
 

@@ -283,6 +283,12 @@ def test_a_precision_that_agrees_serves_if_lambda_s_cpu_has_it(model_dir: Path) 
     assert "Precision" not in by_name(model_dir)
 
 
+def test_the_state_comes_before_the_precision_because_the_export_needs_it(model_dir: Path) -> None:
+    (model_dir / "incident_cls.pt").unlink()
+    names = [found.name for found in findings(model_dir, ENCODER_PRECISION="auto") if found.remedy]
+    assert names == ["State", "Precision"]
+
+
 def test_bfloat16_serves_on_every_cpu_if_it_was_asked_for(model_dir: Path) -> None:
     report = Report(np.array([0, 2]), np.ones(8, np.float32), 0.1, AGREES)
     (model_dir / "encoder.bfloat16.json").write_text(json.dumps(report.to_json()))
@@ -299,7 +305,7 @@ def test_bfloat16_serves_on_every_cpu_if_it_was_asked_for(model_dir: Path) -> No
     [
         (
             None,
-            "the agreement of int8 with float32 wasn't measured, because the export had no state with titles",
+            "int8's agreement with float32 wasn't measured (the export had no state with titles)",
             "export",
         ),
         (
