@@ -103,7 +103,7 @@ def agreement(share: float) -> Agreement:
     [
         ("onnx", None, "int8 wasn't exported"),
         ("torch", None, "bfloat16 wasn't exported"),
-        ("onnx", Report(np.array([0]), np.ones(2, np.float32), 0.1), "the agreement of int8 with float32 wasn't"),
+        ("onnx", Report(np.array([0]), np.ones(2, np.float32), 0.1), "int8's agreement with float32 wasn't"),
         ("onnx", Report(np.array([0]), np.ones(2, np.float32), 0.1, agreement(0.99)), "int8 doesn't agree enough"),
         ("onnx", Report(np.array([0]), np.ones(2, np.float32), 0.1, agreement(0.995)), None),
         ("torch", Report(np.array([0]), np.ones(2, np.float32), 0.1, agreement(1.0)), None),
