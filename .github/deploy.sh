@@ -15,7 +15,7 @@ get_model() {
     python scripts/${MODEL_COMMAND:-fetch_model.py}
 }
 
-# Exports the precision of the settings. This needs the state, whose titles show the agreement with float32.
+# Exports the precision of the settings. The export needs the state: it measures the agreement on its titles.
 export_precision() {
     local precision fastest=int8
     precision=$(setting ENCODER_PRECISION)

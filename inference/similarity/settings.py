@@ -37,7 +37,7 @@ FEWEST_TOKENS = 3
 
 Engine = Literal["onnx", "torch"]
 Precision = Literal["float32", "bfloat16", "int8"]
-# auto: the fastest precision that this CPU multiplies natively and whose vectors agree with those of float32.
+# auto: the fastest precision that this CPU multiplies natively and that agrees with float32.
 PrecisionSetting = Literal["float32", "bfloat16", "int8", "auto"]
 DEFAULT_ENGINE: Engine = "onnx"
 DEFAULT_PRECISION: Precision = "float32"

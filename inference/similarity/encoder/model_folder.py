@@ -43,7 +43,7 @@ EXPORTED_FILENAMES = (INT8_WEIGHTS_FILENAME, *GRAPH_FILENAMES.values(), *REPORT_
 
 
 def exported_filenames(precision: Precision) -> frozenset[str]:
-    """The files that scripts/export_onnx.py makes for a precision. bfloat16 has no graph."""
+    """The files that scripts/export_onnx.py makes for a precision. bfloat16 needs no graph."""
     names = {REPORT_FILENAMES[precision], GRAPH_FILENAMES.get(precision, REPORT_FILENAMES[precision])}
     return frozenset(names | ({INT8_WEIGHTS_FILENAME} if precision == "int8" else set()))
 

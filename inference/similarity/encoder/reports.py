@@ -102,7 +102,7 @@ def _agreement(values: Mapping[str, Any]) -> Agreement:
 
 
 def read_report(folder: Path, precision: Precision) -> Report | None:
-    """The report on a precision, None if there is none. Raises ModelError if it can't be read, or was changed."""
+    """The report on a precision, or None. Raises ModelError if it can't be read, or was changed."""
     path = folder / REPORT_FILENAMES[precision]
     if not path.exists():
         return None
