@@ -99,8 +99,11 @@ def _is_there(state_path: Path) -> bool:
         return False
 
 
-def prepare(model_dir: Path | None, state_path: Path | None) -> None:
-    """Points the handlers' settings at model and state. Raises what is wrong with either before a request does."""
+def prepare(model_dir: Path | None, state_path: Path | None) -> dict[str, str]:
+    """The environment variables that point the handlers at model and state.
+
+    Raises what is wrong with either before a request does.
+    """
     if model_dir is None:
         model_dir = quick_start_model()
     elif state_path is None and (model_dir / DEFAULT_INCIDENTS_FILENAME).exists():
@@ -112,13 +115,12 @@ def prepare(model_dir: Path | None, state_path: Path | None) -> None:
     state_path = state_path or sample_state(model_dir)
     state = IncidentState.load(state_path)
     state.require_made_by(encoder, encoder.name or os.environ.get("HF_MODEL_URI") or DEFAULT_MODEL_URI)
-    os.environ["MODEL_DIR"] = str(model_dir.resolve())
-    os.environ["INCIDENTS_FILENAME"] = str(state_path.resolve())
     print(f"{len(state)} incidents, model {encoder.name or model_dir}", file=sys.stderr)
     if settings.precision != DEFAULT_PRECISION:
         reason = choose(encoder.files, settings.engine, settings.precision).reason
         because = f", because {reason}" if reason else ""
         print(f"ENCODER_PRECISION={settings.precision}: {encoder.precision} serves{because}", file=sys.stderr)
+    return {"MODEL_DIR": str(model_dir.resolve()), "INCIDENTS_FILENAME": str(state_path.resolve())}
 
 
 class FieldsFormatter(logging.Formatter):
@@ -206,7 +208,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"scripts/serve: can't listen on {args.host}:{args.port}: {reason}", file=sys.stderr)
         return 1
     try:
-        prepare(args.model, args.state)
+        os.environ.update(prepare(args.model, args.state))
         handlers = find_handlers(INFERENCE_DIR)
         app = gateway(handlers, args.allow_origin or DEFAULT_ALLOWED_ORIGINS)
         listener.listen()  # Else a request would be refused between the line "Serving on" and uvicorn's start.

@@ -324,10 +324,11 @@ def test_a_writer_that_is_killed_leaves_the_old_model_or_says_so(
 
 
 @pytest.mark.slow
-def test_the_next_writer_goes_on_after_a_kill(killed: Killed, every_cpu: None) -> None:
-    halfway = [folder for folder in killed.folders if (folder / ".installing").exists()]
+def test_the_next_writer_goes_on_after_a_kill(killed: Killed, every_cpu: None, tmp_path: Path) -> None:
+    folders = [Path(shutil.copytree(folder, tmp_path / folder.name)) for folder in killed.folders]
+    halfway = [folder for folder in folders if (folder / ".installing").exists()]
     assert halfway
-    for folder in killed.folders:
+    for folder in folders:
         finish_install(folder)
         if folder in halfway:
             encoder = load_encoder(folder, precision=killed.precision)

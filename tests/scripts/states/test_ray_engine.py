@@ -69,6 +69,8 @@ def ray(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         monkeypatch.setenv("RAY_TMPDIR", folder)
         monkeypatch.delenv("RAY_ADDRESS", raising=False)
         monkeypatch.setenv("HOME", str(home))
+        # By default Ray's workers give way to all other processes of the machine, such as other tests.
+        monkeypatch.setenv("RAY_worker_niceness", "0")
         before = signal.signal(signal.SIGALRM, give_up)
         signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
         try:
