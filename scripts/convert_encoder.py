@@ -30,7 +30,7 @@ from models.conversion import Choices, convert
 from models.longformer import POOLING_WINDOW, ConversionError
 from models.quick_start import MODEL as QUICK_START_MODEL
 from models.quick_start import make_quick_start_model
-from models.write_model import misfit
+from models.write_model import exported_precisions, misfit, removed_exports
 from similarity.encoder.config import LONGEST_PREFIX
 
 
@@ -93,6 +93,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = _arguments(argv)
     choices = Choices(args.pooling, args.pooling_window, args.query_prefix, args.report_prefix, args.text_preparation)
+    exported = exported_precisions(args.out)
     try:
         if args.quick_start:
             report = make_quick_start_model(args.out, window=args.window, max_tokens=args.max_tokens, choices=choices)
@@ -109,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ConversionError, CheckpointError, OSError) as error:
         print(f"convert_encoder: {error}", file=sys.stderr)
         return 1
-    for note in [*report.notes, *misfit(args.out)]:
+    for note in [*report.notes, *removed_exports(args.out, exported), *misfit(args.out)]:
         print(f"convert_encoder: {note}.", file=sys.stderr)
     with writing_stdout("convert_encoder"):
         print(f"{args.out}: a Longformer, made from {args.source or QUICK_START_MODEL}")

@@ -45,7 +45,7 @@ from models.checkpoints import (
 )
 from models.hub import PART_SUFFIX, HubError, HubModel
 from models.install_files import finish_install
-from models.write_model import misfit, write_model
+from models.write_model import exported_precisions, misfit, removed_exports, write_model
 from similarity.encoder.loading import load_encoder
 from similarity.encoder.model_folder import (
     CONFIG_FILENAME,
@@ -185,6 +185,7 @@ def main(argv: list[str] | None = None) -> int:
     model = args.model or DEFAULT_MODEL_URI
     revision = args.revision or PINNED_REVISIONS.get(model, "main")
     try:
+        exported = exported_precisions(args.out)
         finish_install(args.out)
         if args.source is not None:
             model = args.model or name_of(args.source) or DEFAULT_MODEL_URI
@@ -201,7 +202,7 @@ def main(argv: list[str] | None = None) -> int:
     except (FetchError, HubError, CheckpointError, OSError) as error:
         print(f"fetch_model: {error}", file=sys.stderr)
         return 1
-    for note in misfit(args.out):
+    for note in [*removed_exports(args.out, exported), *misfit(args.out)]:
         print(f"fetch_model: {note}.", file=sys.stderr)
     print(f"{args.out}: {model}, {outcome}")
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,24 @@ from models.export import export
 from models.install_files import STAGING_PREFIX, install, write_provenance, writing_to
 from models.touched_weights import keep_touched
 from similarity.encoder.config import LongformerConfig
-from similarity.encoder.model_folder import CONFIG_FILENAME, TOKENIZER_FILENAME, sha256_of
+from similarity.encoder.model_folder import (
+    CONFIG_FILENAME,
+    REPORT_FILENAMES,
+    TOKENIZER_FILENAME,
+    export_script,
+    exported_filenames,
+    sha256_of,
+)
 from similarity.encoder.text_encoder import open_folder
 from similarity.errors import ModelError, StateError
 from similarity.incidents.state import IncidentState
-from similarity.settings import DEFAULT_INCIDENTS_FILENAME, DEFAULT_MODEL_FILENAME, Settings
+from similarity.settings import (
+    DEFAULT_INCIDENTS_FILENAME,
+    DEFAULT_MODEL_FILENAME,
+    DEFAULT_PRECISION,
+    Precision,
+    Settings,
+)
 from similarity.shelf.usable import FolderModel
 
 
@@ -80,6 +93,22 @@ def misfit(folder: Path) -> list[str]:
     except StateError as error:
         return [f"{path} can't be used with this model: {error.detail}"]
     return []
+
+
+def exported_precisions(folder: Path) -> list[Precision]:
+    """The precisions, except float32, that a model's folder has files of. `write_model` exports float32 by itself."""
+    others = (precision for precision in REPORT_FILENAMES if precision != DEFAULT_PRECISION)
+    return [each for each in others if any((folder / name).exists() for name in exported_filenames(each))]
+
+
+def removed_exports(folder: Path, before: Sequence[Precision]) -> list[str]:
+    """Notes on the precisions whose files went with the old weights. before: the precisions that had files."""
+    return [
+        f"the files of {precision} were made from the old weights and are removed; make them again with "
+        f"{export_script(precision)}"
+        for precision in before
+        if precision not in exported_precisions(folder)
+    ]
 
 
 def require_finite(weights: Mapping[str, Tensor]) -> None:

@@ -574,6 +574,23 @@ def test_a_state_of_the_model_before_is_named(
     assert "can't be used with this model" in capsys.readouterr().err
 
 
+def test_removed_exports_are_named(bert_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    command = [str(bert_dir), "--out", str(out), "--pooling", "cls"]
+    assert main(command) == 0
+    (out / "encoder.int8.onnx").touch()
+    (out / "encoder.bfloat16.json").touch()
+    capsys.readouterr()
+    assert main(command) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        f"convert_encoder: the files of {precision} were made from the old weights and are removed; make them again "
+        f"with scripts/export_onnx.py --precision {precision}."
+        for precision in ("bfloat16", "int8")
+    ]
+    assert main(command) == 0
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(("choice", "stored"), [("auto", "unidecode"), ("unidecode", "unidecode"), ("none", "none")])
 def test_the_text_preparation_is_stored(choice: str, stored: str, bert_dir: Path, tmp_path: Path) -> None:
     assert main([str(bert_dir), "--out", str(tmp_path / "out"), "--text-preparation", choice]) == 0

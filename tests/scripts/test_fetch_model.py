@@ -355,11 +355,13 @@ def test_a_lightning_checkpoint_is_taken_over(copied: Path, published: Published
 
 
 def test_a_folder_can_be_taken_over_by_itself(
-    tiny_files: dict[str, bytes], tiny_encoder: TorchEncoder, tmp_path: Path
+    tiny_files: dict[str, bytes], tiny_encoder: TorchEncoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, content in tiny_files.items():
         (tmp_path / name).write_bytes(content)
+    (tmp_path / "encoder.bfloat16.json").touch()
     assert main(["--from", str(tmp_path), "--out", str(tmp_path), "--model", "my/model"]) == 0
+    assert "removed; make them again with scripts/export_onnx.py --precision bfloat16." in capsys.readouterr().err
     encoder = TorchEncoder.load(tmp_path)
     assert encoder.name == "my/model"
     assert np.array_equal(encoder.encode(TEXT).vector, tiny_encoder.encode(TEXT).vector)

@@ -141,8 +141,12 @@ def precision_findings(given: Given, files: ModelFiles) -> Iterator[Finding]:
         remedy = _export_command(precision)
         if precision == "int8" and lack_of(precision):
             remedy += f"\non another machine: this CPU doesn't multiply {precision} natively"
-    serves = "float32 will serve" if setting == "auto" else f"{precision} will serve"
-    yield note(name, f"{serves}{':' if setting == 'auto' else ', although'} {reason}", remedy)
+    if setting == "auto":
+        yield note(name, f"float32 will serve: {reason}", remedy)
+        return
+    if report is None:
+        reason = f"{precision}'s agreement with float32 wasn't measured"
+    yield note(name, f"{precision} will serve, although {reason}", remedy)
 
 
 def state_findings(given: Given, model: FolderModel, path: Path, usable: bool) -> Iterator[Finding]:
