@@ -102,7 +102,10 @@ def exported_precisions(folder: Path) -> list[Precision]:
 
 
 def removed_exports(folder: Path, before: Sequence[Precision]) -> list[str]:
-    """Notes on the precisions whose files went with the old weights. before: the precisions that had files."""
+    """Notes on the exports that new weights removed: one for each precision.
+
+    before: what `exported_precisions` gave before the weights were written.
+    """
     return [
         f"the files of {precision} were made from the old weights and are removed; make them again with "
         f"{export_script(precision)}"
